@@ -1,0 +1,37 @@
+//! The Proxy-Wasm contract, in one place: names, signatures and numbers.
+//!
+//! Weir's host and Weir's guest SDK both build from this crate, so they cannot drift apart. Every host
+//! function and every callback is one row of a table ([`host_functions!`], [`wasi_functions!`],
+//! [`callbacks!`]); a consumer passes the name of a macro of its own, which receives the rows.
+//!
+//! Sources: the Proxy-Wasm specification (ABI 0.1.0, 0.2.0 and 0.2.1), and proxy-wasm-cpp-host and Envoy 1.40
+//! where the specification is silent. WASI is `wasi_snapshot_preview1`.
+//!
+//! `no_std`, no dependencies; the codecs need `alloc`.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod enums;
+mod filter_state;
+mod functions;
+mod pairs;
+mod property;
+
+pub use enums::{
+    Action, BufferKind, LogLevel, MapKind, MetricKind, PeerKind, Status, StreamKind, UnknownValue, Version,
+    WasiErrno,
+};
+pub use filter_state::{FilterState, FilterStateError, Span, TCP_PROXY_CLUSTER};
+pub use pairs::{MAX_PAIRS, MAX_PAIRS_BYTES, Pairs, PairsError, decode_pairs, encode_pairs, encoded_pairs_len};
+pub use property::{join_path, split_path};
+
+/// The modules under which guests import the Proxy-Wasm host functions.
+pub const HOST_MODULE: &str = "env";
+
+/// The modules under which guests import WASI: today's name, and the one before it.
+pub const WASI_MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
+
+/// The foreign function by which a filter sets filter state, [`TCP_PROXY_CLUSTER`] included.
+pub const SET_FILTER_STATE: &str = "set_envoy_filter_state";

@@ -1,0 +1,24 @@
+//! `admin` and `runtime`: what concerns the process and not its traffic.
+
+use std::net::SocketAddr;
+
+use crate::config::section::section;
+use crate::config::value::Spanned;
+
+section! {
+    /// The admin API: readiness, metrics, what is in force, reload and drain.
+    pub struct Admin {
+        /// Where it listens. Anybody who can reach it can reload and drain: keep it on loopback.
+        address: Spanned<SocketAddr>,
+    }
+}
+
+section! {
+    /// The process.
+    pub struct Runtime {
+        /// How many workers (threads that carry traffic). The default is one for each core.
+        workers: Option<Spanned<u16>>,
+        /// The name servers to ask, as `address:port`. The default is what the system is configured with.
+        dns_servers: Vec<SocketAddr>,
+    }
+}

@@ -1,0 +1,115 @@
+//! `clusters`: where traffic goes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use crate::config::section::{Context, Definitions, Read, choice, section, text};
+use crate::config::tls::ClusterTls;
+use crate::config::value::Spanned;
+use crate::config::yaml::Node;
+
+section! {
+    /// A group of endpoints that serve the same thing.
+    pub struct Cluster {
+        /// Its name, by which routes and plugins know it.
+        name: Spanned<String>,
+        /// Its endpoints: `IP:port`, or `dns-name:port`, which stands for every address of the name.
+        endpoints: Vec<Endpoint>,
+        /// The protocol towards the endpoints. `auto`: what TLS negotiates; HTTP/1.1 without TLS.
+        protocol: Protocol = "auto",
+        /// How an endpoint is chosen.
+        balance: Balance = "round_robin",
+        /// How long a connection may take, TLS included.
+        connect_timeout: Duration = "5s",
+        /// TLS towards the endpoints.
+        tls: Option<ClusterTls>,
+    }
+}
+
+choice! {
+    /// The protocol towards endpoints.
+    pub enum Protocol {
+        /// HTTP/1.1.
+        Http1 = "http1",
+        /// HTTP/2, with prior knowledge where there is no TLS.
+        Http2 = "http2",
+        /// What TLS negotiates; HTTP/1.1 without TLS.
+        Auto = "auto",
+    }
+}
+
+choice! {
+    /// How an endpoint is chosen.
+    pub enum Balance {
+        /// One after the other.
+        RoundRobin = "round_robin",
+    }
+}
+
+/// An endpoint as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `IP:port`.
+    Address(SocketAddr),
+    /// `dns-name:port`.
+    Dns {
+        /// The name.
+        name: String,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl Endpoint {
+    fn parse(word: &str) -> Option<Self> {
+        if let Ok(address) = word.parse() {
+            return Some(Self::Address(address));
+        }
+        let (name, port) = word.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|&port| port > 0)?;
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.len() <= 63
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        let named = name.len() <= 253 && name.strip_suffix('.').unwrap_or(name).split('.').all(label);
+        // `1.2.3` or `0x7f.1` is a slip in an address, not a name.
+        let last = name.rsplit('.').next().unwrap_or(name);
+        let numeric = last.bytes().all(|byte| byte.is_ascii_digit()) || name.parse::<IpAddr>().is_ok();
+        (named && !numeric).then(|| Self::Dns { name: name.to_ascii_lowercase(), port })
+    }
+}
+
+impl Read for Endpoint {
+    fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
+        let word = text(node, cx)?;
+        Self::parse(word).or_else(|| {
+            let message = format!("`{word}` is not an endpoint; write `IP:port` or `dns-name:port`");
+            cx.problem(node.at, message);
+            None
+        })
+    }
+
+    fn schema(_: &mut Definitions) -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_addresses_or_names_with_a_port() {
+        let dns = |name: &str, port| Some(Endpoint::Dns { name: name.to_owned(), port });
+        assert_eq!(Endpoint::parse("127.0.0.1:80"), Some(Endpoint::Address(([127, 0, 0, 1], 80).into())));
+        assert!(matches!(Endpoint::parse("[::1]:80"), Some(Endpoint::Address(_))));
+        assert_eq!(Endpoint::parse("API.internal:80"), dns("api.internal", 80));
+        assert_eq!(Endpoint::parse("localhost:80"), dns("localhost", 80));
+        for wrong in ["api", "api:", "api:0", "api:99999", "300.1.1.1:80", "1.2.3:80", ":80", "a b:80", "-:x"] {
+            assert_eq!(Endpoint::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `plugins`, and the use of a plugin in a chain.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use crate::config::section::{choice, section};
+use crate::config::value::{Size, Spanned};
+
+section! {
+    /// Where plugins come from, and what each may use.
+    pub struct Plugins {
+        /// Every `*.wasm` in it is a plugin, named by its file stem. The directory is watched.
+        directory: Spanned<PathBuf>,
+        /// Weir's private folder for compiled code and for the last good bytes of each plugin. The default is
+        /// below `$XDG_CACHE_HOME`, or `~/.cache`, with a name made from the plugin directory.
+        cache: Option<PathBuf>,
+        /// What a filter gets that does not say otherwise.
+        defaults: Defaults = "",
+    }
+}
+
+section! {
+    /// The budgets and policies of filters that do not set their own.
+    pub struct Defaults {
+        /// CPU time for one call into the plugin.
+        cpu: Duration = "2ms",
+        /// CPU time for the start of an instance: its start functions, `on_vm_start` and `on_configure`.
+        start_cpu: Duration = "5s",
+        /// Memory of one instance.
+        memory: Size = "64MiB",
+        /// What a stream meets when the filter fails: `closed` refuses it, `open` goes on without the filter.
+        on_failure: OnFailure = "closed",
+        /// How long a filter may hold a message before the stream is ended.
+        pause_timeout: Duration = "15s",
+    }
+}
+
+choice! {
+    /// What a stream meets when a filter fails.
+    pub enum OnFailure {
+        /// It is refused (503, or closed).
+        Closed = "closed",
+        /// It goes on without the filter.
+        Open = "open",
+    }
+}
+
+section! {
+    /// One use of a plugin in a chain.
+    pub struct Filter {
+        /// The plugin.
+        plugin: Spanned<String>,
+        /// The filter's name, by which routes and metrics know it. The default is the plugin's.
+        name: Option<Spanned<String>>,
+        /// Its configuration: JSON bytes when it is a mapping, as it stands when it is a string.
+        config: Option<Spanned<Json>>,
+        /// The root id, for modules that hold several plugins.
+        root_id: Option<String>,
+        /// The VM id: the scope of shared data and queues.
+        vm_id: Option<String>,
+        /// The configuration of the VM.
+        vm_config: Option<Json>,
+        /// Environment variables that the plugin sees.
+        environment: BTreeMap<String, String>,
+        /// CPU time for one call. The default is `plugins.defaults.cpu`.
+        cpu: Option<Duration>,
+        /// CPU time for the start. The default is `plugins.defaults.start_cpu`.
+        start_cpu: Option<Duration>,
+        /// Memory of one instance. The default is `plugins.defaults.memory`.
+        memory: Option<Size>,
+        /// What a stream meets when the filter fails. The default is `plugins.defaults.on_failure`.
+        on_failure: Option<OnFailure>,
+        /// How long it may hold a message. The default is `plugins.defaults.pause_timeout`.
+        pause_timeout: Option<Duration>,
+    }
+}
+
+impl Filter {
+    /// The name by which routes and metrics know it.
+    pub fn name(&self) -> &Spanned<String> {
+        self.name.as_ref().unwrap_or(&self.plugin)
+    }
+}
+
+/// A plugin's configuration as the guest gets it.
+pub fn config_bytes(config: Option<&Json>) -> Vec<u8> {
+    match config {
+        None | Some(Json::Null) => Vec::new(),
+        Some(Json::String(text)) => text.clone().into_bytes(),
+        Some(json) => json.to_string().into_bytes(),
+    }
+}

@@ -1,0 +1,30 @@
+//! The limits of an HTTP listener.
+
+use std::time::Duration;
+
+use crate::config::section::section;
+use crate::config::value::Size;
+
+section! {
+    /// The limits of an HTTP listener. The defaults are those of Envoy's edge guide where it names one.
+    pub struct Limits {
+        /// The request line and the headers of one request together, and of one response.
+        max_header_bytes: Size = "60KiB",
+        /// The headers of one message.
+        max_headers: u16 = "100",
+        /// The target of the request line (or `:path`).
+        max_target: Size = "16KiB",
+        /// What a filter may hold of a body. More is answered by 413, or by 500 in a response.
+        max_buffered_body: Size = "1MiB",
+        /// How long the headers of a request may take.
+        request_headers_timeout: Duration = "10s",
+        /// How long a request may take to arrive, its body included. `0s` is no limit.
+        request_timeout: Duration = "5m",
+        /// How long a connection may be idle between requests.
+        idle_timeout: Duration = "1h",
+        /// How long an exchange may go without a byte in either direction. `0s` is no limit.
+        stream_idle_timeout: Duration = "5m",
+        /// The streams that one HTTP/2 connection may have at a time.
+        max_concurrent_streams: u32 = "100",
+    }
+}

@@ -1,0 +1,190 @@
+//! `listeners`: where traffic comes from, and what becomes of it.
+
+use std::net::SocketAddr;
+
+use serde_json::Value as Json;
+
+use crate::config::filter::Filter;
+use crate::config::limits::Limits;
+use crate::config::route::Route;
+use crate::config::section::{Context, Definitions, Read, section};
+use crate::config::tls::{ListenerTls, Mode};
+use crate::config::value::Spanned;
+use crate::config::yaml::{Node, Value};
+
+section! {
+    /// An address that accepts connections.
+    pub struct ListenerSection {
+        /// Its name.
+        name: Spanned<String>,
+        /// Where it listens.
+        address: Spanned<SocketAddr>,
+        /// TLS.
+        tls: Option<ListenerTls>,
+        /// Network filters, in the order in which they see a connection.
+        filters: Vec<Filter>,
+        /// Relays the bytes to a cluster.
+        tcp: Option<Tcp>,
+        /// Speaks HTTP.
+        http: Option<Http>,
+    }
+}
+
+section! {
+    /// What becomes of a connection that is not HTTP.
+    pub struct Tcp {
+        /// The cluster, unless a network filter chooses another.
+        cluster: Spanned<String>,
+    }
+}
+
+/// HTTP: filters, routes, and limits beside them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Http {
+    /// Filters, in order for requests and in reverse for responses.
+    pub filters: Vec<Filter>,
+    /// Routes; the first that matches is taken.
+    pub routes: Vec<Route>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+section! {
+    /// HTTP: filters and routes. The limits stand beside them.
+    pub struct HttpSection {
+        /// Filters, in order for requests and in reverse for responses.
+        filters: Vec<Filter>,
+        /// Routes; the first that matches is taken.
+        routes: Vec<Route>,
+    }
+}
+
+/// Two sections in one mapping: each reads its own fields, and either knows the other's.
+impl Read for Http {
+    fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
+        let (own, limits) = split(node, &["filters", "routes"]);
+        let section = HttpSection::read(&own, cx);
+        let limits = Limits::read(&limits, cx);
+        let (HttpSection { filters, routes }, limits) = (section?, limits?);
+        Some(Self { filters, routes, limits })
+    }
+
+    fn schema(definitions: &mut Definitions) -> Json {
+        HttpSection::schema(definitions);
+        Limits::schema(definitions);
+        let merged = ["properties", "required"].map(|part| {
+            let parts = ["HttpSection", "Limits"].map(|name| definitions.get(name).and_then(|s| s.get(part)));
+            match parts {
+                [Some(Json::Object(a)), Some(Json::Object(b))] => {
+                    Json::Object(a.iter().chain(b).map(|(k, v)| (k.clone(), v.clone())).collect())
+                }
+                _ => Json::Array(Vec::new()),
+            }
+        });
+        definitions.remove("Limits");
+        if let Some(section) = definitions.remove("HttpSection") {
+            let [properties, required] = merged;
+            let mut section = section;
+            if let Json::Object(fields) = &mut section {
+                fields.insert("properties".to_owned(), properties);
+                fields.insert("required".to_owned(), required);
+            }
+            definitions.insert("Http".to_owned(), section);
+        }
+        serde_json::json!({ "$ref": "#/$defs/Http" })
+    }
+}
+
+/// Splits a mapping into the entries that are named and the others. What is no mapping goes both ways.
+fn split(node: &Node, named: &[&str]) -> (Node, Node) {
+    let Value::Mapping(entries) = &node.value else {
+        return (node.clone(), Node { at: node.at, value: Value::Mapping(Vec::new()) });
+    };
+    let (own, others) = entries.iter().cloned().partition(|entry| named.contains(&entry.key.as_str()));
+    (Node { at: node.at, value: Value::Mapping(own) }, Node { at: node.at, value: Value::Mapping(others) })
+}
+
+/// A listener whose parts fit together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// Where it listens.
+    pub address: Spanned<SocketAddr>,
+    /// TLS.
+    pub tls: Option<ListenerTls>,
+    /// Network filters.
+    pub filters: Vec<Filter>,
+    /// What becomes of its connections.
+    pub service: Service,
+}
+
+/// What becomes of a listener's connections.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Service {
+    /// Bytes are relayed, to the cluster that a network filter chooses or else to this one.
+    Tcp {
+        /// The cluster when no filter chooses.
+        cluster: Option<Spanned<String>>,
+    },
+    /// HTTP.
+    Http(Http),
+}
+
+impl Read for Listener {
+    fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
+        let ListenerSection { name, address, tls, filters, tcp, http } = ListenerSection::read(node, cx)?;
+        let passthrough = tls.as_ref().is_some_and(|tls| tls.mode == Mode::Passthrough);
+        let service = match (tcp, http) {
+            (Some(_), Some(_)) => {
+                cx.problem(node.at, "a listener has `tcp` or `http`, not both; remove one");
+                return None;
+            }
+            (None, Some(_)) if passthrough => {
+                let cure = "use `mode: terminate`, or remove `http`";
+                cx.problem_in("http", node.at, format!("HTTP cannot be read through `tls: passthrough`; {cure}"));
+                return None;
+            }
+            (None, Some(http)) => Service::Http(http),
+            (Some(tcp), None) => Service::Tcp { cluster: Some(tcp.cluster) },
+            (None, None) if !filters.is_empty() => Service::Tcp { cluster: None },
+            (None, None) => {
+                let cure = "add `tcp: { cluster: NAME }`, `http`, or a network filter that chooses a cluster";
+                cx.problem(node.at, format!("nothing says where the connections go; {cure}"));
+                return None;
+            }
+        };
+        if let Some(tls) = &tls {
+            cx.below("tls", |cx| check_tls(tls, node, cx))?;
+        }
+        Some(Self { name, address, tls, filters, service })
+    }
+
+    fn schema(definitions: &mut Definitions) -> Json {
+        ListenerSection::schema(definitions)
+    }
+}
+
+fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) -> Option<()> {
+    use crate::config::tls::ClientCertificate;
+    let at = node.get("tls").map_or(node.at, |tls| tls.at);
+    let asks = tls.client_certificate.value != ClientCertificate::None;
+    match tls.mode {
+        Mode::Passthrough if asks || tls.client_ca.is_some() || !tls.certificates.is_empty() => {
+            let message = "`passthrough` holds no keys and asks nobody; remove the certificates, or use `terminate`";
+            cx.problem(at, message);
+            None
+        }
+        Mode::Terminate if tls.certificates.is_empty() => {
+            cx.problem(at, "`terminate` needs a certificate; add `certificates: [{ cert: ..., key: ... }]`");
+            None
+        }
+        Mode::Terminate if asks && tls.client_ca.is_none() => {
+            let word = tls.client_certificate.word();
+            let message = format!("`client_certificate: {word}` needs `client_ca`, the authorities to trust");
+            cx.problem_at(&tls.client_certificate.place, message);
+            None
+        }
+        Mode::Passthrough | Mode::Terminate => Some(()),
+    }
+}

@@ -1,0 +1,132 @@
+//! The access log: one JSON line for each request, or for each connection that is not HTTP.
+
+use std::fs::OpenOptions;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use crate::telemetry::sink::Sink;
+
+/// What is told of one request or connection. What does not apply is left out of the line.
+#[derive(Debug, Serialize)]
+pub struct Entry<'a> {
+    /// When it began.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: SystemTime,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The address of the downstream.
+    pub peer: SocketAddr,
+    /// The server name of the TLS handshake, in its canonical form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<&'a str>,
+    /// Who the downstream is, by its verified certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<&'a str>,
+    /// The request, when there is one.
+    #[serde(flatten)]
+    pub request: Option<RequestPart<'a>>,
+    /// The filter that decided (replied, or closed the stream).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter: Option<&'a str>,
+    /// Why: the filter's details, or Weir's own reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// The cluster that was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<&'a str>,
+    /// The endpoint that was connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<SocketAddr>,
+    /// Bytes of body (or of the stream) from the downstream.
+    pub bytes_received: u64,
+    /// Bytes of body (or of the stream) to the downstream.
+    pub bytes_sent: u64,
+    /// From the first byte to the last, in milliseconds.
+    #[serde(serialize_with = "millis")]
+    pub duration_ms: Duration,
+    /// Until the upstream's response headers (or its connection) were there, in milliseconds.
+    #[serde(serialize_with = "some_millis", skip_serializing_if = "Option::is_none")]
+    pub upstream_ms: Option<Duration>,
+}
+
+/// What is told of an HTTP request.
+#[derive(Debug, Serialize)]
+pub struct RequestPart<'a> {
+    /// The method.
+    pub method: &'a str,
+    /// `:authority`, or the Host header.
+    pub authority: &'a str,
+    /// Path and query, as received.
+    pub path: &'a str,
+    /// `HTTP/1.1`, `HTTP/2`.
+    pub protocol: &'a str,
+    /// The id that `x-request-id` carries.
+    pub request_id: &'a str,
+    /// The route's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<&'a str>,
+    /// The status that was sent; absent when none was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+}
+
+/// Where access log lines go.
+#[derive(Debug, Clone)]
+pub struct AccessLog(Sink);
+
+impl AccessLog {
+    /// A log on standard output.
+    ///
+    /// # Errors
+    /// When the thread that writes cannot be started.
+    pub fn stdout() -> std::io::Result<Self> {
+        Sink::new("weir-access-log", std::io::stdout()).map(Self)
+    }
+
+    /// A log that appends to a file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn file(path: &Path) -> std::io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        Sink::new("weir-access-log", file).map(Self)
+    }
+
+    /// Writes a line, or drops it when the writer is behind.
+    pub fn write(&self, entry: &Entry<'_>) {
+        let mut line = Vec::with_capacity(512);
+        // Nothing in an entry can fail to serialise.
+        if serde_json::to_writer(&mut line, entry).is_ok() {
+            line.push(b'\n');
+            self.0.line(line);
+        }
+    }
+
+    /// How many lines were dropped.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped()
+    }
+
+    /// Waits until what was handed over is written, a second at most.
+    pub fn flush(&self) {
+        self.0.flush();
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+fn millis<S: Serializer>(duration: &Duration, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_f64(duration.as_micros() as f64 / 1000.0)
+}
+
+fn some_millis<S: Serializer>(duration: &Option<Duration>, out: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => millis(duration, out),
+        None => out.serialize_none(),
+    }
+}
