@@ -3,4 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod drain;
+pub mod http;
+pub mod net;
+pub mod plugin;
 pub mod telemetry;

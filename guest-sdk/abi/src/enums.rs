@@ -211,6 +211,13 @@ wire_enum! {
     }
 }
 
+impl From<Status> for WasiErrno {
+    /// What a WASI function answers when the guest's memory does not hold what it should.
+    fn from(_: Status) -> Self {
+        Self::Fault
+    }
+}
+
 /// The versions of the ABI, each known by the marker that a module exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {

@@ -47,18 +47,21 @@ pub fn encoded_pairs_len<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) 
     if count == 0 { 0 } else { 4 + bytes }
 }
 
-/// Appends the serialised form of `pairs` to `out`.
-pub fn encode_pairs<'a>(pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, out: &mut Vec<u8>) {
-    let count = pairs.clone().count();
+/// Appends the serialised form of a map to `out`. The pairs are walked more than once.
+pub fn encode_pairs<'a, I>(pairs: impl Fn() -> I, out: &mut Vec<u8>)
+where
+    I: Iterator<Item = (&'a [u8], &'a [u8])>,
+{
+    let count = pairs().count();
     if count == 0 {
         return;
     }
     out.extend_from_slice(&wire_len(count));
-    for (key, value) in pairs.clone() {
+    for (key, value) in pairs() {
         out.extend_from_slice(&wire_len(key.len()));
         out.extend_from_slice(&wire_len(value.len()));
     }
-    for (key, value) in pairs {
+    for (key, value) in pairs() {
         out.extend_from_slice(key);
         out.push(0);
         out.extend_from_slice(value);
@@ -141,7 +144,7 @@ mod tests {
 
     fn encode(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
         let mut out = Vec::new();
-        encode_pairs(pairs.iter().copied(), &mut out);
+        encode_pairs(|| pairs.iter().copied(), &mut out);
         assert_eq!(out.len(), encoded_pairs_len(pairs.iter().copied()));
         out
     }

@@ -77,10 +77,19 @@ impl Registry {
 
     /// A distribution of durations.
     pub fn histogram(&self, name: &str, help: &'static str, labels: &[Label<'_>]) -> Histogram {
-        let make = || Series::Histogram(Histogram::new(self.shards));
+        self.distribution(name, help, labels, MICROS)
+    }
+
+    /// A distribution of plain numbers.
+    pub fn numbers(&self, name: &str, help: &'static str, labels: &[Label<'_>]) -> Histogram {
+        self.distribution(name, help, labels, 1.0)
+    }
+
+    fn distribution(&self, name: &str, help: &'static str, labels: &[Label<'_>], scale: f64) -> Histogram {
+        let make = || Series::Histogram(Histogram::new(self.shards, scale));
         match self.series(name, help, Kind::Histogram, labels, make) {
             Series::Histogram(histogram) => histogram,
-            Series::Counter(_) | Series::Gauge(_) => Histogram::new(self.shards),
+            Series::Counter(_) | Series::Gauge(_) => Histogram::new(self.shards, scale),
         }
     }
 
@@ -237,18 +246,23 @@ impl Drop for Held {
 pub struct Histogram {
     buckets: Arc<[Shards]>,
     sum: Shards,
+    /// What is counted for one of what is exposed.
+    scale: f64,
 }
 
-/// The upper bounds of the buckets, in microseconds: 100 µs to a minute.
+/// Durations are counted in microseconds and exposed in seconds.
+const MICROS: f64 = 1e6;
+
+/// The upper bounds of the buckets: for durations, from 100 µs to a minute.
 const BOUNDS: [u64; 16] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
     15_000_000, 60_000_000,
 ];
 
 impl Histogram {
-    fn new(shards: usize) -> Self {
+    fn new(shards: usize, scale: f64) -> Self {
         let buckets = (0..=BOUNDS.len()).map(|_| Shards::new(shards)).collect();
-        Self { buckets, sum: Shards::new(shards) }
+        Self { buckets, sum: Shards::new(shards), scale }
     }
 
     /// Records a duration.
@@ -256,7 +270,7 @@ impl Histogram {
         self.record_value(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Records a number of microseconds (or, for a plugin's own histogram, of whatever it counts).
+    /// Records a number: for durations, of microseconds.
     pub fn record_value(&self, value: u64) {
         let bucket = BOUNDS.partition_point(|&bound| bound < value);
         if let Some(bucket) = self.buckets.get(bucket) {
@@ -275,16 +289,16 @@ impl Histogram {
         let mut total = 0;
         for (at, bucket) in self.buckets.iter().enumerate() {
             total += bucket.sum();
-            let bound = BOUNDS.get(at).map_or("+Inf".to_owned(), |&bound| seconds(bound));
+            let bound = BOUNDS.get(at).map_or("+Inf".to_owned(), |&bound| self.exposed(bound));
             let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {total}");
         }
-        let _ = writeln!(out, "{name}_sum{} {}", braced(labels), seconds(self.sum.sum()));
+        let _ = writeln!(out, "{name}_sum{} {}", braced(labels), self.exposed(self.sum.sum()));
         let _ = writeln!(out, "{name}_count{} {total}", braced(labels));
     }
-}
 
-fn seconds(micros: u64) -> String {
-    format!("{}", micros as f64 / 1e6)
+    fn exposed(&self, value: u64) -> String {
+        format!("{}", value as f64 / self.scale)
+    }
 }
 
 #[cfg(test)]

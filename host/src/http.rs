@@ -1,0 +1,4 @@
+//! HTTP: Weir's message types, its own strict HTTP/1 codec, and hyper for HTTP/2.
+
+pub mod body;
+pub mod message;

@@ -1,0 +1,195 @@
+//! Messages, as every protocol and every filter sees them.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+/// The version that a message came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+    /// HTTP/2
+    Http2,
+}
+
+impl Version {
+    /// As `request.protocol` and the access log have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// The head of a request. What HTTP/1 has in its request line and HTTP/2 in pseudo-headers stands in fields.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `:method`
+    pub method: Method,
+    /// `:scheme`
+    pub scheme: Scheme,
+    /// `:authority`; what HTTP/1 has in Host, which is not among the headers.
+    pub authority: HeaderValue,
+    /// `:path`: path and query.
+    pub path: HeaderValue,
+    /// The version that it came with.
+    pub version: Version,
+    /// The other headers.
+    pub headers: HeaderMap,
+}
+
+/// The scheme of a request: how it reached Weir, whatever the client claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// Through TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+impl Request {
+    /// Path and query. The parsers let only visible ASCII pass.
+    pub fn target(&self) -> &str {
+        self.path.to_str().unwrap_or("/")
+    }
+
+    /// The path without query and fragment.
+    pub fn url_path(&self) -> &str {
+        let target = self.target();
+        target.find(['?', '#']).and_then(|end| target.get(..end)).unwrap_or(target)
+    }
+
+    /// The query, without its `?`.
+    pub fn query(&self) -> &str {
+        let target = self.target();
+        let target = target.split_once('#').map_or(target, |(target, _)| target);
+        target.split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The host of the authority, without port.
+    pub fn host(&self) -> &str {
+        host_of(self.authority.to_str().unwrap_or(""))
+    }
+}
+
+/// The host of an authority, without port.
+pub fn host_of(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        // The colons of an address in brackets are its own.
+        Some((host, port)) if !port.ends_with(']') => host,
+        Some(_) | None => authority,
+    }
+}
+
+/// The head of a response.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// `:status`
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+}
+
+impl Response {
+    /// A response without headers.
+    pub fn new(status: StatusCode) -> Self {
+        Self { status, headers: HeaderMap::new() }
+    }
+}
+
+/// The headers that concern one connection and are never passed on (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 5] = [
+    http::header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    http::header::TRANSFER_ENCODING,
+    http::header::UPGRADE,
+];
+
+/// Removes the hop-by-hop headers, and every header that `Connection` nominates. `TE` survives as `trailers`.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(http::header::CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(http::header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+            .collect();
+        for name in nominated {
+            // `TE` is nominated by rule (RFC 9110 section 10.1.4), and kept below.
+            if name != http::header::TE {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+    if headers.contains_key(http::header::TE) {
+        let trailers = headers.get_all(http::header::TE).iter().any(|value| has_token(value, "trailers"));
+        headers.remove(http::header::TE);
+        if trailers {
+            headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Whether a comma-separated list holds a token, parameters aside, in any case.
+pub fn has_token(list: &HeaderValue, token: &str) -> bool {
+    let is = |item: &str| item.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(token);
+    list.to_str().is_ok_and(|list| list.split(',').any(is))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_that_connection_nominates_are_stripped() {
+        let mut map = headers(&[
+            ("connection", "close, X-Secret , te"),
+            ("connection", "x-other"),
+            ("x-secret", "1"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip;q=0.5, trailers"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("te", "trailers"), ("accept", "*/*")]));
+    }
+
+    #[test]
+    fn the_host_of_an_authority_has_no_port() {
+        for (authority, host) in
+            [("a.example:80", "a.example"), ("a.example", "a.example"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
+        {
+            assert_eq!(host_of(authority), host);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Plugins: loading, running and swapping Proxy-Wasm modules.
+//!
+//! `engine` compiles, `module` inspects and refuses, `instance` runs one VM under its budgets, `abi` is what the
+//! guest may call, `chain` runs the filters of one stream, `library` watches the directory.
+
+pub mod abi;
+pub mod budget;
+pub mod chain;
+pub mod code_cache;
+pub mod engine;
+pub mod filter;
+pub mod instance;
+pub mod module;
+pub mod services;
+pub mod spec;
+pub mod stream;
+pub mod vm;

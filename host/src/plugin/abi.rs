@@ -1,0 +1,163 @@
+//! The host functions: what a guest may call. One file for each topic; the table is in `weir-abi`.
+//!
+//! A host function either answers with a status or ends the call with a trap. It never re-enters the guest, its
+//! allocator excepted, and nothing else may call back while that runs. Guest pointers are checked before the
+//! host allocates anything.
+
+mod body;
+mod call;
+mod foreign;
+mod grpc;
+mod headers;
+mod log;
+mod memory;
+mod metrics;
+mod properties;
+mod shared;
+mod stream;
+mod time;
+mod wasi;
+
+use wasmtime::{Caller, Linker};
+use weir_abi::{HOST_MODULE, Status, WASI_MODULES, callbacks, host_functions, wasi_functions};
+
+use crate::plugin::abi::memory::Host;
+use crate::plugin::vm::Vm;
+
+pub use wasi::{Exited, Wasi};
+
+// What the type names of the tables mean to the host: guest addresses are numbers.
+type Int = u32;
+type Long = u64;
+type Delta = i64;
+type Ptr = u32;
+type Len = u32;
+type OutInt = u32;
+type OutLong = u32;
+type OutPtr = u32;
+type OutLen = u32;
+
+/// Why a host function did not do what was asked: one of two kinds, and no third.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The guest is told.
+    Status(Status),
+    /// The call ends, and the instance with it.
+    Trap(wasmtime::Error),
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// The signature of a row of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Function {
+    /// The name.
+    pub name: &'static str,
+    /// The sizes of its parameters in bytes: 4 for an i32, 8 for an i64.
+    pub params: &'static [usize],
+    /// Whether it returns an i32, or nothing.
+    pub returns: bool,
+}
+
+/// What a host function returns.
+pub type Answer = Result<(), Refusal>;
+
+/// Runs a host function, and turns its answer into a status.
+fn answer(caller: Caller<'_, Vm>, function: impl FnOnce(&mut Host<'_>) -> Answer) -> wasmtime::Result<u32> {
+    let mut host = Host::new(caller);
+    if host.vm().allocating {
+        // The allocator was called by a host function that is not done yet.
+        return Ok(Status::InternalFailure.into());
+    }
+    match function(&mut host) {
+        Ok(()) => Ok(Status::Ok.into()),
+        Err(Refusal::Status(status)) => Ok(status.into()),
+        Err(Refusal::Trap(trap)) => Err(trap),
+    }
+}
+
+macro_rules! link_host {
+    ($($(#[$doc:meta])* $topic:ident::$name:ident($($arg:ident: $ty:ident),* $(,)?);)*) => {
+        /// Gives the linker every host function of Proxy-Wasm.
+        fn link_proxy_wasm(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
+            $(linker.func_wrap(HOST_MODULE, stringify!($name), |caller: Caller<'_, Vm>, $($arg: $ty),*| {
+                answer(caller, |host| $topic::$name(host $(, $arg)*))
+            })?;)*
+            Ok(())
+        }
+
+        /// The host functions.
+        pub const HOST_FUNCTIONS: &[Function] =
+            &[$(Function { name: stringify!($name), params: &[$(size_of::<$ty>()),*], returns: true },)*];
+    };
+}
+
+host_functions!(link_host);
+
+macro_rules! link_wasi {
+    ($($name:ident($($arg:ident: $ty:ident),* $(,)?);)*) => {
+        /// Gives the linker every function of WASI preview 1 under one of its module names.
+        fn link_wasi(linker: &mut Linker<Vm>, module: &str) -> wasmtime::Result<()> {
+            $(linker.func_wrap(module, stringify!($name), |caller: Caller<'_, Vm>, $($arg: $ty),*| -> u32 {
+                wasi::$name(&mut Host::new(caller) $(, $arg)*).err().map_or(0, Into::into)
+            })?;)*
+            linker.func_wrap(module, "proc_exit", wasi::proc_exit)?;
+            Ok(())
+        }
+
+        /// The WASI functions.
+        pub const WASI_FUNCTIONS: &[Function] = &[
+            $(Function { name: stringify!($name), params: &[$(size_of::<$ty>()),*], returns: true },)*
+            Function { name: "proc_exit", params: &[4], returns: false },
+        ];
+    };
+}
+
+wasi_functions!(link_wasi);
+
+/// Emscripten tells of every growth of its memory; nobody needs to know.
+pub const MEMORY_GROWTH: Function =
+    Function { name: "emscripten_notify_memory_growth", params: &[4], returns: false };
+
+/// Gives the linker everything that a guest may import.
+///
+/// # Errors
+/// When two functions of the same name are given; a mistake of ours.
+pub fn link(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
+    link_proxy_wasm(linker)?;
+    linker.func_wrap(HOST_MODULE, MEMORY_GROWTH.name, |_: u32| {})?;
+    WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module))
+}
+
+macro_rules! declare_callbacks {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ident),* $(,)?) -> $ret:ty;)*) => {
+        /// The callbacks of a guest, looked up once. One that is not exported is never called.
+        #[derive(Clone, Default)]
+        pub struct Callbacks {
+            $(
+                $(#[$doc])*
+                pub $name: Option<wasmtime::TypedFunc<($($ty,)*), $ret>>,
+            )*
+        }
+
+        impl Callbacks {
+            /// Looks up what an instance exports. A wrong signature was refused when the module was loaded.
+            pub fn of(instance: &wasmtime::Instance, store: &mut wasmtime::Store<Vm>) -> Self {
+                Self { $($name: instance.get_typed_func(&mut *store, stringify!($name)).ok(),)* }
+            }
+        }
+
+        /// The callbacks.
+        pub const CALLBACKS: &[Function] = &[$(Function {
+            name: stringify!($name),
+            params: &[$(size_of::<$ty>()),*],
+            returns: size_of::<$ret>() > 0,
+        },)*];
+    };
+}
+
+callbacks!(declare_callbacks);

@@ -1,0 +1,327 @@
+//! Header maps: of requests and responses, their trailers, and the answers of calls.
+//!
+//! Pseudo-headers come first. `host` is another word for `:authority`, as in Envoy. A map is there in its
+//! phase, and as long as the filter holds the message; outside of that a read or write is a bad argument.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use smallvec::SmallVec;
+use weir_abi::{MapKind, Status, Version, decode_pairs, encode_pairs, encoded_pairs_len};
+
+use crate::http::message::{Request, Response, Scheme};
+use crate::plugin::abi::memory::Host;
+use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::stream::Stream;
+use crate::plugin::vm::{CallAnswer, Vm};
+
+/// A map as a guest sees it.
+pub struct View<'a> {
+    pseudo: SmallVec<[(&'static str, &'a [u8]); 4]>,
+    headers: Option<&'a HeaderMap>,
+}
+
+impl<'a> View<'a> {
+    /// The map of a stream; `None` when it is not there.
+    pub fn of_stream(stream: &'a Stream, kind: MapKind) -> Option<Self> {
+        let headers = stream.map(kind)?;
+        let mut pseudo = SmallVec::new();
+        match kind {
+            MapKind::HttpRequestHeaders => {
+                let request = stream.request.as_ref()?;
+                pseudo.push((":authority", request.authority.as_bytes()));
+                pseudo.push((":path", request.path.as_bytes()));
+                pseudo.push((":method", request.method.as_str().as_bytes()));
+                pseudo.push((":scheme", request.scheme.as_str().as_bytes()));
+            }
+            MapKind::HttpResponseHeaders => {
+                pseudo.push((":status", stream.response.as_ref()?.status.as_str().as_bytes()));
+            }
+            MapKind::HttpRequestTrailers
+            | MapKind::HttpResponseTrailers
+            | MapKind::GrpcReceiveInitialMetadata
+            | MapKind::GrpcReceiveTrailingMetadata
+            | MapKind::HttpCallResponseHeaders
+            | MapKind::HttpCallResponseTrailers => {}
+        }
+        Some(Self { pseudo, headers: Some(headers) })
+    }
+
+    fn of_answer(answer: &'a CallAnswer, kind: MapKind) -> Self {
+        let mut pseudo = SmallVec::new();
+        if kind == MapKind::HttpCallResponseTrailers {
+            return Self { pseudo, headers: Some(&answer.trailers) };
+        }
+        if let Some(status) = &answer.status {
+            pseudo.push((":status", status.as_str().as_bytes()));
+        }
+        Self { pseudo, headers: Some(&answer.headers) }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), *value));
+        let headers = self.headers.into_iter().flatten();
+        pseudo.chain(headers.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))
+    }
+
+    /// The bytes of all names and values.
+    pub fn content_len(&self) -> u64 {
+        self.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
+    }
+
+    /// The first value of a key, which is in lower case.
+    pub fn get(&self, key: &str) -> Option<&'a [u8]> {
+        let pseudo = match key {
+            "host" => ":authority",
+            key => key,
+        };
+        if let Some((_, value)) = self.pseudo.iter().find(|(name, _)| *name == pseudo) {
+            return Some(value);
+        }
+        self.headers.and_then(|headers| headers.get(key)).map(HeaderValue::as_bytes)
+    }
+
+    /// The serialised form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(encoded_pairs_len(self.iter()));
+        encode_pairs(|| self.iter(), &mut bytes);
+        bytes
+    }
+}
+
+/// Gives `f` the map of the context that host functions act on.
+fn with_map<T>(
+    vm: &Vm,
+    map: u32,
+    f: impl FnOnce(View<'_>) -> Result<T, Status>,
+) -> Result<T, Status> {
+    let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
+    match kind {
+        MapKind::HttpRequestHeaders
+        | MapKind::HttpRequestTrailers
+        | MapKind::HttpResponseHeaders
+        | MapKind::HttpResponseTrailers => {
+            let context = vm.stream()?;
+            if !context.access.reads(kind) {
+                return Err(Status::BadArgument);
+            }
+            f(View::of_stream(&context.stream.borrow(), kind).ok_or(Status::NotFound)?)
+        }
+        MapKind::HttpCallResponseHeaders | MapKind::HttpCallResponseTrailers => {
+            let answer = vm.root()?.answer.as_ref().ok_or(Status::BadArgument)?;
+            f(View::of_answer(answer, kind))
+        }
+        MapKind::GrpcReceiveInitialMetadata | MapKind::GrpcReceiveTrailingMetadata => Err(Status::BadArgument),
+    }
+}
+
+pub fn proxy_get_header_map_size(host: &mut Host<'_>, map: Int, size: OutInt) -> Answer {
+    let len = with_map(host.vm(), map, |view| Ok(encoded_pairs_len(view.iter())))?;
+    Ok(host.write_int(size, u32::try_from(len).unwrap_or(u32::MAX))?)
+}
+
+pub fn proxy_get_header_map_pairs(host: &mut Host<'_>, map: Int, data: OutPtr, data_len: OutLen) -> Answer {
+    let bytes = with_map(host.vm(), map, |view| Ok(view.encode()))?;
+    host.give(&bytes, data, data_len)
+}
+
+pub fn proxy_get_header_map_value(
+    host: &mut Host<'_>,
+    map: Int,
+    key: Ptr,
+    key_len: Len,
+    data: OutPtr,
+    data_len: OutLen,
+) -> Answer {
+    let (key, vm) = host.bytes(key, key_len)?;
+    let key = lower(key)?;
+    // One copy into the host first: the guest's allocator runs before the value can be copied into the guest.
+    let value: Result<SmallVec<[u8; 128]>, Status> =
+        with_map(vm, map, |view| view.get(&key).map(SmallVec::from_slice).ok_or(Status::NotFound));
+    match value {
+        Err(Status::NotFound) if host.vm().version == Version::V0_1_0 => host.give(&[], data, data_len),
+        value => host.give(&value?, data, data_len),
+    }
+}
+
+pub fn proxy_set_header_map_pairs(host: &mut Host<'_>, map: Int, data: Ptr, data_len: Len) -> Answer {
+    let (bytes, vm) = host.bytes(data, data_len)?;
+    let pairs = decode_pairs(bytes).map_err(|_| Status::BadArgument)?;
+    edit(vm, map, |target| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            if name.starts_with(b":") {
+                target.set_pseudo(name, value)?;
+            } else {
+                let (name, value) = valid_pair(name, value)?;
+                headers.append(name, value);
+            }
+        }
+        *target.headers() = headers;
+        Ok(())
+    })
+}
+
+pub fn proxy_add_header_map_value(
+    host: &mut Host<'_>,
+    map: Int,
+    key: Ptr,
+    key_len: Len,
+    value: Ptr,
+    value_len: Len,
+) -> Answer {
+    let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
+    edit(vm, map, |target| {
+        if target.is_pseudo(key) {
+            return target.set_pseudo(key, value);
+        }
+        let (name, value) = valid_pair(key, value)?;
+        target.headers().append(name, value);
+        Ok(())
+    })
+}
+
+pub fn proxy_replace_header_map_value(
+    host: &mut Host<'_>,
+    map: Int,
+    key: Ptr,
+    key_len: Len,
+    value: Ptr,
+    value_len: Len,
+) -> Answer {
+    let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
+    edit(vm, map, |target| {
+        if target.is_pseudo(key) {
+            return target.set_pseudo(key, value);
+        }
+        let (name, value) = valid_pair(key, value)?;
+        target.headers().insert(name, value);
+        Ok(())
+    })
+}
+
+pub fn proxy_remove_header_map_value(host: &mut Host<'_>, map: Int, key: Ptr, key_len: Len) -> Answer {
+    let (key, vm) = host.bytes(key, key_len)?;
+    edit(vm, map, |target| {
+        // A message cannot be without its pseudo-headers.
+        if target.is_pseudo(key) {
+            return Err(Status::BadArgument);
+        }
+        if let Ok(name) = HeaderName::from_bytes(key) {
+            target.headers().remove(name);
+        }
+        Ok(())
+    })
+}
+
+/// What an edit works on.
+enum Target<'a> {
+    Request(&'a mut Request),
+    Response(&'a mut Response),
+    Trailers(&'a mut HeaderMap),
+}
+
+impl Target<'_> {
+    fn headers(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Request(request) => &mut request.headers,
+            Self::Response(response) => &mut response.headers,
+            Self::Trailers(trailers) => trailers,
+        }
+    }
+
+    fn is_pseudo(&self, key: &[u8]) -> bool {
+        key.starts_with(b":") || (matches!(self, Self::Request(_)) && key.eq_ignore_ascii_case(b"host"))
+    }
+
+    fn set_pseudo(&mut self, key: &[u8], value: &[u8]) -> Result<(), Status> {
+        match (self, lower(key)?.as_str()) {
+            (Self::Request(request), ":method") => {
+                request.method = Method::from_bytes(value).map_err(|_| Status::BadArgument)?;
+            }
+            (Self::Request(request), ":path") => request.path = valid_path(value)?,
+            (Self::Request(request), ":authority" | "host") => request.authority = valid_authority(value)?,
+            (Self::Request(request), ":scheme") => {
+                request.scheme = match value {
+                    b"http" => Scheme::Http,
+                    b"https" => Scheme::Https,
+                    _ => return Err(Status::BadArgument),
+                };
+            }
+            (Self::Response(response), ":status") => {
+                let status = StatusCode::from_bytes(value).map_err(|_| Status::BadArgument)?;
+                if !(200..600).contains(&status.as_u16()) {
+                    return Err(Status::BadArgument);
+                }
+                response.status = status;
+            }
+            _ => return Err(Status::BadArgument),
+        }
+        Ok(())
+    }
+}
+
+/// Lets `change` edit a map of the context that host functions act on.
+fn edit(
+    vm: &mut Vm,
+    map: u32,
+    change: impl FnOnce(&mut Target<'_>) -> Result<(), Status>,
+) -> Answer {
+    let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
+    let context = vm.stream()?;
+    if !context.access.writes(kind) {
+        return Err(Status::BadArgument.into());
+    }
+    let place = 1 << context.place;
+    let mut stream = context.stream.borrow_mut();
+    let stream = &mut *stream;
+    match kind {
+        MapKind::HttpRequestHeaders | MapKind::HttpRequestTrailers => stream.edited_received |= place,
+        _ => stream.edited_answered |= place,
+    }
+    let mut target = match kind {
+        MapKind::HttpRequestHeaders => {
+            stream.reroute = true;
+            Target::Request(stream.request.as_mut().ok_or(Status::NotFound)?)
+        }
+        MapKind::HttpResponseHeaders => Target::Response(stream.response.as_mut().ok_or(Status::NotFound)?),
+        // Access to trailers that are not there means that they may be made.
+        MapKind::HttpRequestTrailers => Target::Trailers(stream.request_trailers.get_or_insert_default()),
+        MapKind::HttpResponseTrailers => Target::Trailers(stream.response_trailers.get_or_insert_default()),
+        MapKind::GrpcReceiveInitialMetadata
+        | MapKind::GrpcReceiveTrailingMetadata
+        | MapKind::HttpCallResponseHeaders
+        | MapKind::HttpCallResponseTrailers => return Err(Status::BadArgument.into()),
+    };
+    Ok(change(&mut target)?)
+}
+
+/// A header that may go onto the wire: no pseudo-header, no control characters.
+pub fn valid_pair(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue), Status> {
+    let name = HeaderName::from_bytes(name).map_err(|_| Status::BadArgument)?;
+    Ok((name, valid_value(value)?))
+}
+
+/// A header value without control characters.
+pub fn valid_value(value: &[u8]) -> Result<HeaderValue, Status> {
+    HeaderValue::from_bytes(value).map_err(|_| Status::BadArgument)
+}
+
+/// A request target: visible ASCII, beginning with `/` (or `*` as a whole).
+pub fn valid_path(value: &[u8]) -> Result<HeaderValue, Status> {
+    let target = value.starts_with(b"/") || value == b"*";
+    if !target || !value.iter().all(u8::is_ascii_graphic) {
+        return Err(Status::BadArgument);
+    }
+    valid_value(value)
+}
+
+fn valid_authority(value: &[u8]) -> Result<HeaderValue, Status> {
+    http::uri::Authority::try_from(value).map_err(|_| Status::BadArgument)?;
+    valid_value(value)
+}
+
+/// A key in lower case.
+fn lower(key: &[u8]) -> Result<String, Status> {
+    let key = str::from_utf8(key).map_err(|_| Status::BadArgument)?;
+    Ok(key.to_ascii_lowercase())
+}

@@ -1,0 +1,115 @@
+//! The guest's memory, as host functions use it.
+
+use wasmtime::{AsContextMut, Caller, Extern, Memory};
+use weir_abi::Status;
+
+use crate::plugin::abi::Refusal;
+use crate::plugin::vm::Vm;
+
+/// A host function's view: the VM's data and the guest's memory.
+pub struct Host<'a> {
+    caller: Caller<'a, Vm>,
+}
+
+impl<'a> Host<'a> {
+    pub fn new(caller: Caller<'a, Vm>) -> Self {
+        Self { caller }
+    }
+
+    /// The VM's data.
+    pub fn vm(&mut self) -> &mut Vm {
+        self.caller.data_mut()
+    }
+
+    /// Bytes of the guest, and the VM's data beside them.
+    pub fn bytes(&mut self, ptr: u32, len: u32) -> Result<(&[u8], &mut Vm), Status> {
+        let (memory, vm) = self.memory()?.data_and_store_mut(&mut self.caller);
+        Ok((slice(memory, ptr, len)?, vm))
+    }
+
+    /// Two ranges of bytes of the guest, and the VM's data beside them.
+    #[expect(clippy::type_complexity, reason = "a pair of slices and what stands beside them")]
+    pub fn two(&mut self, a: (u32, u32), b: (u32, u32)) -> Result<((&[u8], &[u8]), &mut Vm), Status> {
+        let (memory, vm) = self.memory()?.data_and_store_mut(&mut self.caller);
+        let memory: &[u8] = memory;
+        Ok(((slice(memory, a.0, a.1)?, slice(memory, b.0, b.1)?), vm))
+    }
+
+    /// Writes bytes into the guest.
+    pub fn write(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), Status> {
+        let (memory, _) = self.memory()?.data_and_store_mut(&mut self.caller);
+        let len = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+        slice_mut(memory, ptr, len)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Writes a 32-bit number into the guest.
+    pub fn write_int(&mut self, ptr: u32, value: u32) -> Result<(), Status> {
+        self.write(ptr, &value.to_le_bytes())
+    }
+
+    /// Writes a 64-bit number into the guest.
+    pub fn write_long(&mut self, ptr: u32, value: u64) -> Result<(), Status> {
+        self.write(ptr, &value.to_le_bytes())
+    }
+
+    /// Has the guest allocate room for `bytes`, copies them there and writes address and length. Nothing is
+    /// allocated for no bytes, and not before the two places are known to be good.
+    pub fn give(&mut self, bytes: &[u8], out_ptr: u32, out_len: u32) -> Result<(), Refusal> {
+        self.write_int(out_ptr, 0)?;
+        self.write_int(out_len, 0)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let len = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+        let at = self.allocate(len)?;
+        self.write(at, bytes)?;
+        self.write_int(out_ptr, at)?;
+        self.write_int(out_len, len)?;
+        Ok(())
+    }
+
+    /// Calls the guest's allocator. It runs in the budget of the call that is under way.
+    fn allocate(&mut self, len: u32) -> Result<u32, Refusal> {
+        // Taken out for the time of the call: a clone would count references, and nothing else may call it now.
+        let Some(allocator) = self.vm().allocator.take() else {
+            return Err(Status::InternalFailure.into());
+        };
+        self.vm().allocating = true;
+        let at = allocator.call(self.caller.as_context_mut(), len);
+        self.vm().allocating = false;
+        self.vm().allocator = Some(allocator);
+        match at {
+            Ok(0) => Err(Status::InvalidMemoryAccess.into()),
+            Ok(at) => Ok(at),
+            Err(trap) => Err(Refusal::Trap(trap)),
+        }
+    }
+
+    fn memory(&mut self) -> Result<Memory, Status> {
+        if let Some(memory) = self.caller.data().memory {
+            return Ok(memory);
+        }
+        // A start function runs before the instance is known.
+        match self.caller.get_export("memory") {
+            Some(Extern::Memory(memory)) => Ok(memory),
+            Some(_) | None => Err(Status::InvalidMemoryAccess),
+        }
+    }
+}
+
+/// A range of memory, checked without overflow.
+fn slice(memory: &[u8], ptr: u32, len: u32) -> Result<&[u8], Status> {
+    let (start, end) = range(ptr, len)?;
+    memory.get(start..end).ok_or(Status::InvalidMemoryAccess)
+}
+
+fn slice_mut(memory: &mut [u8], ptr: u32, len: u32) -> Result<&mut [u8], Status> {
+    let (start, end) = range(ptr, len)?;
+    memory.get_mut(start..end).ok_or(Status::InvalidMemoryAccess)
+}
+
+fn range(ptr: u32, len: u32) -> Result<(usize, usize), Status> {
+    let end = ptr.checked_add(len).ok_or(Status::InvalidMemoryAccess)?;
+    Ok((ptr as usize, end as usize))
+}

@@ -1,0 +1,102 @@
+//! What a guest can do to a stream as a whole: resume it, close it, answer it, act on another one.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode};
+use weir_abi::{Status, StreamKind, decode_pairs};
+
+use crate::plugin::abi::headers::valid_pair;
+use crate::plugin::abi::memory::Host;
+use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::stream::LocalReply;
+
+pub fn proxy_continue_stream(host: &mut Host<'_>, stream: Int) -> Answer {
+    let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
+    resume(host, kind)
+}
+
+pub fn proxy_continue_request(host: &mut Host<'_>) -> Answer {
+    resume(host, StreamKind::HttpRequest)
+}
+
+pub fn proxy_continue_response(host: &mut Host<'_>) -> Answer {
+    resume(host, StreamKind::HttpResponse)
+}
+
+fn resume(host: &mut Host<'_>, kind: StreamKind) -> Answer {
+    let context = host.vm().stream_mut()?;
+    match kind {
+        StreamKind::HttpRequest | StreamKind::Downstream => context.intents.resume_received = true,
+        StreamKind::HttpResponse | StreamKind::Upstream => context.intents.resume_answered = true,
+    }
+    context.wake();
+    Ok(())
+}
+
+pub fn proxy_close_stream(host: &mut Host<'_>, stream: Int) -> Answer {
+    let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
+    let context = host.vm().stream_mut()?;
+    match kind {
+        StreamKind::HttpRequest | StreamKind::HttpResponse | StreamKind::Downstream => {
+            context.intents.close = true;
+        }
+        StreamKind::Upstream => context.intents.close_upstream = true,
+    }
+    context.wake();
+    Ok(())
+}
+
+/// In 0.2 the route is chosen again whenever a filter has edited what it was chosen by; this asks for it.
+pub fn proxy_clear_route_cache(host: &mut Host<'_>) -> Answer {
+    host.vm().stream_mut()?.stream.borrow_mut().reroute = true;
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
+pub fn proxy_send_local_response(
+    host: &mut Host<'_>,
+    status: Int,
+    details: Ptr,
+    details_len: Len,
+    body: Ptr,
+    body_len: Len,
+    headers: Ptr,
+    headers_len: Len,
+    grpc_status: Int,
+) -> Answer {
+    let status = u16::try_from(status).ok().filter(|status| (200..600).contains(status));
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok()).ok_or(Status::BadArgument)?;
+    let ((details, body), _) = host.two((details, details_len), (body, body_len))?;
+    let (details, body) = (String::from_utf8_lossy(details).as_ref().into(), Bytes::copy_from_slice(body));
+    let (headers, vm) = host.bytes(headers, headers_len)?;
+    let headers = decode_pairs(headers)
+        .map_err(|_| Status::BadArgument)?
+        .map(|(name, value)| valid_pair(name, value))
+        .collect::<Result<Vec<(HeaderName, HeaderValue)>, Status>>()?;
+    let grpc_status = (grpc_status != u32::MAX).then_some(grpc_status);
+    let context = vm.stream_mut()?;
+    if !context.stream.borrow().is_http() {
+        return Err(Status::BadArgument.into());
+    }
+    // The first one counts.
+    let reply = LocalReply { status, headers, body, grpc_status, details };
+    context.intents.reply.get_or_insert(reply);
+    context.wake();
+    Ok(())
+}
+
+pub fn proxy_set_effective_context(host: &mut Host<'_>, context: Int) -> Answer {
+    let vm = host.vm();
+    if !vm.streams.contains_key(&context) && vm.roots.iter().all(|root| root.id != context) {
+        return Err(Status::BadArgument.into());
+    }
+    vm.effective = context;
+    Ok(())
+}
+
+pub fn proxy_done(_: &mut Host<'_>) -> Answer {
+    Err(Status::Unimplemented.into())
+}
+
+pub fn proxy_get_status(_: &mut Host<'_>, _code: OutInt, _message: OutPtr, _message_len: OutLen) -> Answer {
+    Err(Status::Unimplemented.into())
+}

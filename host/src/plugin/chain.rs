@@ -1,0 +1,459 @@
+//! Runs the filters of one stream: in order for what comes from downstream, in reverse for what comes from
+//! upstream. Headers and trailers are in `chain/http.rs`, new and closed connections in `chain/network.rs`, and the
+//! bytes of both in `chain/data.rs`.
+//!
+//! A guest returns at once; what it asked for is an intent in its context, and is carried out here. A filter may
+//! hold a message: then the chain waits, for the filter's word from wherever it comes (a timer, a call's
+//! answer), for its failure, or for `pause_timeout`.
+
+pub mod data;
+pub mod http;
+pub mod network;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ::http::StatusCode;
+use bytes::Bytes;
+use smallvec::SmallVec;
+use wasmtime::{TypedFunc, WasmParams};
+
+use crate::clock::{Timer, Timers};
+use crate::plugin::abi::Callbacks;
+use crate::plugin::filter::{Unavailable, VmCell};
+use crate::plugin::spec::FilterSpec;
+use crate::plugin::stream::{LocalReply, SharedStream};
+use crate::plugin::vm::{Access, Intents};
+
+/// One filter on one worker.
+pub struct Filter {
+    /// What it is.
+    pub spec: Arc<FilterSpec>,
+    /// Its VM on this worker.
+    pub vm: Rc<VmCell>,
+    /// Its root context in the VM.
+    pub root: u32,
+}
+
+/// Which half of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// From downstream: the request, or downstream data.
+    Received,
+    /// From upstream: the response, or upstream data.
+    Answered,
+}
+
+/// Why a chain ended a stream, or one of its halves.
+#[derive(Debug, Clone)]
+pub enum Stop {
+    /// This is the answer.
+    Reply(LocalReply),
+    /// The stream is reset, and the connection closed where there is no stream.
+    Reset(Arc<str>),
+}
+
+/// The filters of one stream.
+pub struct Chain {
+    slots: SmallVec<[Slot; 4]>,
+    stream: SharedStream,
+    /// Whether it is an HTTP exchange; else it is a TCP connection.
+    http: bool,
+    received: Progress,
+    answered: Progress,
+    timers: Rc<Timers>,
+    finished: bool,
+}
+
+struct Slot {
+    filter: Rc<Filter>,
+    /// The context and the generation of its instance; `None` before the stream begins for this filter, and
+    /// once it goes on without it.
+    context: Option<(u64, u32)>,
+    /// Whether the request was shown to it, so that it sees the response too.
+    involved: bool,
+}
+
+/// How far one half has come.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The filter that holds it, and what.
+    held: Option<(usize, Held)>,
+    /// When that filter's time is up.
+    pause: Option<Timer>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// The headers, or a connection that is new.
+    Start,
+    /// What has come of the body, or of the data.
+    Data,
+    Trailers,
+}
+
+/// What a filter made of a callback.
+enum Outcome {
+    /// It lets the message go on, or it has nothing to say.
+    Continue,
+    /// It holds the message.
+    Pause,
+}
+
+impl Chain {
+    /// The chain of a stream that begins: every filter gets its context, in order.
+    ///
+    /// # Errors
+    /// When a filter fails that may not.
+    pub fn begin(
+        filters: impl IntoIterator<Item = Rc<Filter>>,
+        stream: &SharedStream,
+        timers: &Rc<Timers>,
+    ) -> (Self, Result<(), Stop>) {
+        let slot = |filter| Slot { filter, context: None, involved: false };
+        let mut chain = Self {
+            slots: filters.into_iter().map(slot).collect(),
+            http: stream.borrow().is_http(),
+            stream: Arc::clone(stream),
+            received: Progress::default(),
+            answered: Progress::default(),
+            timers: Rc::clone(timers),
+            finished: false,
+        };
+        let begun = (0..chain.slots.len()).try_for_each(|at| chain.begin_filter(at));
+        (chain, begun)
+    }
+
+    fn begin_filter(&mut self, at: usize) -> Result<(), Stop> {
+        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+        let filter = &slot.filter;
+        let generation = filter.vm.generation();
+        let stream = Arc::clone(&self.stream);
+        let created = filter
+            .vm
+            .with(generation, |instance| instance.create_stream(filter.root, at, stream, filter.spec.cpu));
+        match created {
+            Ok(id) => {
+                slot.context = Some((generation, id));
+                Ok(())
+            }
+            Err(Unavailable) => self.fail(at, Half::Received, false),
+        }
+    }
+
+    /// The stream's state.
+    pub fn stream(&self) -> &SharedStream {
+        &self.stream
+    }
+
+    /// Whether there are no filters.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The filters in the order in which they see a half.
+    fn order(&self, half: Half) -> impl Iterator<Item = usize> + use<> {
+        let count = self.slots.len();
+        (0..count).map(move |step| match half {
+            Half::Received => step,
+            Half::Answered => count - 1 - step,
+        })
+    }
+
+    /// Those that come after `at`; all, for `None`.
+    fn after(&self, half: Half, at: Option<usize>) -> impl Iterator<Item = usize> + use<> {
+        let mut order = self.order(half);
+        if let Some(at) = at {
+            for step in order.by_ref() {
+                if step == at {
+                    break;
+                }
+            }
+        }
+        order
+    }
+
+    fn progress(&mut self, half: Half) -> &mut Progress {
+        match half {
+            Half::Received => &mut self.received,
+            Half::Answered => &mut self.answered,
+        }
+    }
+
+    /// Whether a filter takes part and exports a callback. One whose instance is gone counts as if it did, so
+    /// that its failure is met.
+    fn has<P, R>(&self, at: usize, which: Which<P, R>) -> bool {
+        let Some(Slot { filter, context: Some((generation, _)), .. }) = self.slots.get(at) else { return false };
+        filter.vm.with(*generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
+    }
+
+    /// Calls a filter about one half of the stream. `access` says what it may look at during the call. A filter
+    /// that does not export the callback lets everything go on.
+    ///
+    /// # Errors
+    /// When the filter, or its failure, ends the stream.
+    fn call<P>(
+        &mut self,
+        at: usize,
+        half: Half,
+        access: impl FnOnce(&mut Access),
+        which: Which<P, u32>,
+        params: impl FnOnce(u32) -> P,
+    ) -> Result<Outcome, Stop>
+    where
+        P: WasmParams,
+    {
+        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
+            return Ok(Outcome::Continue);
+        };
+        let (id, limit) = (*id, filter.spec.cpu);
+        let called = filter.vm.with(*generation, |instance| {
+            if !instance.exports(which) {
+                return Ok((None, Intents::default()));
+            }
+            if let Some(context) = instance.stream(id) {
+                access(&mut context.access);
+                // A message that was not held was not waiting to be resumed.
+                take_resumed(&mut context.intents, half);
+            }
+            let action = instance.call(id, limit, which, params(id))?;
+            let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
+            Ok((action, intents.unwrap_or_default()))
+        });
+        let Ok((action, mut intents)) = called else { return self.fail(at, half, false).map(|()| Outcome::Continue) };
+        let resumed = take_resumed(&mut intents, half);
+        self.give_back(at, half, &mut intents);
+        self.obey(at, intents)?;
+        // 0 continues; all other numbers stop in one way or another.
+        Ok(if action.unwrap_or(0) == 0 || resumed { Outcome::Continue } else { Outcome::Pause })
+    }
+
+    /// What the guest asked for the other half is left for whoever waits for that.
+    fn give_back(&self, at: usize, half: Half, intents: &mut Intents) {
+        let other = match half {
+            Half::Received => Half::Answered,
+            Half::Answered => Half::Received,
+        };
+        if take_resumed(intents, other) {
+            let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else { return };
+            // Of an instance that is gone, nobody waits for anything.
+            let _ = filter.vm.with(*generation, |instance| {
+                if let Some(context) = instance.stream(*id) {
+                    match other {
+                        Half::Received => context.intents.resume_received = true,
+                        Half::Answered => context.intents.resume_answered = true,
+                    }
+                    context.wake();
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Changes what a filter may look at from now on.
+    fn set_access(&self, at: usize, change: impl FnOnce(&mut Access)) {
+        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else { return };
+        // Of an instance that is gone, nobody looks at anything.
+        let _ = filter.vm.with(*generation, |instance| {
+            if let Some(context) = instance.stream(*id) {
+                change(&mut context.access);
+            }
+            Ok(())
+        });
+    }
+
+    /// A filter cannot be called: the stream ends, or goes on without it, as its failure policy says.
+    ///
+    /// `holds`: whether it holds a message of this half. A message that it holds or has changed is not whole
+    /// without it, so then the stream is reset even if the filter may fail.
+    fn fail(&mut self, at: usize, half: Half, holds: bool) -> Result<(), Stop> {
+        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+        slot.context = None;
+        let name = &slot.filter.spec.name;
+        let mut stream = self.stream.borrow_mut();
+        let edited = match half {
+            Half::Received => stream.edited_received,
+            Half::Answered => stream.edited_answered,
+        };
+        if slot.filter.spec.fail_open && !holds && edited & (1 << at) == 0 {
+            return Ok(());
+        }
+        let details: Arc<str> = "filter_failure".into();
+        stream.info.details = Some(Arc::clone(&details));
+        stream.info.decided_by = Some(Arc::clone(name));
+        if slot.filter.spec.fail_open {
+            return Err(Stop::Reset(details));
+        }
+        // As Envoy does: 503 with an empty body.
+        Err(Stop::Reply(LocalReply {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            grpc_status: None,
+            details,
+        }))
+    }
+
+    /// What a filter asked for in a callback, apart from its return value.
+    fn obey(&mut self, at: usize, intents: Intents) -> Result<(), Stop> {
+        let Some(slot) = self.slots.get(at) else { return Ok(()) };
+        let name = || Some(Arc::clone(&slot.filter.spec.name));
+        if let Some(reply) = intents.reply {
+            let mut stream = self.stream.borrow_mut();
+            stream.info.decided_by = name();
+            stream.info.details = Some(Arc::clone(&reply.details));
+            return Err(Stop::Reply(reply));
+        }
+        if intents.close || intents.close_upstream {
+            let mut stream = self.stream.borrow_mut();
+            stream.info.decided_by = name();
+            let details: Arc<str> = "closed_by_filter".into();
+            stream.info.details = Some(Arc::clone(&details));
+            return Err(Stop::Reset(details));
+        }
+        Ok(())
+    }
+
+    /// Ready when the filter that holds this half lets it go, or when its time is up. Never ready when no
+    /// filter holds it.
+    fn poll_release(&mut self, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        let Some((at, _)) = self.progress(half).held else { return Poll::Pending };
+        let Some(slot) = self.slots.get(at) else { return Poll::Ready(Ok(())) };
+        let Some((generation, id)) = slot.context else { return Poll::Ready(self.fail(at, half, true)) };
+        let intents = slot.filter.vm.with(generation, |instance| {
+            Ok(instance.stream(id).map(|context| {
+                context.waker = Some(cx.waker().clone());
+                (take_resumed(&mut context.intents, half), take_stop(&mut context.intents))
+            }))
+        });
+        match intents {
+            Err(Unavailable) | Ok(None) => Poll::Ready(self.fail(at, half, true)),
+            Ok(Some((asked, stop))) => match self.obey(at, stop) {
+                Err(stop) => Poll::Ready(Err(stop)),
+                Ok(()) if asked => {
+                    self.progress(half).pause = None;
+                    Poll::Ready(Ok(()))
+                }
+                Ok(()) => self.poll_pause_timeout(at, half, cx),
+            },
+        }
+    }
+
+    /// Waits until the filter that holds this half lets it go.
+    async fn released(&mut self, half: Half) -> Result<(), Stop> {
+        std::future::poll_fn(|cx| self.poll_release(half, cx)).await?;
+        self.progress(half).held = None;
+        Ok(())
+    }
+
+    fn poll_pause_timeout(&mut self, at: usize, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { slots, timers, received, answered, .. } = self;
+        let Some(slot) = slots.get(at) else { return Poll::Pending };
+        let progress = match half {
+            Half::Received => received,
+            Half::Answered => answered,
+        };
+        let timer = progress.pause.get_or_insert_with(|| {
+            let timer = timers.timer();
+            timer.set(slot.filter.spec.pause_timeout);
+            timer
+        });
+        if timer.poll_expired(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let details: Arc<str> = "pause_timeout".into();
+        let mut stream = self.stream.borrow_mut();
+        stream.info.details = Some(Arc::clone(&details));
+        stream.info.decided_by = Some(Arc::clone(&slot.filter.spec.name));
+        Poll::Ready(Err(Stop::Reply(LocalReply {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            grpc_status: None,
+            details,
+        })))
+    }
+
+    /// Ready when a filter ends the stream out of turn: from a timer, a call's answer, or by failing while it
+    /// holds nothing.
+    pub fn poll_interrupt(&mut self, cx: &Context<'_>) -> Poll<Stop> {
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(at) else { break };
+            let Some((generation, id)) = slot.context else { continue };
+            let intents = slot.filter.vm.with(generation, |instance| {
+                Ok(instance.stream(id).map(|context| {
+                    match &mut context.waker {
+                        Some(waker) if waker.will_wake(cx.waker()) => {}
+                        slot => *slot = Some(cx.waker().clone()),
+                    }
+                    take_stop(&mut context.intents)
+                }))
+            });
+            let stop = match intents {
+                Ok(Some(intents)) => self.obey(at, intents),
+                Ok(None) | Err(Unavailable) => self.fail_idle(at),
+            };
+            if let Err(stop) = stop {
+                return Poll::Ready(stop);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A filter's instance ended while the filter was not being called.
+    fn fail_idle(&mut self, at: usize) -> Result<(), Stop> {
+        let holds = |progress: &Progress| progress.held.is_some_and(|(held, _)| held == at);
+        let (received, answered) = (holds(&self.received), holds(&self.answered));
+        self.fail(at, Half::Received, received).and_then(|()| self.fail(at, Half::Answered, answered))
+    }
+
+    /// Ends the stream for every filter: done, log, delete. Always happens, on cancellation too.
+    pub fn finish(&mut self) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        for slot in &mut self.slots {
+            let Some((generation, id)) = slot.context.take() else { continue };
+            let limit = slot.filter.spec.cpu;
+            // A fault here ends the instance and concerns nobody else any more.
+            let _ = slot.filter.vm.with(generation, |instance| {
+                instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
+                if let Some(context) = instance.stream(id) {
+                    context.access = Access::LOG;
+                }
+                instance.call(id, limit, |callbacks| &callbacks.proxy_on_log, (id,))?;
+                instance.call(id, limit, |callbacks| &callbacks.proxy_on_delete, (id,))?;
+                instance.delete_stream(id);
+                Ok(())
+            });
+        }
+    }
+}
+
+/// A callback of the table.
+type Which<P, R> = fn(&Callbacks) -> &Option<TypedFunc<P, R>>;
+
+/// Whether a half was asked to go on.
+fn take_resumed(intents: &mut Intents, half: Half) -> bool {
+    match half {
+        Half::Received => std::mem::take(&mut intents.resume_received),
+        Half::Answered => std::mem::take(&mut intents.resume_answered),
+    }
+}
+
+/// What ends the stream, without what resumes it.
+fn take_stop(intents: &mut Intents) -> Intents {
+    Intents {
+        reply: intents.reply.take(),
+        close: std::mem::take(&mut intents.close),
+        close_upstream: std::mem::take(&mut intents.close_upstream),
+        ..Intents::default()
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

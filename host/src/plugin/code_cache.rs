@@ -1,0 +1,129 @@
+//! Weir's private folder: compiled code, and the last good bytes of each plugin.
+//!
+//! ```text
+//! code/WASM_DIGEST-ENGINE_HASH   SHA-256 of what follows, then what wasmtime compiled
+//! good/NAME.wasm                 the bytes of the last version of NAME that served
+//! ```
+//!
+//! The folder belongs to the user that runs Weir and nobody else may enter it (0700). Files are written beside
+//! their place and renamed, so that none is ever half there. This is the one file of the host with unsafe code:
+//! reading machine code back is as safe as the folder is private (docs/adr/0003-compiled-code-cache.md).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use wasmtime::{Engine, Module};
+
+use crate::plugin::module::Digest;
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub struct CodeCache {
+    root: PathBuf,
+}
+
+const DIGEST: usize = 32;
+
+impl CodeCache {
+    /// Opens the folder, and makes it when it is not there.
+    ///
+    /// # Errors
+    /// When it cannot be made, or when others may write in it.
+    pub fn open(root: &Path) -> io::Result<Self> {
+        for folder in [root.to_owned(), root.join("code"), root.join("good")] {
+            DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            let meta = fs::metadata(&folder)?;
+            if meta.uid() != rustix::process::geteuid().as_raw() {
+                let message = format!("{} belongs to another user; choose another `plugins.cache`", folder.display());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            }
+            if meta.permissions().mode() & 0o077 != 0 {
+                fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
+            }
+        }
+        Ok(Self { root: root.to_owned() })
+    }
+
+    /// Compiled code, when it is there and unharmed.
+    pub fn load(&self, engine: &Engine, digest: &Digest) -> Option<Module> {
+        let bytes = read_private(&self.code(engine, digest)).ok()?;
+        let (sum, code) = bytes.split_at_checked(DIGEST)?;
+        if Digest::of(code).0 != *sum {
+            tracing::warn!(%digest, "compiled code in the cache is damaged; compiling again");
+            return None;
+        }
+        deserialize(engine, code)
+    }
+
+    /// Keeps compiled code. A cache that cannot be written costs time at the next start, and nothing else.
+    pub fn store(&self, engine: &Engine, digest: &Digest, module: &Module) {
+        let path = self.code(engine, digest);
+        let stored = module.serialize().map_err(io::Error::other).and_then(|code| {
+            let sum = Digest::of(&code);
+            write_private(&path, &[&sum.0, &code])
+        });
+        if let Err(error) = stored {
+            tracing::warn!(path = %path.display(), %error, "compiled code cannot be kept");
+        }
+    }
+
+    /// The bytes of a plugin that served last.
+    pub fn last_good(&self, plugin: &str) -> Option<Vec<u8>> {
+        read_private(&self.good(plugin)).ok()
+    }
+
+    /// Keeps the bytes of a plugin that serves.
+    pub fn keep_good(&self, plugin: &str, bytes: &[u8]) {
+        let path = self.good(plugin);
+        if let Err(error) = write_private(&path, &[bytes]) {
+            tracing::warn!(path = %path.display(), %error, "the last good version cannot be kept");
+        }
+    }
+
+    fn code(&self, engine: &Engine, digest: &Digest) -> PathBuf {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        self.root.join("code").join(format!("{}-{:016x}", digest.hex(), hasher.finish()))
+    }
+
+    /// A plugin's name is a file stem: it holds no separator.
+    fn good(&self, plugin: &str) -> PathBuf {
+        self.root.join("good").join(format!("{plugin}.wasm"))
+    }
+}
+
+#[expect(unsafe_code, reason = "docs/adr/0003-compiled-code-cache.md")]
+fn deserialize(engine: &Engine, code: &[u8]) -> Option<Module> {
+    // SAFETY: the bytes come from a file of ours in a folder that only this user can enter, their digest was
+    // checked a moment ago in the very memory that is read here, and wasmtime refuses what another version or
+    // configuration of it wrote.
+    unsafe { Module::deserialize(engine, code) }.ok()
+}
+
+fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
+    file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// More than the code of any plugin that is not refused for its size.
+const MAX_FILE: u64 = 1 << 30;
+
+fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
+    let write = || -> io::Result<()> {
+        let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        parts.iter().try_for_each(|part| file.write_all(part))?;
+        file.sync_data()?;
+        fs::rename(&beside, path)
+    };
+    write().inspect_err(|_| {
+        // What is left of it is of no use.
+        let _ = fs::remove_file(&beside);
+    })
+}

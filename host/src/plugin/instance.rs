@@ -1,0 +1,365 @@
+//! One running VM: its start, its calls, its faults.
+//!
+//! Every entry into the guest goes through [`Instance::call`], under a budget. A call that traps, overruns or
+//! exits ends the instance: whoever called drops it and asks for a new one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{InstancePre, Store, Trap, TypedFunc, WasmParams, WasmResults};
+use weir_abi::Version;
+
+use crate::clock::cycles;
+use crate::plugin::abi::{Callbacks, Exited, Wasi};
+
+use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::engine::EPOCH;
+use crate::plugin::services::{FaultKind, Services, Usage};
+use crate::plugin::spec::FilterSpec;
+use crate::plugin::stream::SharedStream;
+use crate::plugin::vm::{Access, CallAnswer, Intents, Outgoing, Root, Starting, StreamContext, Vm};
+use crate::telemetry::metrics::Held;
+
+/// A running VM.
+pub struct Instance {
+    store: Store<Vm>,
+    callbacks: Callbacks,
+    /// One for each root, so that the instance is counted as long as it lives.
+    _alive: Vec<Held>,
+}
+
+/// A call ended the instance.
+#[derive(Debug)]
+pub struct Fault {
+    /// Why.
+    pub kind: FaultKind,
+    /// The trap and the backtrace.
+    pub message: String,
+}
+
+/// An instance could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No slot was free.
+    #[error("no room for another instance: {0}")]
+    NoRoom(String),
+    /// A call during the start ended the instance.
+    #[error("{callback} failed: {message}")]
+    Fault {
+        /// Where it was.
+        callback: &'static str,
+        /// The trap and the backtrace.
+        message: String,
+    },
+    /// The plugin itself said no.
+    #[error("{callback} returned false: the plugin refuses its configuration{}", details(log))]
+    Refused {
+        /// Which callback.
+        callback: &'static str,
+        /// What it logged last.
+        log: Option<String>,
+    },
+}
+
+fn details(log: &Option<String>) -> String {
+    log.as_ref().map(|log| format!(" (it logged: {log})")).unwrap_or_default()
+}
+
+/// What an instance is started with.
+pub struct StartCx<'a> {
+    /// The module, linked.
+    pub module: &'a InstancePre<Vm>,
+    /// The ABI that it speaks.
+    pub version: Version,
+    /// The filters that live in the instance; they share its VM id, and its fate.
+    pub filters: &'a [Arc<FilterSpec>],
+    /// What all VMs share.
+    pub services: &'a Arc<Services>,
+    /// The clusters that there are.
+    pub clusters: &'a Arc<BTreeSet<Box<str>>>,
+}
+
+impl Instance {
+    /// Instantiates a module, runs its start functions, and starts and configures its plugins.
+    ///
+    /// It takes as long as the plugin's `start_cpu` allows: never call it on a worker.
+    ///
+    /// # Errors
+    /// When there is no room, when a call faults, or when the plugin refuses.
+    pub fn start(cx: &StartCx<'_>) -> Result<Self, StartError> {
+        let mut store = Store::new(cx.module.module().engine(), vm(cx));
+        store.limiter(|vm| &mut vm.limiter);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().budget.epoch()));
+        store.set_epoch_deadline(1);
+        let limit = cx.filters.iter().map(|spec| spec.start_cpu).max().unwrap_or_default();
+        store.data_mut().budget.begin(limit);
+        let instance = cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
+            Some(_) => start_fault("the start function", &mut store, error),
+            None => StartError::NoRoom(format!("{error:#}")),
+        })?;
+        store.data_mut().memory = instance.get_memory(&mut store, "memory");
+        let allocator = ["malloc", "proxy_on_memory_allocate"]
+            .into_iter()
+            .find_map(|name| instance.get_typed_func::<u32, u32>(&mut store, name).ok());
+        store.data_mut().allocator = allocator;
+        let callbacks = Callbacks::of(&instance, &mut store);
+        let alive = store.data().roots.iter().map(|root| root.usage.instances.hold()).collect();
+        let mut started = Self { store, callbacks, _alive: alive };
+        started.run_start_functions(&instance, limit)?;
+        for spec in cx.filters {
+            started.start_root(spec)?;
+        }
+        Ok(started)
+    }
+
+    /// `_initialize` and then `main`, or else `_start`.
+    fn run_start_functions(&mut self, instance: &wasmtime::Instance, limit: Duration) -> Result<(), StartError> {
+        let store = &mut self.store;
+        let plain = |store: &mut Store<Vm>, name| instance.get_typed_func::<(), ()>(store, name).ok();
+        if let Some(initialize) = plain(store, "_initialize") {
+            run(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
+            if let Ok(main) = instance.get_typed_func::<(u32, u32), u32>(&mut *store, "main") {
+                run(store, 0, &main, (0, 0), limit).map_err(|fault| fault.at_start("main"))?;
+            } else if let Ok(main) = instance.get_typed_func::<(), u32>(&mut *store, "__main_void") {
+                run(store, 0, &main, (), limit).map_err(|fault| fault.at_start("__main_void"))?;
+            }
+        } else if let Some(start) = plain(store, "_start") {
+            run(store, 0, &start, (), limit).map_err(|fault| fault.at_start("_start"))?;
+        }
+        Ok(())
+    }
+
+    /// Creates a plugin's root context, starts it and configures it.
+    fn start_root(&mut self, spec: &Arc<FilterSpec>) -> Result<(), StartError> {
+        let Some(root) = self.store.data().roots.iter().find(|root| root.spec == *spec).map(|root| root.id) else {
+            return Ok(());
+        };
+        let limit = spec.start_cpu;
+        let Self { store, callbacks, .. } = self;
+        if let Some(create) = &callbacks.proxy_on_context_create {
+            run(store, root, create, (root, 0), limit).map_err(|f| f.at_start("proxy_on_context_create"))?;
+        }
+        let steps = [
+            ("proxy_on_vm_start", &callbacks.proxy_on_vm_start, Starting::Vm, spec.vm_config.len()),
+            ("proxy_on_configure", &callbacks.proxy_on_configure, Starting::Plugin, spec.config.len()),
+        ];
+        for (callback, function, starting, len) in steps {
+            let Some(function) = function else { continue };
+            set_starting(store.data_mut(), root, Some(starting));
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let accepted = run(store, root, function, (root, len), limit);
+            set_starting(store.data_mut(), root, None);
+            if accepted.map_err(|fault| fault.at_start(callback))? == 0 {
+                return Err(StartError::Refused { callback, log: store.data_mut().last_error.take() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls a callback in the name of a context. `None` when the guest does not export it.
+    ///
+    /// # Errors
+    /// A fault, after which the instance must not be called again.
+    #[inline]
+    pub fn call<P, R>(
+        &mut self,
+        context: u32,
+        limit: Duration,
+        which: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
+        params: P,
+    ) -> Result<Option<R>, Fault>
+    where
+        P: WasmParams,
+        R: WasmResults,
+    {
+        match which(&self.callbacks) {
+            Some(function) => run(&mut self.store, context, function, params, limit).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the guest exports a callback.
+    pub fn exports<P, R>(&self, which: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>) -> bool {
+        which(&self.callbacks).is_some()
+    }
+
+    /// Makes a context for a stream, and tells the guest.
+    ///
+    /// # Errors
+    /// A fault.
+    pub fn create_stream(
+        &mut self,
+        root: u32,
+        place: usize,
+        stream: SharedStream,
+        limit: Duration,
+    ) -> Result<u32, Fault> {
+        let vm = self.store.data_mut();
+        let id = vm.next_id();
+        let (access, intents) = (Access::default(), Intents::default());
+        vm.streams.insert(id, StreamContext { root, place, stream, access, intents, waker: None });
+        self.call(id, limit, |callbacks| &callbacks.proxy_on_context_create, (id, root))?;
+        Ok(id)
+    }
+
+    /// Forgets a context.
+    pub fn delete_stream(&mut self, id: u32) {
+        self.store.data_mut().streams.remove(&id);
+    }
+
+    /// The context of a stream.
+    pub fn stream(&mut self, id: u32) -> Option<&mut StreamContext> {
+        self.store.data_mut().streams.get_mut(&id)
+    }
+
+    /// The VM's data.
+    pub fn vm(&mut self) -> &mut Vm {
+        self.store.data_mut()
+    }
+
+    /// The interval of a plugin's timer, and how often it was set.
+    pub fn tick(&mut self, root: u32) -> Option<(Duration, u64)> {
+        self.root(root)?.tick
+    }
+
+    /// Lays the answer to a call before a plugin, or takes it away.
+    pub fn set_answer(&mut self, root: u32, answer: Option<(u32, CallAnswer)>) {
+        if let Some(root) = self.root(root) {
+            if let Some((token, _)) = &answer {
+                root.calls.remove(token);
+            }
+            root.answer = answer.map(|(_, answer)| answer);
+        }
+    }
+
+    fn root(&mut self, id: u32) -> Option<&mut Root> {
+        self.store.data_mut().roots.iter_mut().find(|root| root.id == id)
+    }
+
+    /// Whether there is something to be done now that the guest has returned.
+    pub fn has_outgoing(&self) -> bool {
+        !self.store.data().outbox.is_empty()
+    }
+
+    /// What is to be done now that the guest has returned.
+    pub fn take_outgoing(&mut self) -> Vec<Outgoing> {
+        std::mem::take(&mut self.store.data_mut().outbox)
+    }
+}
+
+fn vm(cx: &StartCx<'_>) -> Vm {
+    let first = cx.filters.first();
+    let environment: Vec<_> = cx.filters.iter().flat_map(|spec| spec.environment.iter().cloned()).collect();
+    let memory = cx.filters.iter().map(|spec| spec.memory).max().unwrap_or_default();
+    let root = |(at, spec): (usize, &Arc<FilterSpec>)| Root {
+        id: u32::try_from(at + 1).unwrap_or(u32::MAX),
+        spec: Arc::clone(spec),
+        usage: Usage::new(&cx.services.registry, &spec.plugin, &spec.name, &spec.listener),
+        tick: None,
+        ticks_set: 0,
+        answer: None,
+        calls: BTreeSet::new(),
+        starting: None,
+    };
+    let roots: Vec<Root> = cx.filters.iter().enumerate().map(root).collect();
+    Vm {
+        memory: None,
+        allocator: None,
+        allocating: false,
+        version: cx.version,
+        budget: Budget::default(),
+        limiter: Limiter::new(memory),
+        wasi: Wasi::new(&environment),
+        last_id: roots.last().map_or(0, |root| root.id),
+        roots,
+        streams: HashMap::default(),
+        effective: 0,
+        outbox: Vec::new(),
+        last_token: 0,
+        last_error: None,
+        services: Arc::clone(cx.services),
+        space: cx.services.space(&first.map(|spec| spec.data_scope()).unwrap_or_default()),
+        clusters: Arc::clone(cx.clusters),
+        metrics: Vec::new(),
+    }
+}
+
+fn set_starting(vm: &mut Vm, root: u32, starting: Option<Starting>) {
+    if let Some(root) = vm.roots.iter_mut().find(|found| found.id == root) {
+        root.starting = starting;
+    }
+}
+
+/// Enters the guest.
+#[inline]
+fn run<P, R>(
+    store: &mut Store<Vm>,
+    context: u32,
+    function: &TypedFunc<P, R>,
+    params: P,
+    limit: Duration,
+) -> Result<R, Fault>
+where
+    P: WasmParams,
+    R: WasmResults,
+{
+    let vm = store.data_mut();
+    vm.effective = context;
+    vm.budget.begin(limit);
+    vm.limiter.refused = false;
+    let before = vm.limiter.used;
+    store.set_epoch_deadline(1);
+    let start = cycles::now();
+    let result = function.call(&mut *store, params);
+    let wall = cycles::between(start, cycles::now());
+    let vm = store.data_mut();
+    // Wall time, unless an epoch has passed: then the thread may have been put aside for a while.
+    let spent = vm.budget.spent().map_or(wall, |since_first| wall.min(since_first + EPOCH));
+    vm.effective = context;
+    if let Ok(root) = vm.root() {
+        root.usage.calls.inc();
+        root.usage.cpu.add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+        if vm.limiter.used != before {
+            root.usage.memory.add(vm.limiter.used as i64 - before as i64);
+        }
+    }
+    result.map_err(|error| Fault::new(vm, &error))
+}
+
+impl Fault {
+    fn new(vm: &Vm, error: &wasmtime::Error) -> Self {
+        let kind = match () {
+            () if vm.budget.overrun => FaultKind::Cpu,
+            () if error.downcast_ref::<Exited>().is_some() => FaultKind::Exit,
+            () if vm.limiter.refused => FaultKind::Memory,
+            () => FaultKind::Trap,
+        };
+        let message = match kind {
+            FaultKind::Cpu => format!("it used up its CPU time: {error:?}"),
+            FaultKind::Memory => format!("it was refused more than {} bytes of memory: {error:?}", vm.limiter.limit()),
+            FaultKind::Exit | FaultKind::Trap => format!("{error:?}"),
+        };
+        if let Ok(root) = vm.root() {
+            root.usage.faults(kind).inc();
+        }
+        Self { kind, message }
+    }
+
+    fn at_start(self, callback: &'static str) -> StartError {
+        StartError::Fault { callback, message: self.message }
+    }
+}
+
+fn start_fault(callback: &'static str, store: &mut Store<Vm>, error: wasmtime::Error) -> StartError {
+    Fault::new(store.data(), &error).at_start(callback)
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let vm = self.store.data();
+        if let Some(root) = vm.roots.first() {
+            root.usage.memory.add(-(vm.limiter.used as i64));
+        }
+    }
+}

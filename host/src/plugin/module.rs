@@ -1,0 +1,256 @@
+//! From the bytes of a plugin to a linked module: inspect, refuse, compile.
+//!
+//! What is refused is refused here, before anything of it runs, with a sentence that says what to do.
+
+use std::fmt;
+
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
+use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
+
+use crate::plugin::abi::{self, CALLBACKS, Function, HOST_FUNCTIONS, MEMORY_GROWTH, WASI_FUNCTIONS};
+use crate::plugin::code_cache::CodeCache;
+use crate::plugin::vm::Vm;
+
+/// The largest plugin, in bytes.
+pub const MAX_SIZE: usize = 64 << 20;
+
+/// SHA-256 of a plugin's bytes: what a version is known by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// In lower-case hexadecimal.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+/// Why a plugin is not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Too large.
+    #[error("it is larger than 64 MiB; strip it (`wasm-opt -Os --strip-debug`)")]
+    TooLarge,
+    /// No WebAssembly at all.
+    #[error("it is not a WebAssembly module (it does not begin with `\\0asm`); copy the .wasm that the build wrote")]
+    NotWasm,
+    /// A component.
+    #[error("it is a component; build a module: for Rust, target wasm32-wasip1 and crate-type cdylib")]
+    Component,
+    /// Machine code.
+    #[error("it is precompiled machine code, which is never loaded from here; copy the .wasm that it was made from")]
+    Precompiled,
+    /// WebAssembly that does not validate.
+    #[error("it is not valid WebAssembly, or not all of it: {0}")]
+    Invalid(String),
+    /// No ABI marker.
+    #[error(
+        "it exports no proxy_abi_version_*, so it is no Proxy-Wasm plugin; build it with a Proxy-Wasm SDK as a library \
+         (for Rust, crate-type cdylib)"
+    )]
+    NoMarker,
+    /// Several ABI markers.
+    #[error("it exports several proxy_abi_version_* markers; link one SDK only")]
+    ManyMarkers,
+    /// A version that Weir does not speak.
+    #[error("it speaks Proxy-Wasm {0}; rebuild it with an SDK for 0.2.0 or 0.2.1")]
+    Version(Version),
+    /// An import that nobody has.
+    #[error("it imports `{module}.{name}`, which Weir does not have; {}", advice(module))]
+    UnknownImport {
+        /// The module.
+        module: String,
+        /// The name.
+        name: String,
+    },
+    /// An import of another type.
+    #[error("it imports `{module}.{name}` with another signature than the contract's; rebuild it with a current SDK")]
+    WrongImport {
+        /// The module.
+        module: String,
+        /// The name.
+        name: String,
+    },
+    /// A callback of another type.
+    #[error("its export `{0}` has another signature than the contract's; rebuild it with a current SDK")]
+    WrongExport(String),
+    /// No memory.
+    #[error("it exports no memory named `memory`, so the host could not pass it anything; export it")]
+    NoMemory,
+    /// No allocator.
+    #[error("it exports neither `malloc` nor `proxy_on_memory_allocate`, so the host could not pass it anything; export one")]
+    NoAllocator,
+}
+
+fn advice(module: &str) -> &'static str {
+    if module.starts_with("wasi:") || module.contains('/') {
+        "build for wasm32-wasip1 (preview 1), not for a later WASI"
+    } else if module == "wbg" || module.starts_with("__wbindgen") {
+        "it was built for browsers; build for wasm32-wasip1 without wasm-bindgen"
+    } else {
+        "a filter has the functions of Proxy-Wasm (`env`) and of WASI preview 1"
+    }
+}
+
+/// A module that can be instantiated.
+#[derive(Clone)]
+pub struct PluginModule {
+    /// The ABI that it speaks.
+    pub version: Version,
+    /// The module with its imports resolved.
+    pub pre: InstancePre<Vm>,
+}
+
+/// Compiles plugins, or finds them compiled.
+pub struct Compiler {
+    linker: Linker<Vm>,
+    cache: Option<CodeCache>,
+}
+
+impl Compiler {
+    /// A compiler for an engine.
+    ///
+    /// # Errors
+    /// When the host functions cannot be linked; a mistake of ours.
+    pub fn new(engine: &Engine, cache: Option<CodeCache>) -> anyhow::Result<Self> {
+        let mut linker = Linker::new(engine);
+        abi::link(&mut linker)?;
+        Ok(Self { linker, cache })
+    }
+
+    /// Compiles a plugin, unless it is in the cache. It takes its time: never call it on a worker.
+    ///
+    /// # Errors
+    /// Why the plugin is refused.
+    pub fn compile(&self, bytes: &[u8], digest: &Digest) -> Result<PluginModule, Refusal> {
+        refuse_by_header(bytes)?;
+        let engine = self.linker.engine();
+        let module = match self.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+            Some(module) => module,
+            None => {
+                let module = Module::from_binary(engine, bytes).map_err(|e| Refusal::Invalid(reason(&e)))?;
+                if let Some(cache) = &self.cache {
+                    cache.store(engine, digest, &module);
+                }
+                module
+            }
+        };
+        let version = check(&module)?;
+        let pre = self.linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)))?;
+        Ok(PluginModule { version, pre })
+    }
+
+}
+
+/// Refuses a module whose imports or exports do not fit, and tells its version.
+fn check(module: &Module) -> Result<Version, Refusal> {
+    check_imports(module)?;
+    let exports = |name: &str| module.get_export(name).is_some();
+    let mut versions = Version::ALL.iter().copied().filter(|version| exports(version.marker()));
+    let version = versions.next().ok_or(Refusal::NoMarker)?;
+    if versions.next().is_some() {
+        return Err(Refusal::ManyMarkers);
+    }
+    if version == Version::V0_1_0 {
+        return Err(Refusal::Version(version));
+    }
+    check_exports(module)?;
+    Ok(version)
+}
+
+/// What the first bytes tell.
+fn refuse_by_header(bytes: &[u8]) -> Result<(), Refusal> {
+    if bytes.len() > MAX_SIZE {
+        return Err(Refusal::TooLarge);
+    }
+    if Engine::detect_precompiled(bytes).is_some() {
+        return Err(Refusal::Precompiled);
+    }
+    match bytes {
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
+        // The layer of a component (component-model, Binary.md).
+        [0, b'a', b's', b'm', _, _, 1, 0, ..] => Err(Refusal::Component),
+        [0, b'a', b's', b'm', ..] => Err(Refusal::Invalid("its header is cut off, or of another version".into())),
+        _ => Err(Refusal::NotWasm),
+    }
+}
+
+fn check_imports(module: &Module) -> Result<(), Refusal> {
+    for import in module.imports() {
+        let name = || (import.module().to_owned(), import.name().to_owned());
+        let known = match import.module() {
+            HOST_MODULE => HOST_FUNCTIONS.iter().chain([&MEMORY_GROWTH]).find(|f| f.name == import.name()),
+            module if WASI_MODULES.contains(&module) => WASI_FUNCTIONS.iter().find(|f| f.name == import.name()),
+            _ => None,
+        };
+        let Some(known) = known else {
+            let (module, name) = name();
+            return Err(Refusal::UnknownImport { module, name });
+        };
+        if !has_signature(&import.ty(), known) {
+            let (module, name) = name();
+            return Err(Refusal::WrongImport { module, name });
+        }
+    }
+    Ok(())
+}
+
+fn check_exports(module: &Module) -> Result<(), Refusal> {
+    for callback in CALLBACKS {
+        if module.get_export(callback.name).is_some_and(|ty| !has_signature(&ty, callback)) {
+            return Err(Refusal::WrongExport(callback.name.to_owned()));
+        }
+    }
+    if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
+        return Err(Refusal::NoMemory);
+    }
+    let allocator = |name| Function { name, params: &[4], returns: true };
+    let allocates =
+        |name| module.get_export(name).is_some_and(|ty| has_signature(&ty, &allocator(name)));
+    if !allocates("malloc") && !allocates("proxy_on_memory_allocate") {
+        return Err(Refusal::NoAllocator);
+    }
+    Ok(())
+}
+
+fn has_signature(ty: &ExternType, function: &Function) -> bool {
+    let ExternType::Func(ty) = ty else { return false };
+    let is = |ty: ValType, size: usize| match size {
+        8 => matches!(ty, ValType::I64),
+        _ => matches!(ty, ValType::I32),
+    };
+    ty.params().len() == function.params.len()
+        && ty.params().zip(function.params).all(|(ty, &size)| is(ty, size))
+        && ty.results().len() == usize::from(function.returns)
+        && ty.results().all(|ty| is(ty, 4))
+}
+
+/// The innermost reason of an error, which is the one that helps.
+fn reason(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string()
+}

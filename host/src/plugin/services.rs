@@ -1,0 +1,175 @@
+//! What all VMs share: metrics that guests define, and shared data.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use weir_abi::{MetricKind, Status};
+
+use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
+
+/// The services of the process.
+#[derive(Debug)]
+pub struct Services {
+    /// All metrics.
+    pub registry: Arc<Registry>,
+    spaces: Mutex<HashMap<String, Arc<Space>>>,
+}
+
+impl Services {
+    /// Services that count into `registry`.
+    pub fn new(registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new(Self { registry, spaces: Mutex::default() })
+    }
+
+    /// The shared data of a scope. It outlives the VMs that use it.
+    pub fn space(&self, scope: &str) -> Arc<Space> {
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(spaces.entry(scope.to_owned()).or_default())
+    }
+}
+
+/// What a filter used, over all workers and versions.
+#[derive(Debug)]
+pub struct Usage {
+    /// Calls into the guest.
+    pub calls: Counter,
+    /// CPU time in the guest, in nanoseconds.
+    pub cpu: Counter,
+    /// Instances that are alive.
+    pub instances: Gauge,
+    /// Bytes of memory that the instances have.
+    pub memory: Gauge,
+    faults: [Counter; FaultKind::ALL.len()],
+}
+
+impl Usage {
+    /// The usage of a filter.
+    pub fn new(registry: &Registry, plugin: &str, filter: &str, listener: &str) -> Arc<Self> {
+        let labels = [("plugin", plugin), ("filter", filter), ("listener", listener)];
+        Arc::new(Self {
+            calls: registry.counter("weir_plugin_calls_total", "Calls into plugins.", &labels),
+            cpu: registry.counter("weir_plugin_cpu_nanoseconds_total", "CPU time in plugins.", &labels),
+            instances: registry.gauge("weir_plugin_instances", "Instances that are alive.", &labels),
+            memory: registry.gauge("weir_plugin_memory_bytes", "Memory of the instances.", &labels),
+            faults: FaultKind::ALL.map(|kind| {
+                let labels: Vec<_> = labels.iter().copied().chain([("kind", kind.as_str())]).collect();
+                registry.counter("weir_plugin_faults_total", "Calls that ended an instance, by kind.", &labels)
+            }),
+        })
+    }
+
+    /// The faults of a kind.
+    pub fn faults(&self, kind: FaultKind) -> &Counter {
+        let [trap, cpu, memory, exit] = &self.faults;
+        match kind {
+            FaultKind::Trap => trap,
+            FaultKind::Cpu => cpu,
+            FaultKind::Memory => memory,
+            FaultKind::Exit => exit,
+        }
+    }
+}
+
+/// Why a call ended its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The guest trapped.
+    Trap,
+    /// It used up its CPU time.
+    Cpu,
+    /// It trapped after more memory was refused.
+    Memory,
+    /// It exited.
+    Exit,
+}
+
+impl FaultKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Trap, Self::Cpu, Self::Memory, Self::Exit];
+
+    /// As metrics and the admin API have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Exit => "exit",
+        }
+    }
+}
+
+/// The shared data of one scope: keys, values, and a number that changes with every write.
+#[derive(Debug, Default)]
+pub struct Space {
+    values: Mutex<HashMap<Vec<u8>, (Bytes, u32)>>,
+}
+
+impl Space {
+    /// A value and its compare-and-swap number, never 0.
+    pub fn get(&self, key: &[u8]) -> Option<(Bytes, u32)> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Writes a value; `cas` 0 is unconditional. A key that is not there takes any `cas`, as in Envoy.
+    ///
+    /// # Errors
+    /// [`Status::CasMismatch`] when somebody wrote in between.
+    pub fn set(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        match values.get_mut(key) {
+            Some((_, current)) if cas != 0 && cas != *current => Err(Status::CasMismatch),
+            Some((old, current)) => {
+                *old = Bytes::copy_from_slice(value);
+                *current = current.wrapping_add(1).max(1);
+                Ok(())
+            }
+            None => {
+                values.insert(key.to_vec(), (Bytes::copy_from_slice(value), 1));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A metric that a guest defined.
+#[derive(Debug, Clone)]
+pub enum GuestMetric {
+    /// Only goes up.
+    Counter(Counter),
+    /// Goes up and down.
+    Gauge(Gauge),
+    /// A distribution.
+    Histogram(Histogram),
+}
+
+impl GuestMetric {
+    /// Defines a metric. Its exposed name is the guest's, made safe, behind `weir_plugin_custom_`.
+    pub fn define(registry: &Registry, kind: MetricKind, name: &str, plugin: &str, filter: &str) -> Self {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+        let exposed: String = "weir_plugin_custom_".chars().chain(name.chars().map(safe)).collect();
+        let help = "Defined by a plugin.";
+        let labels = [("plugin", plugin), ("filter", filter)];
+        match kind {
+            MetricKind::Counter => Self::Counter(registry.counter(&exposed, help, &labels)),
+            MetricKind::Gauge => Self::Gauge(registry.gauge(&exposed, help, &labels)),
+            MetricKind::Histogram => Self::Histogram(registry.numbers(&exposed, help, &labels)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_with_a_stale_number_is_refused_and_the_value_stays() {
+        let space = Space::default();
+        space.set(b"k", b"1", 0).expect("unconditional");
+        let (_, cas) = space.get(b"k").expect("there");
+        space.set(b"k", b"2", cas).expect("the number matches");
+        assert_eq!(space.set(b"k", b"3", cas), Err(Status::CasMismatch));
+        assert_eq!(space.get(b"k").expect("there").0, "2");
+        assert_eq!(space.set(b"new", b"x", 99), Ok(()));
+    }
+}

@@ -1,0 +1,70 @@
+//! What a filter is, apart from the code that runs it: its names, its configuration, its budgets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::filter::{Defaults, Filter, OnFailure, config_bytes};
+
+/// One filter: a plugin in a chain, with its configuration. Equal specs of equal content share their instances
+/// across reloads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FilterSpec {
+    /// The filter's name.
+    pub name: Arc<str>,
+    /// The plugin's name.
+    pub plugin: Arc<str>,
+    /// The listener that it belongs to.
+    pub listener: Arc<str>,
+    /// The root id.
+    pub root_id: String,
+    /// The VM id: the scope of shared data, and of queues. Empty: the filter has a scope of its own.
+    pub vm_id: String,
+    /// The VM's configuration.
+    pub vm_config: Vec<u8>,
+    /// The filter's configuration.
+    pub config: Vec<u8>,
+    /// Environment variables.
+    pub environment: Vec<(String, String)>,
+    /// CPU time for one call.
+    pub cpu: Duration,
+    /// CPU time for the start of an instance.
+    pub start_cpu: Duration,
+    /// Memory of one instance, in bytes.
+    pub memory: usize,
+    /// Whether a stream goes on without the filter when it fails.
+    pub fail_open: bool,
+    /// How long it may hold a message.
+    pub pause_timeout: Duration,
+}
+
+impl FilterSpec {
+    /// The spec of a filter as it is configured; `config` is the route's, when the route has one.
+    pub fn new(listener: &str, filter: &Filter, defaults: &Defaults, config: Option<&serde_json::Value>) -> Self {
+        let own = filter.config.as_ref().map(|config| &config.value);
+        Self {
+            name: filter.name().as_str().into(),
+            plugin: filter.plugin.as_str().into(),
+            listener: listener.into(),
+            root_id: filter.root_id.clone().unwrap_or_default(),
+            vm_id: filter.vm_id.clone().unwrap_or_default(),
+            vm_config: config_bytes(filter.vm_config.as_ref()),
+            config: config_bytes(config.or(own)),
+            environment: filter.environment.clone().into_iter().collect(),
+            cpu: filter.cpu.unwrap_or(defaults.cpu),
+            start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
+            memory: filter.memory.unwrap_or(defaults.memory).0,
+            fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
+            pause_timeout: filter.pause_timeout.unwrap_or(defaults.pause_timeout),
+        }
+    }
+
+    /// The scope of the filter's shared data.
+    pub fn data_scope(&self) -> String {
+        if self.vm_id.is_empty() {
+            // A slash cannot be confused with a vm_id's: those are prefixed too.
+            format!("filter/{}/{}", self.listener, self.name)
+        } else {
+            format!("vm/{}", self.vm_id)
+        }
+    }
+}

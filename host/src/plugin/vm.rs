@@ -1,0 +1,308 @@
+//! What the host keeps for one VM: the data of its wasmtime store.
+//!
+//! Host functions act on it and nothing else. It is `Send`: an instance is built off the workers and handed
+//! over. What a host function cannot do while the guest is running is left in [`Vm::outbox`], or as an intent in
+//! a context, and carried out after the guest has returned.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use wasmtime::{Memory, TypedFunc};
+use weir_abi::{BufferKind, LogLevel, MapKind, Status, Version};
+
+use crate::plugin::abi::Wasi;
+use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::services::{GuestMetric, Services, Space, Usage};
+use crate::plugin::spec::FilterSpec;
+use crate::plugin::stream::{LocalReply, SharedStream};
+
+/// The data of a store.
+pub struct Vm {
+    /// The guest's memory, once it is instantiated.
+    pub memory: Option<Memory>,
+    /// The guest's allocator.
+    pub allocator: Option<TypedFunc<u32, u32>>,
+    /// Whether the allocator is running: it may not call back.
+    pub allocating: bool,
+    /// The ABI that the module speaks.
+    pub version: Version,
+    /// The CPU budget.
+    pub budget: Budget,
+    /// The memory limit.
+    pub limiter: Limiter,
+    /// WASI.
+    pub wasi: Wasi,
+    /// The plugins in this VM.
+    pub roots: Vec<Root>,
+    /// The streams.
+    pub streams: HashMap<u32, StreamContext, BuildHasherDefault<IdHasher>>,
+    /// The last id that was given to a context.
+    pub last_id: u32,
+    /// The context that host functions act on.
+    pub effective: u32,
+    /// What is to be done once the guest has returned.
+    pub outbox: Vec<Outgoing>,
+    /// The last token that was given to a call.
+    pub last_token: u32,
+    /// The last line that the guest logged as a warning or worse while starting: why it refuses, when it does.
+    pub last_error: Option<String>,
+    /// What all VMs share.
+    pub services: Arc<Services>,
+    /// The shared data that this VM sees.
+    pub space: Arc<Space>,
+    /// The clusters that there are.
+    pub clusters: Arc<BTreeSet<Box<str>>>,
+    /// Metrics that the guest defined; their ids are the places, from 1.
+    pub metrics: Vec<GuestMetric>,
+}
+
+/// Hashes context ids, which the host chose itself.
+#[derive(Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        // Fibonacci hashing: the table looks at the upper bits too.
+        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// A plugin in a VM: the root context of its streams.
+#[derive(Debug)]
+pub struct Root {
+    /// Its context id.
+    pub id: u32,
+    /// What it is.
+    pub spec: Arc<FilterSpec>,
+    /// What it used.
+    pub usage: Arc<Usage>,
+    /// The interval of its timer, and how often it was set.
+    pub tick: Option<(Duration, u64)>,
+    /// How often the timer was set or unset.
+    pub ticks_set: u64,
+    /// The answer to an HTTP call, while the guest is told of it.
+    pub answer: Option<CallAnswer>,
+    /// Calls that are under way.
+    pub calls: BTreeSet<u32>,
+    /// The configuration that it is being started with, while it is.
+    pub starting: Option<Starting>,
+}
+
+/// Which configuration a root context is being given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starting {
+    /// `proxy_on_vm_start`
+    Vm,
+    /// `proxy_on_configure`
+    Plugin,
+}
+
+/// A stream in a VM.
+#[derive(Debug)]
+pub struct StreamContext {
+    /// Its root context.
+    pub root: u32,
+    /// The filter's place in the chain, by which the stream remembers who edited it.
+    pub place: usize,
+    /// The stream itself.
+    pub stream: SharedStream,
+    /// What the guest may look at now.
+    pub access: Access,
+    /// What the guest asked for.
+    pub intents: Intents,
+    /// Whom to wake when it asks for something while its filter is not running.
+    pub waker: Option<Waker>,
+}
+
+/// What a guest may look at: maps and buffers are there in their phase, and as long as the filter holds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Access {
+    maps: u8,
+    buffers: u8,
+    /// In `proxy_on_log` everything may be read and nothing written.
+    read_only: bool,
+}
+
+impl Access {
+    /// What may be looked at when a stream is logged.
+    pub const LOG: Self = Self { maps: 0b1111, buffers: 0, read_only: true };
+
+    /// Grants a map.
+    pub fn grant_map(&mut self, kind: MapKind) {
+        self.maps |= 1 << (kind as u8);
+    }
+
+    /// Takes a map back.
+    pub fn revoke_map(&mut self, kind: MapKind) {
+        self.maps &= !(1 << (kind as u8));
+    }
+
+    /// Grants a buffer.
+    pub fn grant_buffer(&mut self, kind: BufferKind) {
+        self.buffers |= 1 << (kind as u8);
+    }
+
+    /// Takes a buffer back.
+    pub fn revoke_buffer(&mut self, kind: BufferKind) {
+        self.buffers &= !(1 << (kind as u8));
+    }
+
+    /// Whether a map may be read.
+    pub fn reads(&self, kind: MapKind) -> bool {
+        self.maps & (1 << (kind as u8)) != 0
+    }
+
+    /// Whether a map may be written.
+    pub fn writes(&self, kind: MapKind) -> bool {
+        self.reads(kind) && !self.read_only
+    }
+
+    /// Whether a buffer may be read and written.
+    pub fn has_buffer(&self, kind: BufferKind) -> bool {
+        self.buffers & (1 << (kind as u8)) != 0
+    }
+}
+
+/// What a guest asked for, to be done once it has returned.
+#[derive(Debug, Default)]
+pub struct Intents {
+    /// Resume what comes from downstream: the request, or downstream data.
+    pub resume_received: bool,
+    /// Resume what comes from upstream: the response, or upstream data.
+    pub resume_answered: bool,
+    /// Close the downstream connection, or reset the stream.
+    pub close: bool,
+    /// Close the upstream connection.
+    pub close_upstream: bool,
+    /// Answer in the place of the upstream.
+    pub reply: Option<LocalReply>,
+}
+
+/// Something to do once the guest has returned.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A timer was set or unset.
+    Tick {
+        /// The root context.
+        root: u32,
+    },
+    /// An HTTP call.
+    Call(HttpCall),
+}
+
+/// An HTTP request of a guest's own.
+#[derive(Debug)]
+pub struct HttpCall {
+    /// The root context that hears of the answer.
+    pub root: u32,
+    /// The number by which it knows the call.
+    pub token: u32,
+    /// Where to.
+    pub cluster: Box<str>,
+    /// The request.
+    pub request: crate::http::message::Request,
+    /// Its body.
+    pub body: Bytes,
+    /// Its trailers.
+    pub trailers: HeaderMap,
+    /// How long it may take; `None` for ever.
+    pub timeout: Option<Duration>,
+}
+
+/// The answer to an HTTP call.
+#[derive(Debug, Default)]
+pub struct CallAnswer {
+    /// Its headers, with `:status` apart.
+    pub status: Option<http::StatusCode>,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Its trailers.
+    pub trailers: HeaderMap,
+}
+
+impl Vm {
+    /// A fresh context id. Ids count up; one that is still alive is passed over when they wrap.
+    pub fn next_id(&mut self) -> u32 {
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            let id = self.last_id;
+            if id != 0 && !self.streams.contains_key(&id) && self.roots.iter().all(|root| root.id != id) {
+                return id;
+            }
+        }
+    }
+
+    /// The stream that host functions act on.
+    ///
+    /// # Errors
+    /// [`Status::BadArgument`] when they act on none.
+    pub fn stream(&self) -> Result<&StreamContext, Status> {
+        self.streams.get(&self.effective).ok_or(Status::BadArgument)
+    }
+
+    /// The stream that host functions act on, to be changed.
+    ///
+    /// # Errors
+    /// [`Status::BadArgument`] when they act on none.
+    pub fn stream_mut(&mut self) -> Result<&mut StreamContext, Status> {
+        self.streams.get_mut(&self.effective).ok_or(Status::BadArgument)
+    }
+
+    /// The plugin that host functions act for.
+    ///
+    /// # Errors
+    /// [`Status::BadArgument`] when they act for none, as in start functions.
+    pub fn root(&self) -> Result<&Root, Status> {
+        let id = self.streams.get(&self.effective).map_or(self.effective, |stream| stream.root);
+        self.roots.iter().find(|root| root.id == id).ok_or(Status::BadArgument)
+    }
+
+    /// The plugin that host functions act for, to be changed.
+    ///
+    /// # Errors
+    /// [`Status::BadArgument`] when they act for none.
+    pub fn root_mut(&mut self) -> Result<&mut Root, Status> {
+        let id = self.streams.get(&self.effective).map_or(self.effective, |stream| stream.root);
+        self.roots.iter_mut().find(|root| root.id == id).ok_or(Status::BadArgument)
+    }
+
+    /// Writes a line to Weir's log in the name of the plugin.
+    pub fn log(&mut self, level: LogLevel, message: &str) {
+        if level >= LogLevel::Warn && self.roots.iter().any(|root| root.starting.is_some()) {
+            self.last_error = Some(message.to_owned());
+        }
+        let spec = self.root().ok().or(self.roots.first()).map(|root| &root.spec);
+        let (plugin, filter) = spec.map_or(("", ""), |spec| (&*spec.plugin, &*spec.name));
+        match level {
+            LogLevel::Trace => tracing::trace!(plugin, filter, "{message}"),
+            LogLevel::Debug => tracing::debug!(plugin, filter, "{message}"),
+            LogLevel::Info => tracing::info!(plugin, filter, "{message}"),
+            LogLevel::Warn => tracing::warn!(plugin, filter, "{message}"),
+            LogLevel::Error | LogLevel::Critical => tracing::error!(plugin, filter, "{message}"),
+        }
+    }
+}
+
+impl StreamContext {
+    /// Has the chain look at the intents, in case it is waiting.
+    pub fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
