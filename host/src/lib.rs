@@ -1,9 +1,16 @@
 //! Weir: a mesh gateway and sidecar that runs sandboxed Proxy-Wasm plugins on every connection and request.
 
+pub mod app;
+pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod http;
 pub mod net;
 pub mod plugin;
+pub mod proxy;
+pub mod reload;
+pub mod route;
+pub mod snapshot;
 pub mod telemetry;
+pub mod upstream;

@@ -1,6 +1,8 @@
 //! Sockets and bytes, below any protocol that Weir speaks itself.
 
 pub mod client_hello;
+pub mod close;
 pub mod connection;
 pub mod listen;
 pub mod relay;
+pub mod stream;

@@ -10,6 +10,7 @@ pub mod code_cache;
 pub mod engine;
 pub mod filter;
 pub mod instance;
+pub mod library;
 pub mod module;
 pub mod services;
 pub mod spec;

@@ -1,0 +1,238 @@
+//! The host functions, made safe. This is the only file of the SDK with unsafe code.
+//!
+//! Every answer of the host is a `Result`; a number that the contract does not know counts as an internal
+//! failure of the host. Outside WebAssembly (in a filter's own unit tests) there is no host: everything is
+//! unimplemented.
+#![expect(unsafe_code, reason = "the boundary to the host")]
+
+use std::ptr::null_mut;
+
+use weir_abi::{BufferKind, LogLevel, MapKind, MetricKind, Status, StreamKind, host_functions};
+
+// What the type names of the table mean to a guest.
+type Int = u32;
+type Long = u64;
+type Delta = i64;
+type Ptr = *const u8;
+type Len = usize;
+type OutInt = *mut u32;
+type OutLong = *mut u64;
+type OutPtr = *mut *mut u8;
+type OutLen = *mut usize;
+
+macro_rules! import {
+    ($($(#[$doc:meta])* $topic:ident::$name:ident($($arg:ident: $ty:ty),* $(,)?);)*) => {
+        #[cfg(target_family = "wasm")]
+        #[allow(dead_code, reason = "the table has more than this SDK uses")]
+        mod host {
+            use super::*;
+
+            #[link(wasm_import_module = "env")]
+            unsafe extern "C" {
+                $(pub(super) fn $name($($arg: $ty),*) -> u32;)*
+            }
+        }
+
+        /// Where there is no host.
+        #[cfg(not(target_family = "wasm"))]
+        #[allow(
+            dead_code, clippy::missing_safety_doc, clippy::too_many_arguments,
+            reason = "stands in for the imports, whatever they are"
+        )]
+        mod host {
+            use super::*;
+
+            $(pub(super) unsafe fn $name($(_: $ty),*) -> u32 {
+                Status::Unimplemented as u32
+            })*
+        }
+    };
+}
+
+host_functions!(import);
+
+type Answer<T> = Result<T, Status>;
+
+fn check(status: u32) -> Answer<()> {
+    match Status::try_from(status) {
+        Ok(Status::Ok) => Ok(()),
+        Ok(status) => Err(status),
+        Err(_) => Err(Status::InternalFailure),
+    }
+}
+
+/// Memory for the host to write into. It comes back through [`take`].
+#[must_use]
+pub fn allocate(len: usize) -> *mut u8 {
+    let mut bytes = std::mem::ManuallyDrop::new(Vec::<u8>::with_capacity(len));
+    bytes.as_mut_ptr()
+}
+
+/// Takes over bytes that the host wrote.
+fn take(data: *mut u8, len: usize) -> Vec<u8> {
+    if data.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the host got `data` from `allocate(len)` and has written `len` bytes there; nobody else knows the
+    // address. The allocation has at least that capacity, and `with_capacity` gives exactly what is asked for.
+    unsafe { Vec::from_raw_parts(data, len, len) }
+}
+
+/// Calls a host function that returns bytes.
+fn bytes(call: impl FnOnce(OutPtr, OutLen) -> u32) -> Answer<Vec<u8>> {
+    let (mut data, mut len) = (null_mut(), 0);
+    check(call(&raw mut data, &raw mut len))?;
+    Ok(take(data, len))
+}
+
+/// Turns "there is none" into `None`.
+fn optional<T>(answer: Answer<T>) -> Answer<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Status::NotFound) => Ok(None),
+        Err(status) => Err(status),
+    }
+}
+
+pub fn log(level: LogLevel, message: &str) {
+    // SAFETY: the host reads `message` during the call.
+    let _ = unsafe { host::proxy_log(level.into(), message.as_ptr(), message.len()) };
+}
+
+/// Sets the interval of the timer.
+pub fn set_tick(millis: u32) {
+    // SAFETY: no memory is passed.
+    let _ = unsafe { host::proxy_set_tick_period_milliseconds(millis) };
+}
+
+pub fn buffer(kind: BufferKind, start: usize, max_len: usize) -> Answer<Vec<u8>> {
+    let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let (start, max_len) = (size(start), size(max_len).min(u32::MAX - size(start)));
+    // SAFETY: the host writes address and length to places that live during the call.
+    bytes(|data, len| unsafe { host::proxy_get_buffer_bytes(kind as u32, start, max_len, data, len) })
+}
+
+pub fn set_buffer(kind: BufferKind, start: u32, len: u32, data: &[u8]) -> Answer<()> {
+    // SAFETY: the host reads `data` during the call.
+    check(unsafe { host::proxy_set_buffer_bytes(kind as u32, start, len, data.as_ptr(), data.len()) })
+}
+
+pub fn pairs(map: MapKind) -> Answer<Vec<u8>> {
+    // SAFETY: the host writes address and length to places that live during the call.
+    bytes(|data, len| unsafe { host::proxy_get_header_map_pairs(map as u32, data, len) })
+}
+
+pub fn header(map: MapKind, name: &str) -> Answer<Option<Vec<u8>>> {
+    // SAFETY: the host reads `name`, and writes to places that live during the call.
+    optional(bytes(|data, len| unsafe {
+        host::proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), data, len)
+    }))
+}
+
+pub fn add_header(map: MapKind, name: &str, value: &[u8]) -> Answer<()> {
+    // SAFETY: the host reads both during the call.
+    check(unsafe {
+        host::proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+pub fn set_header(map: MapKind, name: &str, value: &[u8]) -> Answer<()> {
+    // SAFETY: the host reads both during the call.
+    check(unsafe {
+        host::proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+pub fn remove_header(map: MapKind, name: &str) -> Answer<()> {
+    // SAFETY: the host reads `name` during the call.
+    check(unsafe { host::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) })
+}
+
+pub fn continue_stream(stream: StreamKind) -> Answer<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { host::proxy_continue_stream(stream as u32) })
+}
+
+pub fn close_stream(stream: StreamKind) -> Answer<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { host::proxy_close_stream(stream as u32) })
+}
+
+pub fn send_reply(status: u32, details: &str, body: &[u8], headers: &[u8], grpc: Option<u32>) -> Answer<()> {
+    let grpc = grpc.unwrap_or(u32::MAX);
+    // SAFETY: the host reads all of it during the call.
+    check(unsafe {
+        host::proxy_send_local_response(
+            status,
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc,
+        )
+    })
+}
+
+pub fn property(path: &str) -> Answer<Option<Vec<u8>>> {
+    // SAFETY: the host reads `path`, and writes to places that live during the call.
+    optional(bytes(|data, len| unsafe { host::proxy_get_property(path.as_ptr(), path.len(), data, len) }))
+}
+
+pub fn set_property(path: &str, value: &[u8]) -> Answer<()> {
+    // SAFETY: the host reads both during the call.
+    check(unsafe { host::proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) })
+}
+
+pub fn shared_data(key: &str) -> Answer<Option<(Vec<u8>, u32)>> {
+    let mut cas = 0;
+    // SAFETY: the host reads `key`, and writes to places that live during the call.
+    let value = optional(bytes(|data, len| unsafe {
+        host::proxy_get_shared_data(key.as_ptr(), key.len(), data, len, &raw mut cas)
+    }))?;
+    Ok(value.map(|value| (value, cas)))
+}
+
+pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Answer<()> {
+    // SAFETY: the host reads both during the call.
+    check(unsafe { host::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) })
+}
+
+pub fn define_metric(kind: MetricKind, name: &str) -> Answer<u32> {
+    let mut id = 0;
+    // SAFETY: the host reads `name`, and writes to a place that lives during the call.
+    check(unsafe { host::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &raw mut id) })?;
+    Ok(id)
+}
+
+pub fn record_metric(id: u32, value: u64) -> Answer<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { host::proxy_record_metric(id, value) })
+}
+
+pub fn increment_metric(id: u32, by: i64) -> Answer<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { host::proxy_increment_metric(id, by) })
+}
+
+pub fn metric(id: u32) -> Answer<u64> {
+    let mut value = 0;
+    // SAFETY: the host writes 8 bytes to a place that lives during the call.
+    check(unsafe { host::proxy_get_metric(id, &raw mut value) })?;
+    Ok(value)
+}
+
+pub fn call_foreign(name: &str, argument: &[u8]) -> Answer<Vec<u8>> {
+    // SAFETY: the host reads both, and writes to places that live during the call.
+    bytes(|data, len| unsafe {
+        host::proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            argument.as_ptr(),
+            argument.len(),
+            data,
+            len,
+        )
+    })
+}

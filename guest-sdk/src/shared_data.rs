@@ -1,0 +1,68 @@
+//! Data that all instances of a filter share: those of all workers, and those before and after a reload.
+
+use weir_abi::Status;
+
+use crate::error::{Error, Explain, Result};
+use crate::raw;
+
+/// A value, with the number that tells whether somebody has written since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The value.
+    pub value: Vec<u8>,
+    cas: u32,
+}
+
+/// Reads a value; `None` when there is none.
+///
+/// # Errors
+/// When the host does not answer.
+pub fn get(key: &str) -> Result<Option<Versioned>> {
+    let found = raw::shared_data(key).explain(|| format!("reading shared data `{key}`"))?;
+    Ok(found.map(|(value, cas)| Versioned { value, cas }))
+}
+
+/// Writes a value, whatever was there.
+///
+/// # Errors
+/// When the host does not take it.
+pub fn set(key: &str, value: impl AsRef<[u8]>) -> Result<()> {
+    raw::set_shared_data(key, value.as_ref(), 0).explain(|| format!("writing shared data `{key}`"))
+}
+
+/// Writes a value if nobody has written since `old` was read. False when somebody has.
+///
+/// # Errors
+/// When the host does not take it.
+pub fn compare_and_set(key: &str, old: &Versioned, value: impl AsRef<[u8]>) -> Result<bool> {
+    match raw::set_shared_data(key, value.as_ref(), old.cas) {
+        Ok(()) => Ok(true),
+        Err(Status::CasMismatch) => Ok(false),
+        Err(status) => Err(Error::host(format!("writing shared data `{key}`"), status)),
+    }
+}
+
+/// Changes a value: `change` gets what is there and returns what is to be there, again if somebody wrote in
+/// between.
+///
+/// # Errors
+/// When the host does not answer, or when others write so often that it does not succeed in a hundred attempts.
+pub fn update(key: &str, mut change: impl FnMut(Option<&[u8]>) -> Vec<u8>) -> Result<()> {
+    for _ in 0..100 {
+        match get(key)? {
+            // Nobody can tell whether a first write comes first, so the value is made, and then changed if need be.
+            None => {
+                let value = change(None);
+                if get(key)?.is_none() {
+                    return set(key, value);
+                }
+            }
+            Some(old) => {
+                if compare_and_set(key, &old, change(Some(&old.value)))? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Err(Error::new(format!("shared data `{key}` is written too often by others")))
+}

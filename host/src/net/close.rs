@@ -1,0 +1,68 @@
+//! Why Weir closes a connection instead of serving it.
+
+use crate::net::client_hello::HelloError;
+
+/// Declares the reasons with their words.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal,)+) => {
+        /// Why Weir closes a connection instead of serving it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum CloseReason { $($(#[$doc])* $variant,)+ }
+
+        impl CloseReason {
+            /// All reasons.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
+
+            /// As metrics and logs have it.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The first bytes are no TLS.
+    NotTls = "not_tls",
+    /// The ClientHello is malformed.
+    MalformedHello = "malformed_client_hello",
+    /// The ClientHello is longer than 16 KiB.
+    HelloTooLong = "client_hello_too_long",
+    /// The ClientHello did not come in time.
+    HelloTimeout = "client_hello_timeout",
+    /// The client went before its ClientHello was complete.
+    HelloCut = "client_hello_cut",
+    /// The client named no server.
+    NoServerName = "no_server_name",
+    /// The client named no host that can be: an address, a bad name, several.
+    InvalidServerName = "invalid_server_name",
+    /// A filter closed it.
+    Filter = "closed_by_filter",
+    /// A filter failed that may not.
+    FilterFailure = "filter_failure",
+    /// Nothing chose a cluster.
+    NoCluster = "no_cluster",
+    /// A filter chose a cluster that there is not.
+    UnknownCluster = "unknown_cluster",
+    /// The cluster has no endpoints.
+    NoEndpoints = "no_endpoints",
+    /// No connection to the endpoint.
+    ConnectFailure = "connect_failure",
+    /// No connection to the endpoint in time.
+    ConnectTimeout = "connect_timeout",
+    /// Nothing came for too long.
+    Idle = "idle_timeout",
+    /// The drain was over.
+    Drain = "drain_timeout",
+}
+
+impl From<HelloError> for CloseReason {
+    fn from(error: HelloError) -> Self {
+        match error {
+            HelloError::NotTls => Self::NotTls,
+            HelloError::Malformed => Self::MalformedHello,
+            HelloError::TooLong => Self::HelloTooLong,
+            HelloError::InvalidServerName => Self::InvalidServerName,
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The plugin directory: which files there are, which version of each plugin serves, and what became of the
+//! others.
+//!
+//! The library only keeps the books. Whoever reloads scans, compiles and tries, and reports the outcome here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use crate::plugin::filter::VmSpec;
+use crate::plugin::module::{Digest, MAX_SIZE, PluginModule};
+
+/// A version that is compiled.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its module.
+    pub module: PluginModule,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// By what a file is known to be the same: two looks that find the same stamp find the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &Metadata) -> Self {
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+        }
+    }
+}
+
+/// A file that is not as it was.
+#[derive(Debug)]
+pub enum Change {
+    /// It has this content now.
+    Content(Stamp, Vec<u8>),
+    /// It is there, and cannot be a plugin.
+    Unfit(Stamp, String),
+    /// It is gone.
+    Gone,
+}
+
+/// What a look at the directory found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// What is not as it was, by plugin.
+    pub changes: Vec<(String, Change)>,
+    /// Whether a file is still being written: look again soon.
+    pub unsettled: bool,
+}
+
+/// How long a file must have been left alone before it counts as whole. One that was renamed into its place
+/// with an older time stamp is taken at once.
+pub const SETTLE: Duration = Duration::from_millis(50);
+
+/// Looks at the directory. `seen`: what the last look found.
+///
+/// Only regular files count. A file is opened once, without following a link, and what was read is what is
+/// used: whatever happens to the path afterwards is another file.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn scan(directory: &Path, seen: &BTreeMap<String, Stamp>) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    let mut present = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "wasm") {
+            continue;
+        }
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
+        match read(&path, seen.get(&name)) {
+            Ok(Some(change)) => scan.changes.push((name.clone(), change)),
+            Ok(None) => {}
+            Err(Trouble::Unsettled) => scan.unsettled = true,
+            // It went while we looked; the next look knows.
+            Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(Trouble::Io(error)) => match std::fs::symlink_metadata(&path) {
+                Ok(meta) if seen.get(&name) != Some(&Stamp::of(&meta)) => {
+                    let unfit = Change::Unfit(Stamp::of(&meta), format!("it cannot be read: {error}"));
+                    scan.changes.push((name.clone(), unfit));
+                }
+                Ok(_) | Err(_) => {}
+            },
+        }
+        present.push(name);
+    }
+    let gone = seen.keys().filter(|name| !present.contains(name));
+    scan.changes.extend(gone.map(|name| (name.clone(), Change::Gone)));
+    scan.changes.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(scan)
+}
+
+enum Trouble {
+    Unsettled,
+    Io(io::Error),
+}
+
+fn read(path: &Path, seen: Option<&Stamp>) -> Result<Option<Change>, Trouble> {
+    let no_follow = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    // What the path is now, before it is opened: opening a FIFO or a device can have effects.
+    let link = std::fs::symlink_metadata(path).map_err(Trouble::Io)?;
+    let stamp = Stamp::of(&link);
+    if seen == Some(&stamp) {
+        return Ok(None);
+    }
+    if !link.is_file() {
+        let what = "it is not a regular file (links, pipes and devices are not followed); copy the file itself";
+        return Ok(Some(Change::Unfit(stamp, what.to_owned())));
+    }
+    let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path).map_err(Trouble::Io)?;
+    let stamp = Stamp::of(&file.metadata().map_err(Trouble::Io)?);
+    let age = SystemTime::now()
+        .duration_since(file.metadata().and_then(|meta| meta.modified()).map_err(Trouble::Io)?)
+        // A time stamp in the future says nothing about who is writing.
+        .unwrap_or(SETTLE);
+    if age < SETTLE {
+        return Err(Trouble::Unsettled);
+    }
+    let bytes = read_all(&file).map_err(Trouble::Io)?;
+    if Stamp::of(&file.metadata().map_err(Trouble::Io)?) != stamp {
+        return Err(Trouble::Unsettled);
+    }
+    Ok(Some(Change::Content(stamp, bytes)))
+}
+
+/// The content of a file, one byte over the limit at most: the module says what is wrong with one that large.
+fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What became of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is in use, or would be.
+    Serving,
+    /// Another one is in use; streams that began with it still run.
+    Draining,
+    /// It is not used, for the reason that stands beside.
+    Rejected,
+}
+
+/// A version in the books.
+#[derive(Debug, Clone, Serialize)]
+pub struct Version {
+    /// Its digest; absent for a file that could not even be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What became of it.
+    pub state: State,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Since when.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: SystemTime,
+    /// The VMs that run it, as long as anybody uses them.
+    #[serde(skip)]
+    vms: Vec<Weak<VmSpec>>,
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
+/// Versions that are kept in the books of a plugin: what serves, what drains, and what was rejected of late.
+const KEPT: usize = 16;
+
+/// A plugin in the books.
+#[derive(Default)]
+pub struct Plugin {
+    serving: Option<Loaded>,
+    versions: VecDeque<Version>,
+    /// What is odd about its file, when something is.
+    notice: Option<String>,
+}
+
+impl Plugin {
+    /// The version that serves.
+    pub fn serving(&self) -> Option<&Loaded> {
+        self.serving.as_ref()
+    }
+
+    /// All versions that are remembered, the newest first.
+    pub fn versions(&self) -> impl Iterator<Item = &Version> {
+        self.versions.iter()
+    }
+
+    /// What is odd about its file, when something is.
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    fn record(&mut self, digest: Option<Digest>, state: State, reason: Option<String>) {
+        self.versions.push_front(Version { digest, state, reason, since: SystemTime::now(), vms: Vec::new() });
+        self.versions.truncate(KEPT);
+    }
+}
+
+/// The books.
+#[derive(Default)]
+pub struct Library {
+    plugins: BTreeMap<String, Plugin>,
+    /// What the last look at the directory found.
+    pub seen: BTreeMap<String, Stamp>,
+}
+
+impl Library {
+    /// A plugin.
+    pub fn plugin(&self, name: &str) -> Option<&Plugin> {
+        self.plugins.get(name)
+    }
+
+    /// The version of a plugin that serves.
+    pub fn serving(&self, name: &str) -> Option<&Loaded> {
+        self.plugins.get(name)?.serving.as_ref()
+    }
+
+    /// The versions of all plugins that serve.
+    pub fn all_serving(&self) -> BTreeMap<String, Loaded> {
+        let serving = |(name, plugin): (&String, &Plugin)| Some((name.clone(), plugin.serving.clone()?));
+        self.plugins.iter().filter_map(serving).collect()
+    }
+
+    /// All plugins.
+    pub fn plugins(&self) -> impl Iterator<Item = (&str, &Plugin)> {
+        self.plugins.iter().map(|(name, plugin)| (name.as_str(), plugin))
+    }
+
+    /// A version serves from now on; the one before it drains.
+    pub fn adopt(&mut self, name: &str, loaded: Loaded, notice: Option<String>) {
+        let plugin = self.plugins.entry(name.to_owned()).or_default();
+        for version in &mut plugin.versions {
+            if version.state == State::Serving {
+                version.state = State::Draining;
+                version.since = SystemTime::now();
+            }
+        }
+        plugin.record(Some(loaded.digest), State::Serving, None);
+        plugin.serving = Some(loaded);
+        plugin.notice = notice;
+    }
+
+    /// A version is not used.
+    pub fn reject(&mut self, name: &str, digest: Option<Digest>, reason: String) {
+        let plugin = self.plugins.entry(name.to_owned()).or_default();
+        // The same content rejected again is the same version.
+        plugin.versions.retain(|version| version.state != State::Rejected || version.digest != digest);
+        plugin.record(digest, State::Rejected, Some(reason));
+    }
+
+    /// The file of a plugin is what serves.
+    pub fn as_expected(&mut self, name: &str) {
+        if let Some(plugin) = self.plugins.get_mut(name) {
+            plugin.notice = None;
+        }
+    }
+
+    /// The file of a plugin is gone. `used`: filters use it; then it goes on serving.
+    pub fn gone(&mut self, name: &str, used: bool) {
+        if used {
+            if let Some(plugin) = self.plugins.get_mut(name) {
+                plugin.notice = Some("its file is gone; the last version goes on serving".to_owned());
+            }
+        } else {
+            self.plugins.remove(name);
+        }
+    }
+
+    /// The VMs that run a version now.
+    pub fn runs(&mut self, name: &str, digest: Digest, vm: &Arc<VmSpec>) {
+        let Some(plugin) = self.plugins.get_mut(name) else { return };
+        let serving = |version: &&mut Version| version.state == State::Serving && version.digest == Some(digest);
+        if let Some(version) = plugin.versions.iter_mut().find(serving) {
+            if !version.vms.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(vm))) {
+                version.vms.push(Arc::downgrade(vm));
+            }
+        }
+    }
+
+    /// Strikes out versions that have drained.
+    pub fn prune(&mut self) {
+        for plugin in self.plugins.values_mut() {
+            let alive = |version: &Version| version.vms.iter().any(|vm| vm.strong_count() > 0);
+            plugin.versions.retain(|version| version.state != State::Draining || alive(version));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A downstream connection, from its acceptance to its end: identify it, then hand it to what its listener does.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use crate::net::client_hello::{ClientHello, Reader};
+use crate::net::close::CloseReason;
+use crate::net::connection::{Connection, Tls as TlsInfo};
+use crate::net::stream::Stream;
+use crate::proxy::local::{Local, LocalListener};
+use crate::proxy::tcp;
+use crate::proxy::worker::Worker;
+use crate::snapshot::{Service, Tls};
+use crate::telemetry::access_log::Entry;
+
+/// How long a client may take for its ClientHello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a session has to do with.
+pub struct SessionCx {
+    /// The worker.
+    pub worker: Rc<Worker>,
+    /// The snapshot that the session began with.
+    pub local: Rc<Local>,
+    /// Its listener.
+    pub listener: Rc<LocalListener>,
+}
+
+/// Serves a connection.
+pub async fn serve(worker: Rc<Worker>, name: Arc<str>, socket: TcpStream, peer: SocketAddr) {
+    let Some(local) = worker.local() else { return };
+    let Some(listener) = local.listener(&name).cloned() else { return };
+    let _participant = worker.drain.join();
+    let _open = listener.listener.metrics.open.hold();
+    listener.listener.metrics.accepted.inc();
+    // Small writes are not to wait for each other; a socket that cannot do it works all the same.
+    let _ = socket.set_nodelay(true);
+    let accepted = Accepted { id: next_id(), peer, at: SystemTime::now(), started: Instant::now() };
+    let cx = SessionCx { worker, local, listener };
+    match &cx.listener.listener.tls {
+        Tls::None => {
+            let connection = accepted.connection(&cx, &socket, None);
+            dispatch(cx, connection, Stream::Tcp(socket), Bytes::new()).await;
+        }
+        Tls::Passthrough => passthrough(cx, accepted, socket).await,
+    }
+}
+
+/// What is known of a connection before it is identified.
+struct Accepted {
+    id: u64,
+    peer: SocketAddr,
+    at: SystemTime,
+    started: Instant,
+}
+
+impl Accepted {
+    fn connection(&self, cx: &SessionCx, socket: &TcpStream, tls: Option<TlsInfo>) -> Arc<Connection> {
+        Arc::new(Connection {
+            id: self.id,
+            listener: Arc::clone(&cx.listener.listener.name),
+            peer: self.peer,
+            // A socket that is gone already has no address any more.
+            local: socket.local_addr().unwrap_or(cx.listener.listener.address),
+            accepted: self.at,
+            tls,
+        })
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Hands an identified connection to what its listener does.
+async fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, first: Bytes) {
+    match &cx.listener.listener.service {
+        Service::Tcp { .. } => tcp::serve(&cx, connection, stream, first).await,
+        Service::Http(_) => {}
+    }
+}
+
+/// Reads the ClientHello, and keeps its bytes for the upstream.
+async fn passthrough(cx: SessionCx, accepted: Accepted, mut socket: TcpStream) {
+    let mut bytes = BytesMut::with_capacity(2048);
+    let timer = cx.worker.timers.timer();
+    timer.set(HELLO_TIMEOUT);
+    let hello = timer.limit(read_hello(&mut socket, &mut bytes)).await.unwrap_or(Err(CloseReason::HelloTimeout));
+    drop(timer);
+    let refusal = match &hello {
+        Ok(ClientHello { server_name: Some(_), .. }) => None,
+        Ok(ClientHello { server_name: None, .. }) => Some(CloseReason::NoServerName),
+        Err(reason) => Some(*reason),
+    };
+    let server_name = hello.ok().and_then(|hello| hello.server_name).map(Arc::from);
+    let connection = accepted.connection(&cx, &socket, Some(TlsInfo { server_name, ..TlsInfo::default() }));
+    match refusal {
+        None => dispatch(cx, connection, Stream::Tcp(socket), bytes.freeze()).await,
+        Some(reason) => refuse(&cx, &connection, &accepted, reason, bytes.len() as u64),
+    }
+}
+
+async fn read_hello(socket: &mut TcpStream, bytes: &mut BytesMut) -> Result<ClientHello, CloseReason> {
+    let mut reader = Reader::default();
+    loop {
+        let known = bytes.len();
+        match socket.read_buf(bytes).await {
+            Ok(0) | Err(_) => return Err(CloseReason::HelloCut),
+            Ok(_) => {}
+        }
+        if let Some(hello) = reader.feed(bytes.get(known..).unwrap_or(&[]))? {
+            return Ok(hello);
+        }
+    }
+}
+
+/// Closes a connection that could not be identified: counted, logged.
+fn refuse(cx: &SessionCx, connection: &Connection, accepted: &Accepted, reason: CloseReason, received: u64) {
+    cx.closed(reason);
+    tracing::info!(
+        listener = &*connection.listener, peer = %connection.peer, reason = reason.as_str(), "connection closed"
+    );
+    if let Some(log) = &cx.local.snapshot.access_log {
+        log.write(&Entry {
+            time: accepted.at,
+            listener: &connection.listener,
+            peer: connection.peer,
+            sni: connection.server_name(),
+            identity: connection.identity(),
+            request: None,
+            filter: None,
+            reason: Some(reason.as_str()),
+            cluster: None,
+            upstream: None,
+            bytes_received: received,
+            bytes_sent: 0,
+            duration_ms: accepted.started.elapsed(),
+            upstream_ms: None,
+        });
+    }
+}
+
+impl SessionCx {
+    /// Counts a connection that was closed instead of served.
+    pub fn closed(&self, reason: CloseReason) {
+        if let Some(counter) = self.listener.listener.metrics.closed(reason) {
+            counter.inc();
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A worker: a thread with a runtime of its own, which owns its sockets, its plugin instances and its upstream
+//! connections. It takes its orders from the control plane, one at a time, and shares nothing else.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::clock::Timers;
+use crate::drain::Drain;
+use crate::net::relay::Scratch;
+use crate::plugin::instance::Instance;
+use crate::proxy::accept;
+use crate::proxy::local::{Build, Local};
+use crate::proxy::plugin_host::WorkerHost;
+use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::use_worker_shard;
+
+/// An order to a worker.
+pub enum Order {
+    /// Serve this snapshot from now on.
+    Publish(Publish),
+    /// Take a new instance in the place of one that failed.
+    Replace {
+        /// The VM.
+        vm: u64,
+        /// The instance.
+        instance: Box<Instance>,
+    },
+    /// Stop accepting, let finish what runs, and end, after so long at the latest.
+    Drain(Duration),
+}
+
+/// A snapshot and what a worker needs for it.
+pub struct Publish {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// Instances of the VMs that are new, one each.
+    pub instances: HashMap<u64, Box<Instance>>,
+    /// Sockets of the listeners that are new.
+    pub sockets: Vec<(SocketKey, TcpListener)>,
+    /// Told once the snapshot is in force.
+    pub done: oneshot::Sender<()>,
+}
+
+/// By what a socket is known across snapshots: the name and the configured address of its listener.
+pub type SocketKey = (Arc<str>, SocketAddr);
+
+/// What a worker tells the control plane.
+#[derive(Debug)]
+pub enum Report {
+    /// The instance of a VM failed: a new one is wanted.
+    Condemned {
+        /// Which worker.
+        worker: usize,
+        /// Which VM.
+        vm: u64,
+    },
+}
+
+/// What is to be dropped off the workers.
+pub enum Retired {
+    /// A snapshot.
+    Snapshot(Arc<Snapshot>),
+    /// An instance.
+    Instance(Box<Instance>),
+}
+
+/// How the control plane reaches a worker.
+pub struct WorkerHandle {
+    /// Orders.
+    pub orders: mpsc::UnboundedSender<Order>,
+    /// The thread; it ends after a drain.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// What a worker is started with.
+pub struct StartWorker {
+    /// Its number.
+    pub index: usize,
+    /// Where its reports go.
+    pub reports: mpsc::UnboundedSender<Report>,
+    /// Where it leaves what is to be dropped.
+    pub reaper: Sender<Retired>,
+}
+
+impl StartWorker {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(self) -> std::io::Result<WorkerHandle> {
+        let (orders, received) = mpsc::unbounded_channel();
+        let index = self.index;
+        let thread = std::thread::Builder::new().name(format!("weir-worker-{index}")).spawn(move || {
+            use_worker_shard(index);
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(Worker::new(self).run(received)),
+                Err(error) => tracing::error!(index, %error, "a worker has no runtime and does not serve"),
+            }
+        })?;
+        Ok(WorkerHandle { orders, thread })
+    }
+}
+
+/// A worker.
+pub struct Worker {
+    /// Its number.
+    pub index: usize,
+    /// Its timers.
+    pub timers: Rc<Timers>,
+    /// Its drain.
+    pub drain: Rc<Drain>,
+    /// The buffer that its relays share.
+    pub scratch: Scratch,
+    /// The snapshot in force.
+    local: RefCell<Option<Rc<Local>>>,
+    sockets: RefCell<HashMap<SocketKey, JoinHandle<()>>>,
+    host: Rc<WorkerHost>,
+    reaper: Sender<Retired>,
+}
+
+impl Worker {
+    fn new(start: StartWorker) -> Rc<Self> {
+        let timers = Rc::<Timers>::default();
+        Rc::new_cyclic(|me: &Weak<Self>| Self {
+            index: start.index,
+            drain: Rc::new(Drain::new(Rc::clone(&timers))),
+            timers,
+            scratch: Scratch::default(),
+            local: RefCell::default(),
+            sockets: RefCell::default(),
+            host: Rc::new(WorkerHost::new(me.clone(), start.index, start.reports, start.reaper.clone())),
+            reaper: start.reaper,
+        })
+    }
+
+    /// The snapshot in force.
+    pub fn local(&self) -> Option<Rc<Local>> {
+        self.local.borrow().clone()
+    }
+
+    async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let sweeper = Rc::clone(&self.timers);
+        tokio::task::spawn_local(async move { sweeper.run().await });
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Publish(publish) => self.publish(publish),
+                Order::Replace { vm, instance } => {
+                    let cell = self.local().and_then(|local| local.vms.get(&vm).cloned());
+                    match cell {
+                        Some(cell) => cell.replace(instance),
+                        // The VM is not used any more.
+                        None => self.retire(Retired::Instance(instance)),
+                    }
+                }
+                Order::Drain(timeout) => return self.end(timeout).await,
+            }
+        }
+    }
+
+    /// Puts a snapshot in force: what it has new begins, what it has no more ends with its last stream.
+    fn publish(self: &Rc<Self>, publish: Publish) {
+        let Publish { snapshot, instances, sockets, done } = publish;
+        let before = self.local.borrow().clone();
+        let build = Build {
+            before: before.as_deref(),
+            instances,
+            host: Rc::clone(&self.host) as Rc<_>,
+            timers: Rc::clone(&self.timers),
+            reaper: self.reaper.clone(),
+        };
+        let local = build.run(snapshot);
+        let new = local.vms.values().filter(|vm| {
+            before.as_ref().is_none_or(|before| !before.vms.contains_key(&vm.spec().id))
+        });
+        let new: Vec<_> = new.cloned().collect();
+        self.local.replace(Some(Rc::clone(&local)));
+        // Timers start now that the version serves.
+        new.iter().for_each(|vm| vm.run_outgoing());
+        self.sockets.borrow_mut().retain(|(name, address), accepting| {
+            let kept = local.listener(name).is_some_and(|known| known.listener.address == *address);
+            if !kept {
+                accepting.abort();
+            }
+            kept
+        });
+        for (key, socket) in sockets {
+            let accepting = tokio::task::spawn_local(accept::run(Rc::clone(self), Arc::clone(&key.0), socket));
+            self.sockets.borrow_mut().insert(key, accepting);
+        }
+        // Whoever published may have stopped waiting.
+        let _ = done.send(());
+    }
+
+    /// Leaves something to be dropped off the worker.
+    pub fn retire(&self, retired: Retired) {
+        // Nobody takes it any more only when the process ends.
+        let _ = self.reaper.send(retired);
+    }
+
+    async fn end(&self, timeout: Duration) {
+        self.sockets.borrow_mut().drain().for_each(|(_, accepting)| accepting.abort());
+        self.drain.start();
+        let finished = tokio::time::timeout(timeout, self.drain.finished()).await.is_ok();
+        if !finished {
+            let cut = self.drain.participants();
+            tracing::warn!(worker = self.index, connections = cut, "the drain is over; what still runs is cut");
+        }
+        self.local.replace(None);
+    }
+}

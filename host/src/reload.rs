@@ -1,0 +1,409 @@
+//! The control plane's one duty: from a configuration and a plugin directory to a published snapshot, at the
+//! start and whenever either changes.
+//!
+//! Everything is made and tried before anything is published. What fails is told, and what served goes on.
+
+pub mod plugins;
+pub mod prepare;
+pub mod rebuild;
+pub mod watch;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::config::listener::Service;
+use crate::config::problem::{Problem, Problems};
+use crate::net::listen;
+use crate::plugin::library::{Change, Library, Loaded};
+use crate::plugin::module::Digest;
+use crate::plugin::services::Services;
+use crate::proxy::worker::{Order, Publish, SocketKey, WorkerHandle};
+use crate::reload::plugins::Shelf;
+use crate::reload::prepare::{Prepared, prepare, start_all};
+use crate::snapshot::{Made, Making, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Counter;
+
+/// What the admin API may look at.
+pub struct Status {
+    /// The snapshot in force.
+    pub snapshot: Mutex<Option<Arc<Snapshot>>>,
+    /// The plugins.
+    pub library: Mutex<Library>,
+    /// Where the listeners really listen.
+    pub bound: Mutex<HashMap<SocketKey, SocketAddr>>,
+    /// Why the last reload of the configuration failed, when it did.
+    pub rejected: Mutex<Option<String>>,
+}
+
+impl Status {
+    /// Nothing yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: Mutex::default(),
+            library: Mutex::default(),
+            bound: Mutex::default(),
+            rejected: Mutex::default(),
+        })
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        lock(&self.snapshot).clone()
+    }
+}
+
+/// Locks; a thread that died while it held the lock left nothing half done that would matter here.
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The control plane's state.
+pub struct Control {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Where plugins come from.
+    pub shelf: Shelf,
+    /// What all VMs share.
+    pub services: Arc<Services>,
+    /// What the admin API looks at.
+    pub status: Arc<Status>,
+    /// The workers.
+    pub workers: Vec<WorkerHandle>,
+    /// The access log, and the target that it was opened for.
+    pub access_log: Option<AccessLog>,
+    /// What is counted.
+    pub metrics: ReloadMetrics,
+    /// The configuration file as it was last read.
+    pub read: Option<String>,
+    /// The versions whose bytes are in the cache.
+    pub kept: HashMap<String, Digest>,
+}
+
+/// What is counted of reloads.
+#[derive(Debug, Clone)]
+pub struct ReloadMetrics {
+    /// Configurations that were taken.
+    pub config_taken: Counter,
+    /// Configurations that were refused.
+    pub config_refused: Counter,
+    /// Plugin versions that were taken.
+    pub plugins_taken: Counter,
+    /// Plugin versions that were refused.
+    pub plugins_refused: Counter,
+}
+
+impl Control {
+    /// Puts the first snapshot in force. A plugin whose file is of no use gives way to the version that served
+    /// last, when there is one.
+    ///
+    /// # Errors
+    /// Everything that is in the way.
+    pub async fn start(&mut self) -> Result<(), Problems> {
+        self.read = std::fs::read_to_string(&self.file).ok();
+        for name in used_plugins(&self.config) {
+            if lock(&self.status.library).serving(&name).is_none() {
+                self.fall_back(&name, None).await;
+            }
+        }
+        let config = Arc::clone(&self.config);
+        loop {
+            let plugins = lock(&self.status.library).all_serving();
+            let mut made = self.make(&config, &plugins, None);
+            let vms = std::mem::take(&mut made.new_vms);
+            let (instances, failures) = start_all(&made.snapshot, vms, self.workers.len()).await;
+            let mut fallen_back = false;
+            let mut problems = made.problems;
+            for failure in failures {
+                let plugin = failure.vm.filters.first().map_or_else(String::new, |spec| spec.plugin.to_string());
+                let problem = failure.problem(&config);
+                match self.fall_back(&plugin, Some((failure.vm.digest, problem.to_string()))).await {
+                    true => fallen_back = true,
+                    false => problems.push(problem),
+                }
+            }
+            if fallen_back {
+                continue;
+            }
+            let sockets = match self.bind(&config, &made.snapshot) {
+                Ok(sockets) => sockets,
+                Err(unbound) => {
+                    problems.extend(unbound);
+                    Vec::new()
+                }
+            };
+            if !problems.is_empty() {
+                return Problems(problems).or(());
+            }
+            self.publish(Prepared { snapshot: made.snapshot, instances }, sockets).await;
+            self.record();
+            return Ok(());
+        }
+    }
+
+    /// Puts the version of a plugin that served last in the place of one that is of no use. False when there is
+    /// none, or when that is the one.
+    async fn fall_back(&self, name: &str, failed: Option<(Digest, String)>) -> bool {
+        let Some(good) = self.shelf.last_good(name).await else { return false };
+        if failed.as_ref().is_some_and(|(digest, _)| *digest == good.digest) {
+            return false;
+        }
+        let mut library = lock(&self.status.library);
+        if let Some((digest, reason)) = failed {
+            library.reject(name, Some(digest), reason);
+        }
+        let why = library.plugin(name).and_then(|plugin| plugin.versions().next()?.reason.clone());
+        let why = why.unwrap_or_else(|| "it is not in the directory".to_owned());
+        let digest = good.digest;
+        tracing::error!(plugin = name, %digest, "the last version that served is used instead of the file: {why}");
+        library.adopt(name, good, Some(format!("the last version that served is used: {why}")));
+        true
+    }
+
+    /// Looks at the plugin directory, and takes up what changed. True when a file is still being written.
+    pub async fn look_at_plugins(&mut self) -> bool {
+        let scan = match self.shelf.scan(&self.status).await {
+            Ok(scan) => scan,
+            Err(error) => {
+                tracing::warn!(directory = %self.shelf.directory().display(), %error, "cannot look at the plugins");
+                return false;
+            }
+        };
+        for (name, change) in scan.changes {
+            self.take_change(&name, change).await;
+        }
+        lock(&self.status.library).prune();
+        scan.unsettled
+    }
+
+    async fn take_change(&mut self, name: &str, change: Change) {
+        match change {
+            Change::Gone => {
+                let used = self.uses(name);
+                if used {
+                    tracing::warn!(plugin = name, "its file is gone; the last version goes on serving");
+                }
+                let mut library = lock(&self.status.library);
+                library.seen.remove(name);
+                library.gone(name, used);
+            }
+            Change::Unfit(stamp, reason) => {
+                lock(&self.status.library).seen.insert(name.to_owned(), stamp);
+                self.refuse(name, None, reason);
+            }
+            Change::Content(stamp, bytes) => {
+                lock(&self.status.library).seen.insert(name.to_owned(), stamp);
+                self.take_content(name, bytes).await;
+            }
+        }
+    }
+
+    /// Compiles a new version, tries it with every configuration that uses it, and puts it in force.
+    async fn take_content(&mut self, name: &str, bytes: Vec<u8>) {
+        let digest = Digest::of(&bytes);
+        {
+            let mut library = lock(&self.status.library);
+            if library.serving(name).is_some_and(|serving| serving.digest == digest) {
+                library.as_expected(name);
+                return;
+            }
+        }
+        let loaded = match self.shelf.compile(name, bytes).await {
+            Ok(loaded) => loaded,
+            Err(reason) => return self.refuse(name, Some(digest), reason),
+        };
+        let mut plugins = lock(&self.status.library).all_serving();
+        plugins.insert(name.to_owned(), loaded.clone());
+        let config = Arc::clone(&self.config);
+        match self.apply(&config, &plugins).await {
+            Ok(()) => {
+                tracing::info!(plugin = name, %digest, "a new version serves");
+                self.metrics.plugins_taken.inc();
+                lock(&self.status.library).adopt(name, loaded, None);
+                self.record();
+            }
+            Err(problems) => {
+                let reasons: Vec<_> = problems.into_iter().map(|problem| problem.to_string()).collect();
+                self.refuse(name, Some(digest), reasons.join("; "));
+            }
+        }
+    }
+
+    fn refuse(&self, name: &str, digest: Option<Digest>, reason: String) {
+        let digest_text = digest.map(|digest| digest.to_string()).unwrap_or_default();
+        tracing::error!(plugin = name, digest = digest_text, "a version is refused: {reason}");
+        self.metrics.plugins_refused.inc();
+        lock(&self.status.library).reject(name, digest, reason);
+    }
+
+    fn uses(&self, plugin: &str) -> bool {
+        let snapshot = self.status.snapshot();
+        snapshot.is_some_and(|s| s.vms.iter().any(|vm| vm.filters.iter().any(|spec| &*spec.plugin == plugin)))
+    }
+
+    /// Reads the configuration file if it has changed, or if `always`, and puts it in force.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it; then the old one stays in force.
+    pub async fn look_at_config(&mut self, always: bool) -> Result<(), Problems> {
+        let text = std::fs::read_to_string(&self.file).ok();
+        if !always && text == self.read {
+            return Ok(());
+        }
+        self.read = text;
+        let result = match Config::load(&self.file) {
+            Ok(config) if config == *self.config => Ok(()),
+            Ok(config) => self.take_config(config).await,
+            Err(problems) => Err(problems),
+        };
+        match &result {
+            Ok(()) => {
+                self.metrics.config_taken.inc();
+                lock(&self.status.rejected).take();
+            }
+            Err(problems) => {
+                tracing::error!("the configuration is refused; the old one stays in force:\n{problems}");
+                self.metrics.config_refused.inc();
+                lock(&self.status.rejected).replace(problems.to_string());
+            }
+        }
+        result
+    }
+
+    async fn take_config(&mut self, config: Config) -> Result<(), Problems> {
+        let config = Arc::new(config);
+        let restart = [
+            ("runtime", config.sections.runtime != self.config.sections.runtime),
+            ("admin", config.sections.admin != self.config.sections.admin),
+            ("plugins.directory", plugin_places(&config) != plugin_places(&self.config)),
+        ];
+        for (section, _) in restart.iter().filter(|(_, changed)| *changed) {
+            tracing::warn!("`{section}` has changed: that takes effect at the next start");
+        }
+        if config.sections.access_log != self.config.sections.access_log {
+            self.access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
+        }
+        let plugins = lock(&self.status.library).all_serving();
+        self.apply(&config, &plugins).await.map_err(Problems)?;
+        self.config = config;
+        self.record();
+        tracing::info!(file = %self.file.display(), "the configuration is in force");
+        Ok(())
+    }
+
+    /// Makes a snapshot, tries it, and publishes it.
+    async fn apply(
+        &mut self,
+        config: &Arc<Config>,
+        plugins: &BTreeMap<String, Loaded>,
+    ) -> Result<(), Vec<Problem>> {
+        let before = self.status.snapshot();
+        let made = self.make(config, plugins, before.as_deref());
+        let prepared = prepare(config, made, self.workers.len()).await?;
+        let sockets = self.bind(config, &prepared.snapshot)?;
+        self.publish(prepared, sockets).await;
+        Ok(())
+    }
+
+    fn make(&self, config: &Arc<Config>, plugins: &BTreeMap<String, Loaded>, before: Option<&Snapshot>) -> Made {
+        let library = lock(&self.status.library);
+        let (services, access_log) = (&self.services, self.access_log.clone());
+        Making { config, plugins, library: &library, before, services, access_log }.run()
+    }
+
+    /// Binds the addresses that are new: one socket for each worker.
+    fn bind(&self, config: &Config, snapshot: &Snapshot) -> Result<Vec<(SocketKey, Vec<TcpListener>)>, Vec<Problem>> {
+        let bound = lock(&self.status.bound);
+        let mut problems = Vec::new();
+        let mut sockets = Vec::new();
+        for (listener, section) in snapshot.listeners.iter().zip(&config.sections.listeners) {
+            let key = (Arc::clone(&listener.name), listener.address);
+            if bound.contains_key(&key) {
+                continue;
+            }
+            match listen::bind(listener.address, self.workers.len()) {
+                Ok(list) => sockets.push((key, list)),
+                Err(error) => problems.push(config.problem(&section.address.place, error.to_string())),
+            }
+        }
+        if problems.is_empty() { Ok(sockets) } else { Err(problems) }
+    }
+
+    /// Hands a snapshot to every worker, and waits until it is in force everywhere.
+    async fn publish(&mut self, prepared: Prepared, sockets: Vec<(SocketKey, Vec<TcpListener>)>) {
+        let snapshot = Arc::new(prepared.snapshot);
+        let mut instances = prepared.instances.into_iter();
+        let mut by_worker: Vec<Vec<(SocketKey, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        {
+            let mut bound = lock(&self.status.bound);
+            for (key, list) in sockets {
+                if let Some(address) = list.first().and_then(|socket| socket.local_addr().ok()) {
+                    tracing::info!(listener = &*key.0, %address, "listening");
+                    bound.insert(key.clone(), address);
+                }
+                for (own, socket) in by_worker.iter_mut().zip(list) {
+                    own.push((key.clone(), socket));
+                }
+            }
+            bound.retain(|(name, address), _| {
+                snapshot.listeners.iter().any(|known| known.name == *name && known.address == *address)
+            });
+        }
+        let mut waiting = Vec::new();
+        for (worker, sockets) in self.workers.iter().zip(by_worker) {
+            let (done, published) = oneshot::channel();
+            let instances = instances.next().unwrap_or_default();
+            let publish = Publish { snapshot: Arc::clone(&snapshot), instances, sockets, done };
+            // A worker that is gone is about to take the process with it.
+            if worker.orders.send(Order::Publish(publish)).is_ok() {
+                waiting.push(published);
+            }
+        }
+        for published in waiting {
+            let _ = published.await;
+        }
+        lock(&self.status.snapshot).replace(snapshot);
+    }
+
+    /// Notes which VMs run which version, and keeps the bytes of what serves.
+    fn record(&mut self) {
+        let Some(snapshot) = self.status.snapshot() else { return };
+        let mut library = lock(&self.status.library);
+        for vm in &snapshot.vms {
+            for spec in &vm.filters {
+                library.runs(&spec.plugin, vm.digest, vm);
+                if self.kept.get(&*spec.plugin) == Some(&vm.digest) {
+                    continue;
+                }
+                if let Some(loaded) = library.serving(&spec.plugin) {
+                    self.shelf.keep_good(&spec.plugin, loaded);
+                    self.kept.insert(spec.plugin.to_string(), loaded.digest);
+                }
+            }
+        }
+    }
+}
+
+/// The plugins that a configuration uses, each once.
+fn used_plugins(config: &Config) -> BTreeSet<String> {
+    let filters = config.sections.listeners.iter().flat_map(|listener| {
+        let http = match &listener.service {
+            Service::Http(http) => http.filters.as_slice(),
+            Service::Tcp { .. } => &[],
+        };
+        listener.filters.iter().chain(http)
+    });
+    filters.map(|filter| filter.plugin.value.clone()).collect()
+}
+
+fn plugin_places(config: &Config) -> Option<(&PathBuf, Option<&PathBuf>)> {
+    let plugins = config.sections.plugins.as_ref()?;
+    Some((&plugins.directory.value, plugins.cache.as_ref()))
+}

@@ -1,0 +1,312 @@
+//! A snapshot: everything that traffic depends on, immutable, published whole.
+//!
+//! It is made from a configuration, the plugins that serve, and the snapshot before it: what has not changed
+//! (clusters, plugin VMs, sockets) is the same object in both, so that connections and instances live on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::config::cluster::Cluster as ClusterConfig;
+use crate::config::filter::{Filter, Plugins};
+use crate::config::listener::{Http, Listener as ListenerConfig, Service as ServiceConfig};
+use crate::config::problem::{Place, Problem, suggest};
+use crate::config::route::{FilterOverride, Route as RouteConfig};
+use crate::config::tls::Mode;
+use crate::net::close::CloseReason;
+use crate::plugin::filter::VmSpec;
+use crate::plugin::library::{Library, Loaded};
+use crate::plugin::services::Services;
+use crate::plugin::spec::FilterSpec;
+use crate::route::RouteTable;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Counter, Gauge, Registry};
+use crate::upstream::cluster::Cluster;
+
+/// Everything that traffic depends on.
+pub struct Snapshot {
+    /// Its number; each is larger than the one before.
+    pub id: u64,
+    /// The configuration that it was made from.
+    pub config: Arc<Config>,
+    /// Where traffic comes from.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Where it goes.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// The names of the clusters, for plugins.
+    pub cluster_names: Arc<BTreeSet<Box<str>>>,
+    /// The VMs of all filters.
+    pub vms: Vec<Arc<VmSpec>>,
+    /// Where the access log goes.
+    pub access_log: Option<AccessLog>,
+}
+
+/// A listener.
+pub struct Listener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address as it is configured. Together with the name it is what a socket is known by.
+    pub address: SocketAddr,
+    /// What is done about TLS.
+    pub tls: Tls,
+    /// The network filters.
+    pub filters: Vec<FilterUse>,
+    /// What becomes of its connections.
+    pub service: Service,
+    /// What is counted.
+    pub metrics: ListenerMetrics,
+}
+
+/// What a listener does about TLS.
+#[derive(Debug)]
+pub enum Tls {
+    /// Nothing.
+    None,
+    /// It reads the server name.
+    Passthrough,
+}
+
+/// What becomes of a listener's connections.
+pub enum Service {
+    /// Bytes are relayed to this cluster (by its number), or to the one that a filter chooses.
+    Tcp {
+        /// The cluster when no filter chooses.
+        cluster: Option<usize>,
+    },
+    /// HTTP.
+    Http(HttpService),
+}
+
+/// HTTP on a listener.
+pub struct HttpService {
+    /// The routes.
+    pub routes: RouteTable,
+    /// The chains; a route has the number of its own. The first is that of requests without a route.
+    pub chains: Vec<Vec<FilterUse>>,
+    /// Limits.
+    pub limits: crate::config::limits::Limits,
+}
+
+/// A filter in a chain: where it runs.
+#[derive(Clone)]
+pub struct FilterUse {
+    /// What it is.
+    pub spec: Arc<FilterSpec>,
+    /// The VM that it lives in.
+    pub vm: u64,
+    /// Its root context there.
+    pub root: u32,
+}
+
+/// What is counted of a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerMetrics {
+    /// Connections that were accepted.
+    pub accepted: Counter,
+    /// Connections that are open.
+    pub open: Gauge,
+    /// Bytes from downstream.
+    pub received: Counter,
+    /// Bytes to downstream.
+    pub sent: Counter,
+    closed: [Counter; CloseReason::ALL.len()],
+}
+
+impl ListenerMetrics {
+    fn new(registry: &Registry, listener: &str) -> Self {
+        let labels = [("listener", listener)];
+        Self {
+            accepted: registry.counter("weir_listener_connections_total", "Connections accepted.", &labels),
+            open: registry.gauge("weir_listener_connections", "Connections that are open.", &labels),
+            received: registry.counter("weir_listener_received_bytes_total", "Bytes from downstream.", &labels),
+            sent: registry.counter("weir_listener_sent_bytes_total", "Bytes to downstream.", &labels),
+            closed: CloseReason::ALL.map(|reason| {
+                let labels = [("listener", listener), ("reason", reason.as_str())];
+                let help = "Connections that Weir closed instead of serving them, by reason.";
+                registry.counter("weir_listener_closed_total", help, &labels)
+            }),
+        }
+    }
+
+    /// Connections that were closed for a reason.
+    pub fn closed(&self, reason: CloseReason) -> Option<&Counter> {
+        CloseReason::ALL.iter().zip(&self.closed).find(|(known, _)| **known == reason).map(|(_, counter)| counter)
+    }
+}
+
+/// What a snapshot is made with.
+pub struct Making<'a> {
+    /// The configuration.
+    pub config: &'a Arc<Config>,
+    /// The versions that serve, by plugin.
+    pub plugins: &'a BTreeMap<String, Loaded>,
+    /// The plugins that do not, for what is said about them.
+    pub library: &'a Library,
+    /// The snapshot before.
+    pub before: Option<&'a Snapshot>,
+    /// What all VMs share.
+    pub services: &'a Arc<Services>,
+    /// Where the access log goes.
+    pub access_log: Option<AccessLog>,
+}
+
+/// A snapshot that was made, and what is to be done before it can be published.
+pub struct Made {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// VMs that are new: instances are to be started, and each may refuse. With the place of its filter.
+    pub new_vms: Vec<(Arc<VmSpec>, Place)>,
+    /// What is wrong. A snapshot with problems must not be published.
+    pub problems: Vec<Problem>,
+}
+
+impl Making<'_> {
+    /// Makes a snapshot.
+    pub fn run(&self) -> Made {
+        let mut maker = Maker { making: self, vms: Vec::new(), new_vms: Vec::new(), problems: Vec::new() };
+        let clusters = maker.clusters();
+        let cluster_names = Arc::new(clusters.iter().map(|cluster| Box::from(&*cluster.name)).collect());
+        let listeners =
+            self.config.sections.listeners.iter().map(|listener| maker.listener(listener, &clusters)).collect();
+        let Maker { vms, new_vms, problems, .. } = maker;
+        let id = self.before.map_or(1, |before| before.id + 1);
+        let (config, access_log) = (Arc::clone(self.config), self.access_log.clone());
+        let snapshot = Snapshot { id, config, listeners, clusters, cluster_names, vms, access_log };
+        Made { snapshot, new_vms, problems }
+    }
+}
+
+struct Maker<'a> {
+    making: &'a Making<'a>,
+    vms: Vec<Arc<VmSpec>>,
+    new_vms: Vec<(Arc<VmSpec>, Place)>,
+    problems: Vec<Problem>,
+}
+
+impl Maker<'_> {
+    fn problem(&mut self, place: &Place, message: impl Into<String>) {
+        self.problems.push(self.making.config.problem(place, message));
+    }
+
+    fn clusters(&self) -> Vec<Arc<Cluster>> {
+        let before = self.making.before.map(|before| before.clusters.as_slice()).unwrap_or_default();
+        let make = |config: &ClusterConfig| match before.iter().find(|cluster| cluster.config == *config) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(Cluster::new(config, &self.making.services.registry)),
+        };
+        self.making.config.sections.clusters.iter().map(make).collect()
+    }
+
+    fn listener(&mut self, config: &ListenerConfig, clusters: &[Arc<Cluster>]) -> Arc<Listener> {
+        let number = |name: &str| clusters.iter().position(|cluster| &*cluster.name == name);
+        let filters = config.filters.iter().filter_map(|filter| self.filter(&config.name, filter, None)).collect();
+        let tls = match config.tls.as_ref().map(|tls| tls.mode) {
+            None => Tls::None,
+            Some(Mode::Passthrough | Mode::Terminate) => Tls::Passthrough,
+        };
+        let service = match &config.service {
+            ServiceConfig::Tcp { cluster } => {
+                Service::Tcp { cluster: cluster.as_ref().and_then(|cluster| number(cluster)) }
+            }
+            ServiceConfig::Http(http) => Service::Http(self.http(&config.name, http, &number)),
+        };
+        Arc::new(Listener {
+            name: config.name.as_str().into(),
+            address: config.address.value,
+            tls,
+            filters,
+            service,
+            metrics: ListenerMetrics::new(&self.making.services.registry, &config.name),
+        })
+    }
+
+    fn http(&mut self, listener: &str, http: &Http, cluster: &dyn Fn(&str) -> Option<usize>) -> HttpService {
+        let mut chains = vec![self.chain(listener, http, None)];
+        let routes = RouteTable::new(
+            &http.routes,
+            |route| {
+                if route.filters.is_empty() {
+                    return 0;
+                }
+                chains.push(self.chain(listener, http, Some(route)));
+                chains.len() - 1
+            },
+            cluster,
+        );
+        HttpService { routes, chains, limits: http.limits.clone() }
+    }
+
+    /// The chain of a route: the listener's, without what the route switches off.
+    fn chain(&mut self, listener: &str, http: &Http, route: Option<&RouteConfig>) -> Vec<FilterUse> {
+        let change = |filter: &Filter| route.and_then(|route| route.filters.get(filter.name().as_str()));
+        let mut chain = Vec::new();
+        for filter in &http.filters {
+            match change(filter).map(|change| (&change.value, &change.place)) {
+                Some((FilterOverride::Off, _)) => {}
+                Some((FilterOverride::Config(config), place)) => {
+                    chain.extend(self.filter(listener, filter, Some((config, place))));
+                }
+                None => chain.extend(self.filter(listener, filter, None)),
+            }
+        }
+        chain
+    }
+
+    /// Finds or makes the VM of a filter.
+    fn filter(
+        &mut self,
+        listener: &str,
+        filter: &Filter,
+        over: Option<(&serde_json::Value, &Place)>,
+    ) -> Option<FilterUse> {
+        // Without the section there are no plugins, and the configuration has said so.
+        let plugins = self.making.config.sections.plugins.as_ref()?;
+        let Some(loaded) = self.making.plugins.get(filter.plugin.as_str()) else {
+            let message = self.missing_plugin(&filter.plugin, plugins);
+            self.problem(&filter.plugin.place, message);
+            return None;
+        };
+        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over.map(|(config, _)| config));
+        let same = |vm: &&Arc<VmSpec>| vm.digest == loaded.digest && vm.filters.iter().any(|known| **known == spec);
+        let before = self.making.before.map(|before| before.vms.as_slice()).unwrap_or_default();
+        let vm = if let Some(known) = self.vms.iter().find(same) {
+            Arc::clone(known)
+        } else if let Some(known) = before.iter().find(same) {
+            self.vms.push(Arc::clone(known));
+            Arc::clone(known)
+        } else {
+            let services = Arc::clone(self.making.services);
+            let vm = VmSpec::new(loaded.digest, loaded.module.clone(), vec![Arc::new(spec.clone())], services);
+            let own = filter.config.as_ref().map_or(&filter.plugin.place, |config| &config.place);
+            self.new_vms.push((Arc::clone(&vm), over.map_or(own, |(_, place)| place).clone()));
+            self.vms.push(Arc::clone(&vm));
+            vm
+        };
+        let at = vm.filters.iter().position(|known| **known == spec)?;
+        let spec = Arc::clone(vm.filters.get(at)?);
+        Some(FilterUse { spec, vm: vm.id, root: u32::try_from(at + 1).ok()? })
+    }
+
+    fn missing_plugin(&self, name: &str, plugins: &Plugins) -> String {
+        let library = self.making.library;
+        let directory = plugins.directory.display();
+        match library.plugin(name).and_then(|plugin| plugin.versions().next()) {
+            Some(version) => {
+                let reason = version.reason.as_deref().unwrap_or("unknown reason");
+                format!("plugin `{name}` was refused: {reason}")
+            }
+            None => {
+                let hint = suggest(name, self.making.plugins.keys().map(String::as_str));
+                format!("plugin `{name}` is not in {directory}: there is no {name}.wasm{hint}")
+            }
+        }
+    }
+}
+
+impl Snapshot {
+    /// The number of a cluster.
+    pub fn cluster_number(&self, name: &str) -> Option<usize> {
+        self.clusters.iter().position(|cluster| &*cluster.name == name)
+    }
+}

@@ -1,0 +1,5 @@
+//! Upstream: clusters, connections to their endpoints, and names.
+
+pub mod cluster;
+pub mod discovery;
+pub mod local;

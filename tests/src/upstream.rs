@@ -1,0 +1,94 @@
+//! Upstreams.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// A server that runs until it is dropped.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Where it listens.
+    pub address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Upstream {
+    /// A server that hands every connection to `serve`.
+    ///
+    /// # Panics
+    /// When no port is to be had.
+    pub async fn new<F>(serve: impl Fn(TcpStream) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let task = tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serve(socket));
+            }
+        });
+        Self { address, task }
+    }
+
+    /// A TLS server that sends `greeting` to everybody, and ends.
+    pub async fn tls_greeting(config: ServerConfig, greeting: &'static str) -> Self {
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Self::new(move |socket| {
+            let acceptor = acceptor.clone();
+            async move {
+                let Ok(mut stream) = acceptor.accept(socket).await else { return };
+                let _ = stream.write_all(greeting.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        })
+        .await
+    }
+
+    /// A server that tells every byte that it gets, connection by connection.
+    pub async fn recording() -> (Self, mpsc::UnboundedReceiver<Vec<u8>>) {
+        let (tell, told) = mpsc::unbounded_channel();
+        let upstream = Self::new(move |mut socket| {
+            let tell = tell.clone();
+            async move {
+                let mut bytes = Vec::new();
+                // What came before a reset was received all the same.
+                let _ = socket.read_to_end(&mut bytes).await;
+                let _ = tell.send(bytes);
+            }
+        })
+        .await;
+        (upstream, told)
+    }
+
+    /// A server that sends back what it gets.
+    pub async fn echo() -> Self {
+        Self::new(|mut socket| async move {
+            let (mut read, mut write) = socket.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            let _ = write.shutdown().await;
+        })
+        .await
+    }
+
+    /// An address where nobody listens.
+    ///
+    /// # Panics
+    /// When no port is to be had.
+    pub async fn nowhere() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        listener.local_addr().expect("an address")
+    }
+}

@@ -1,0 +1,91 @@
+//! Building guests: the standard filters, and those of the test suite.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::cargo::{cargo, root, run, target};
+
+/// The target that guests are built for.
+const WASM: &str = "wasm32-wasip1";
+
+/// Installs the wasm target when it is missing.
+///
+/// # Errors
+/// When it cannot be installed; the message says what to do.
+pub fn install_target() -> anyhow::Result<()> {
+    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output();
+    if libraries.is_ok_and(|out| out.status.success() && Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
+    {
+        return Ok(());
+    }
+    let added = Command::new("rustup").args(["target", "add", WASM]).status();
+    match added {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) | Err(_) => bail!(
+            "guests are built for {WASM}, which this toolchain does not have, and `rustup target add {WASM}` failed; \
+             install the target by hand"
+        ),
+    }
+}
+
+/// The standard filters: the folders of `filters/`.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn filters() -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root().join("filters"))? {
+        let path = entry?.path();
+        if path.join("Cargo.toml").is_file() {
+            names.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Builds the standard filters, and puts each as `NAME.wasm` into the folder that is returned.
+///
+/// # Errors
+/// When one does not build.
+pub fn build_filters() -> anyhow::Result<PathBuf> {
+    install_target()?;
+    let names = filters()?;
+    let mut args = vec!["build", "--quiet", "--profile", "guest", "--target", WASM, "--lib"];
+    for name in &names {
+        args.extend(["--package", name]);
+    }
+    run(&mut cargo(&args))?;
+    let folder = target().join("plugins");
+    fs::create_dir_all(&folder)?;
+    for name in &names {
+        let built = target().join(WASM).join("guest").join(format!("{}.wasm", name.replace('-', "_")));
+        let place = folder.join(format!("{name}.wasm"));
+        copy(&built, &place)?;
+    }
+    Ok(folder)
+}
+
+/// Builds the guests of the test suite, and returns the folder that holds `NAME.wasm` for each.
+///
+/// # Errors
+/// When one does not build.
+pub fn build_test_guests() -> anyhow::Result<PathBuf> {
+    install_target()?;
+    let package = ["--package", "weir-test-guests", "--examples"];
+    let mut args = vec!["build", "--quiet", "--profile", "guest", "--target", WASM];
+    args.extend(package);
+    run(&mut cargo(&args))?;
+    Ok(target().join(WASM).join("guest").join("examples"))
+}
+
+/// Copies by rename, so that nobody sees half a file.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let beside = to.with_extension("wasm.new");
+    fs::copy(from, &beside).with_context(|| format!("cannot copy {}", from.display()))?;
+    fs::rename(&beside, to)?;
+    Ok(())
+}
