@@ -6,3 +6,4 @@ pub mod connection;
 pub mod listen;
 pub mod relay;
 pub mod stream;
+pub mod tls;

@@ -6,8 +6,17 @@
 //! ```
 
 pub mod accept;
+pub mod downstream;
+pub mod exchange;
+pub mod forward;
+pub mod http;
 pub mod local;
 pub mod plugin_host;
+pub mod pump;
+pub mod record;
+pub mod redirect;
+pub mod reply;
+pub mod request;
 pub mod session;
 pub mod tcp;
 pub mod worker;

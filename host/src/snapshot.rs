@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::cluster::Cluster as ClusterConfig;
@@ -13,16 +14,20 @@ use crate::config::filter::{Filter, Plugins};
 use crate::config::listener::{Http, Listener as ListenerConfig, Service as ServiceConfig};
 use crate::config::problem::{Place, Problem, suggest};
 use crate::config::route::{FilterOverride, Route as RouteConfig};
-use crate::config::tls::Mode;
+use crate::config::tls::{ListenerTls, Mode};
+use crate::http::h1::HeadError;
 use crate::net::close::CloseReason;
+use crate::net::tls::client::ClientTls;
+use crate::net::tls::files::FileProblem;
+use crate::net::tls::server::ServerTls;
 use crate::plugin::filter::VmSpec;
 use crate::plugin::library::{Library, Loaded};
 use crate::plugin::services::Services;
 use crate::plugin::spec::FilterSpec;
 use crate::route::RouteTable;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Counter, Gauge, Registry};
-use crate::upstream::cluster::Cluster;
+use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
+use crate::upstream::cluster::{Cluster, endpoint_name, offer};
 
 /// Everything that traffic depends on.
 pub struct Snapshot {
@@ -59,12 +64,13 @@ pub struct Listener {
 }
 
 /// What a listener does about TLS.
-#[derive(Debug)]
 pub enum Tls {
     /// Nothing.
     None,
     /// It reads the server name.
     Passthrough,
+    /// It decrypts.
+    Terminate(Arc<ServerTls>),
 }
 
 /// What becomes of a listener's connections.
@@ -110,7 +116,12 @@ pub struct ListenerMetrics {
     pub received: Counter,
     /// Bytes to downstream.
     pub sent: Counter,
+    /// Requests that could not be read, by reason.
+    pub refused: Vec<(HeadError, Counter)>,
     closed: [Counter; CloseReason::ALL.len()],
+    /// Requests by the class of the status that was sent, and those that were cut before one was.
+    requests: [Counter; 6],
+    durations: Histogram,
 }
 
 impl ListenerMetrics {
@@ -121,11 +132,37 @@ impl ListenerMetrics {
             open: registry.gauge("weir_listener_connections", "Connections that are open.", &labels),
             received: registry.counter("weir_listener_received_bytes_total", "Bytes from downstream.", &labels),
             sent: registry.counter("weir_listener_sent_bytes_total", "Bytes to downstream.", &labels),
+            refused: HeadError::ALL.iter().map(|&error| {
+                let labels = [("listener", listener), ("reason", error.as_str())];
+                let help = "Requests that could not be read, by reason.";
+                (error, registry.counter("weir_http_refused_total", help, &labels))
+            }).collect(),
+            requests: ["cut", "1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
+                let labels = [("listener", listener), ("code", code)];
+                registry.counter("weir_http_requests_total", "Requests, by class of the status sent.", &labels)
+            }),
+            durations: registry.histogram("weir_http_request_duration_seconds", "Time from request to end.", &labels),
             closed: CloseReason::ALL.map(|reason| {
                 let labels = [("listener", listener), ("reason", reason.as_str())];
                 let help = "Connections that Weir closed instead of serving them, by reason.";
                 registry.counter("weir_listener_closed_total", help, &labels)
             }),
+        }
+    }
+
+    /// Counts a request that is over.
+    pub fn request(&self, status: Option<u16>, duration: Duration) {
+        let class = status.map_or(0, |status| usize::from(status / 100));
+        if let Some(counter) = self.requests.get(class) {
+            counter.inc();
+        }
+        self.durations.record(duration);
+    }
+
+    /// Counts a request that could not be read.
+    pub fn refuse(&self, error: HeadError) {
+        if let Some((_, counter)) = self.refused.iter().find(|(known, _)| *known == error) {
+            counter.inc();
         }
     }
 
@@ -189,21 +226,63 @@ impl Maker<'_> {
         self.problems.push(self.making.config.problem(place, message));
     }
 
-    fn clusters(&self) -> Vec<Arc<Cluster>> {
+    fn clusters(&mut self) -> Vec<Arc<Cluster>> {
+        let config = Arc::clone(self.making.config);
+        config.sections.clusters.iter().map(|cluster| self.cluster(cluster)).collect()
+    }
+
+    /// The cluster of the snapshot before, when it is the same, down to its certificates.
+    fn cluster(&mut self, config: &ClusterConfig) -> Arc<Cluster> {
         let before = self.making.before.map(|before| before.clusters.as_slice()).unwrap_or_default();
-        let make = |config: &ClusterConfig| match before.iter().find(|cluster| cluster.config == *config) {
-            Some(same) => Arc::clone(same),
-            None => Arc::new(Cluster::new(config, &self.making.services.registry)),
+        let current = |cluster: &Cluster| match (&cluster.tls, &config.tls) {
+            (None, None) => true,
+            (Some(tls), Some(config_tls)) => tls.is_current(config_tls, offer(config)),
+            (None, Some(_)) | (Some(_), None) => false,
         };
-        self.making.config.sections.clusters.iter().map(make).collect()
+        if let Some(same) = before.iter().find(|cluster| cluster.config == *config && current(cluster)) {
+            return Arc::clone(same);
+        }
+        let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, endpoint_name(config), offer(config)));
+        let tls = match tls.transpose() {
+            Ok(tls) => tls.map(Arc::new),
+            Err(problems) => {
+                self.file_problems(problems);
+                None
+            }
+        };
+        Arc::new(Cluster::new(config, tls, &self.making.services.registry))
+    }
+
+    fn file_problems(&mut self, problems: Vec<FileProblem>) {
+        problems.into_iter().for_each(|(place, message)| self.problem(&place, message));
+    }
+
+    fn server_tls(&mut self, config: &ListenerConfig, tls: &ListenerTls) -> Tls {
+        let http = matches!(config.service, ServiceConfig::Http(_));
+        let before = self.making.before.map(|before| before.listeners.as_slice()).unwrap_or_default();
+        for listener in before.iter().filter(|listener| *listener.name == *config.name.value) {
+            if let Tls::Terminate(known) = &listener.tls {
+                if known.is_current(tls, http) {
+                    return Tls::Terminate(Arc::clone(known));
+                }
+            }
+        }
+        match ServerTls::new(tls, http) {
+            Ok(tls) => Tls::Terminate(Arc::new(tls)),
+            Err(problems) => {
+                self.file_problems(problems);
+                Tls::None
+            }
+        }
     }
 
     fn listener(&mut self, config: &ListenerConfig, clusters: &[Arc<Cluster>]) -> Arc<Listener> {
         let number = |name: &str| clusters.iter().position(|cluster| &*cluster.name == name);
         let filters = config.filters.iter().filter_map(|filter| self.filter(&config.name, filter, None)).collect();
-        let tls = match config.tls.as_ref().map(|tls| tls.mode) {
+        let tls = match &config.tls {
             None => Tls::None,
-            Some(Mode::Passthrough | Mode::Terminate) => Tls::Passthrough,
+            Some(tls) if tls.mode == Mode::Passthrough => Tls::Passthrough,
+            Some(tls) => self.server_tls(config, tls),
         };
         let service = match &config.service {
             ServiceConfig::Tcp { cluster } => {

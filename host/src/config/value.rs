@@ -246,6 +246,13 @@ impl IpNet {
     }
 }
 
+impl From<([u8; 4], u8)> for IpNet {
+    /// An IPv4 network; the prefix is cut to 32 bits.
+    fn from((address, prefix): ([u8; 4], u8)) -> Self {
+        Self { address: address.into(), prefix: prefix.min(32) }
+    }
+}
+
 fn same_prefix(a: u128, b: u128, host_bits: u8) -> bool {
     (a ^ b).checked_shr(u32::from(host_bits)).unwrap_or(0) == 0
 }

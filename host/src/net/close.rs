@@ -36,6 +36,10 @@ reasons! {
     NoServerName = "no_server_name",
     /// The client named no host that can be: an address, a bad name, several.
     InvalidServerName = "invalid_server_name",
+    /// The TLS handshake failed.
+    Handshake = "handshake_failure",
+    /// The TLS handshake did not end in time.
+    HandshakeTimeout = "handshake_timeout",
     /// A filter closed it.
     Filter = "closed_by_filter",
     /// A filter failed that may not.

@@ -82,6 +82,8 @@ struct Progress {
     held: Option<(usize, Held)>,
     /// When that filter's time is up.
     pause: Option<Timer>,
+    /// How many filters have been shown the headers.
+    headers_seen: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,8 +14,9 @@ use crate::net::client_hello::{ClientHello, Reader};
 use crate::net::close::CloseReason;
 use crate::net::connection::{Connection, Tls as TlsInfo};
 use crate::net::stream::Stream;
+use crate::net::tls::server::ServerTls;
 use crate::proxy::local::{Local, LocalListener};
-use crate::proxy::tcp;
+use crate::proxy::{http, tcp};
 use crate::proxy::worker::Worker;
 use crate::snapshot::{Service, Tls};
 use crate::telemetry::access_log::Entry;
@@ -46,11 +47,39 @@ pub async fn serve(worker: Rc<Worker>, name: Arc<str>, socket: TcpStream, peer: 
     let cx = SessionCx { worker, local, listener };
     match &cx.listener.listener.tls {
         Tls::None => {
-            let connection = accepted.connection(&cx, &socket, None);
+            let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
+            let connection = accepted.connection(&cx, local, None);
             dispatch(cx, connection, Stream::Tcp(socket), Bytes::new()).await;
         }
         Tls::Passthrough => passthrough(cx, accepted, socket).await,
+        Tls::Terminate(tls) => {
+            let tls = Arc::clone(tls);
+            terminate(cx, accepted, socket, &tls).await;
+        }
     }
+}
+
+/// Shakes hands.
+async fn terminate(cx: SessionCx, accepted: Accepted, socket: TcpStream, tls: &ServerTls) {
+    let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
+    let timer = cx.worker.timers.timer();
+    timer.set(HELLO_TIMEOUT);
+    let shaken = timer.limit(tls.accept(socket)).await;
+    drop(timer);
+    let reason = match shaken {
+        Some(Ok((stream, info))) => {
+            let connection = accepted.connection(&cx, local, Some(info));
+            return dispatch(cx, connection, stream, Bytes::new()).await;
+        }
+        Some(Err(error)) => {
+            let (listener, peer) = (&*cx.listener.listener.name, accepted.peer);
+            tracing::debug!(listener, %peer, %error, "TLS handshake failed");
+            CloseReason::Handshake
+        }
+        None => CloseReason::HandshakeTimeout,
+    };
+    let connection = accepted.connection(&cx, local, None);
+    refuse(&cx, &connection, &accepted, reason, 0);
 }
 
 /// What is known of a connection before it is identified.
@@ -62,13 +91,12 @@ struct Accepted {
 }
 
 impl Accepted {
-    fn connection(&self, cx: &SessionCx, socket: &TcpStream, tls: Option<TlsInfo>) -> Arc<Connection> {
+    fn connection(&self, cx: &SessionCx, local: SocketAddr, tls: Option<TlsInfo>) -> Arc<Connection> {
         Arc::new(Connection {
             id: self.id,
             listener: Arc::clone(&cx.listener.listener.name),
             peer: self.peer,
-            // A socket that is gone already has no address any more.
-            local: socket.local_addr().unwrap_or(cx.listener.listener.address),
+            local,
             accepted: self.at,
             tls,
         })
@@ -82,10 +110,13 @@ fn next_id() -> u64 {
 
 /// Hands an identified connection to what its listener does.
 async fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, first: Bytes) {
-    match &cx.listener.listener.service {
-        Service::Tcp { .. } => tcp::serve(&cx, connection, stream, first).await,
-        Service::Http(_) => {}
-    }
+    let limits = match &cx.listener.listener.service {
+        Service::Tcp { .. } => return tcp::serve(&cx, connection, stream, first).await,
+        Service::Http(service) => service.limits.clone(),
+    };
+    let worker = Rc::clone(&cx.worker);
+    drop(cx);
+    http::serve(worker, connection, stream, limits).await;
 }
 
 /// Reads the ClientHello, and keeps its bytes for the upstream.
@@ -101,7 +132,8 @@ async fn passthrough(cx: SessionCx, accepted: Accepted, mut socket: TcpStream) {
         Err(reason) => Some(*reason),
     };
     let server_name = hello.ok().and_then(|hello| hello.server_name).map(Arc::from);
-    let connection = accepted.connection(&cx, &socket, Some(TlsInfo { server_name, ..TlsInfo::default() }));
+    let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
+    let connection = accepted.connection(&cx, local, Some(TlsInfo { server_name, ..TlsInfo::default() }));
     match refusal {
         None => dispatch(cx, connection, Stream::Tcp(socket), bytes.freeze()).await,
         Some(reason) => refuse(&cx, &connection, &accepted, reason, bytes.len() as u64),

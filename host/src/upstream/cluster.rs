@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::cluster::{Cluster as ClusterConfig, Endpoint};
+use crate::config::cluster::{Cluster as ClusterConfig, Endpoint, Protocol};
+use crate::net::tls::client::{ClientTls, Offer};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 
 /// A group of endpoints that serve the same thing.
-#[derive(Debug)]
 pub struct Cluster {
     /// A number that stays the same as long as the configuration does, whatever its endpoints resolve to.
     pub id: u64,
@@ -18,6 +18,8 @@ pub struct Cluster {
     pub config: ClusterConfig,
     /// Its endpoints, with names resolved.
     pub endpoints: Arc<[SocketAddr]>,
+    /// TLS towards the endpoints.
+    pub tls: Option<Arc<ClientTls>>,
     /// What is counted.
     pub metrics: ClusterMetrics,
 }
@@ -31,6 +33,10 @@ pub struct ClusterMetrics {
     pub connect_failures: Counter,
     /// Connections that are open.
     pub connections: Gauge,
+    /// Requests that were answered, by the class of the status: 1xx to 5xx.
+    pub responses: [Counter; 5],
+    /// Requests that failed without an answer.
+    pub failures: Counter,
 }
 
 impl ClusterMetrics {
@@ -44,13 +50,22 @@ impl ClusterMetrics {
                 &labels,
             ),
             connections: registry.gauge("weir_upstream_connections", "Connections that are open.", &labels),
+            responses: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
+                let labels = [("cluster", cluster), ("code", code)];
+                registry.counter("weir_upstream_responses_total", "Answers of endpoints, by class of status.", &labels)
+            }),
+            failures: registry.counter(
+                "weir_upstream_failures_total",
+                "Requests that no endpoint answered.",
+                &labels,
+            ),
         }
     }
 }
 
 impl Cluster {
     /// A cluster of a configuration. Endpoints that are names have no addresses yet.
-    pub fn new(config: &ClusterConfig, registry: &Registry) -> Self {
+    pub fn new(config: &ClusterConfig, tls: Option<Arc<ClientTls>>, registry: &Registry) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let fixed = config.endpoints.iter().filter_map(|endpoint| match endpoint {
             Endpoint::Address(address) => Some(*address),
@@ -60,6 +75,7 @@ impl Cluster {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: config.name.as_str().into(),
             endpoints: fixed.collect(),
+            tls,
             metrics: ClusterMetrics::new(registry, &config.name),
             config: config.clone(),
         }
@@ -72,7 +88,25 @@ impl Cluster {
             name: Arc::clone(&self.name),
             config: self.config.clone(),
             endpoints,
+            tls: self.tls.clone(),
             metrics: self.metrics.clone(),
         }
     }
+}
+
+/// What a cluster offers to its endpoints in the TLS handshake.
+pub fn offer(config: &ClusterConfig) -> Offer {
+    match config.protocol {
+        Protocol::Http1 => Offer::Http1,
+        Protocol::Http2 => Offer::Http2,
+        Protocol::Auto => Offer::Both,
+    }
+}
+
+/// What to call the endpoints in TLS when the configuration does not say: their DNS name, when they have one.
+pub fn endpoint_name(config: &ClusterConfig) -> Option<&str> {
+    config.endpoints.iter().find_map(|endpoint| match endpoint {
+        Endpoint::Dns { name, .. } => Some(name.as_str()),
+        Endpoint::Address(_) => None,
+    })
 }

@@ -1,15 +1,19 @@
-//! A cluster on one worker: whose turn it is, and connections.
+//! A cluster on one worker: whose turn it is, and its connections, which no other worker shares.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
 use crate::balance::{Balancer, balancer};
 use crate::clock::Timers;
+use crate::config::cluster::Protocol;
+use crate::http::{h1, h2};
 use crate::net::stream::Stream;
 use crate::telemetry::metrics::Held;
 use crate::upstream::cluster::Cluster;
@@ -19,7 +23,17 @@ pub struct LocalCluster {
     current: RefCell<Arc<Cluster>>,
     balancer: Box<dyn Balancer>,
     timers: Rc<Timers>,
+    /// HTTP/1 connections that nobody uses, by endpoint; the last to come is the first to go.
+    idle: RefCell<HashMap<SocketAddr, Vec<(Http1, Instant)>>>,
+    /// HTTP/2 connections, which many streams share.
+    shared: RefCell<HashMap<SocketAddr, h2::Client>>,
 }
+
+/// How long an unused connection is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Unused connections that are kept for each endpoint.
+const MOST_IDLE: usize = 256;
 
 /// Why there is no connection to a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +49,7 @@ pub enum ConnectError {
         /// The endpoint.
         address: SocketAddr,
     },
-    /// The endpoint refused.
+    /// The endpoint refused, or TLS failed.
     #[error("{address} of cluster `{cluster}`: {error}")]
     Failed {
         /// The cluster.
@@ -47,7 +61,7 @@ pub enum ConnectError {
     },
 }
 
-/// A connection to an endpoint.
+/// A connection for one stream of bytes.
 #[derive(Debug)]
 pub struct Connected {
     /// The endpoint.
@@ -58,16 +72,64 @@ pub struct Connected {
     pub open: Held,
 }
 
+/// An HTTP/1 connection, for one exchange at a time.
+#[derive(Debug)]
+pub struct Http1 {
+    /// The endpoint.
+    pub address: SocketAddr,
+    /// The connection.
+    pub connection: h1::Connection,
+    /// Whether it has carried an exchange before.
+    pub reused: bool,
+    _open: Held,
+}
+
+/// A connection for one exchange.
+pub enum HttpConnection {
+    /// HTTP/1.
+    H1(Box<Http1>),
+    /// HTTP/2.
+    H2(SocketAddr, h2::Client),
+}
+
+impl HttpConnection {
+    /// The endpoint.
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::H1(http) => http.address,
+            Self::H2(address, _) => *address,
+        }
+    }
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Any exchange.
+    Any,
+    /// One on a connection that has not been used.
+    Fresh,
+    /// One that changes the protocol, which only HTTP/1 can.
+    Upgrade,
+}
+
 impl LocalCluster {
     /// A cluster on the worker whose timers these are.
     pub fn new(cluster: Arc<Cluster>, timers: &Rc<Timers>) -> Rc<Self> {
-        let balancer = balancer(cluster.config.balance);
-        Rc::new(Self { current: RefCell::new(cluster), balancer, timers: Rc::clone(timers) })
+        Rc::new(Self {
+            balancer: balancer(cluster.config.balance),
+            current: RefCell::new(cluster),
+            timers: Rc::clone(timers),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+        })
     }
 
     /// Takes the same cluster with other endpoints.
     pub fn update(&self, cluster: &Arc<Cluster>) {
         *self.current.borrow_mut() = Arc::clone(cluster);
+        self.idle.borrow_mut().retain(|address, _| cluster.endpoints.contains(address));
+        self.shared.borrow_mut().retain(|address, _| cluster.endpoints.contains(address));
     }
 
     /// The cluster as it is now.
@@ -75,24 +137,95 @@ impl LocalCluster {
         Arc::clone(&self.current.borrow())
     }
 
-    /// Makes a connection of its own to the endpoint whose turn it is.
+    /// Drops connections that have been idle for too long, or that the endpoint has closed.
+    pub fn sweep(&self) {
+        self.idle.borrow_mut().retain(|_, idle| {
+            idle.retain(|(http, since)| since.elapsed() < IDLE && http.connection.is_reusable());
+            !idle.is_empty()
+        });
+        self.shared.borrow_mut().retain(|_, client| client.is_open());
+    }
+
+    /// The endpoint whose turn it is.
+    fn pick(&self, cluster: &Cluster) -> Result<SocketAddr, ConnectError> {
+        let picked = self.balancer.pick(&cluster.endpoints).and_then(|at| cluster.endpoints.get(at));
+        picked.copied().ok_or_else(|| ConnectError::NoEndpoints(Arc::clone(&cluster.name)))
+    }
+
+    /// A connection for bytes, to the endpoint whose turn it is.
     ///
     /// # Errors
     /// Why there is none.
     pub async fn connect(&self) -> Result<Connected, ConnectError> {
         let cluster = self.cluster();
-        let name = || Arc::clone(&cluster.name);
-        let picked = self.balancer.pick(&cluster.endpoints).and_then(|at| cluster.endpoints.get(at));
-        let Some(&address) = picked else { return Err(ConnectError::NoEndpoints(name())) };
+        let address = self.pick(&cluster)?;
+        let work = async {
+            let socket = dial(address).await?;
+            match &cluster.tls {
+                None => Ok(Stream::Tcp(socket)),
+                Some(tls) => tls.connect_tcp(socket).await,
+            }
+        };
+        let stream = self.in_time(&cluster, address, work).await?;
+        Ok(Connected { address, stream, open: cluster.metrics.connections.hold() })
+    }
+
+    /// A connection for an exchange, to the endpoint whose turn it is: one that is there, or a new one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn connect_http(&self, wanted: Wanted) -> Result<HttpConnection, ConnectError> {
+        let cluster = self.cluster();
+        let address = self.pick(&cluster)?;
+        if wanted != Wanted::Fresh {
+            if let Some(http) = self.take_idle(address) {
+                return Ok(HttpConnection::H1(http));
+            }
+        }
+        if wanted != Wanted::Upgrade {
+            let shared = self.shared.borrow().get(&address).filter(|client| client.is_open()).cloned();
+            if let Some(client) = shared {
+                return Ok(HttpConnection::H2(address, client));
+            }
+        }
+        let work = self.open_http(&cluster, address, wanted);
+        self.in_time(&cluster, address, work).await
+    }
+
+    async fn open_http(&self, cluster: &Cluster, address: SocketAddr, wanted: Wanted) -> io::Result<HttpConnection> {
+        let socket = dial(address).await?;
+        let open = cluster.metrics.connections.hold();
+        let (stream, h2) = match (&cluster.tls, cluster.config.protocol) {
+            (Some(tls), _) => tls.connect_http(socket).await?,
+            (None, Protocol::Http2) => (Stream::Tcp(socket), true),
+            (None, Protocol::Http1 | Protocol::Auto) => (Stream::Tcp(socket), false),
+        };
+        if !h2 {
+            let connection = h1::Connection::new(stream, h1::Limits::default());
+            return Ok(HttpConnection::H1(Box::new(Http1 { address, connection, reused: false, _open: open })));
+        }
+        if wanted == Wanted::Upgrade {
+            return Err(io::Error::other("the endpoint speaks HTTP/2, which cannot change its protocol"));
+        }
+        let client = h2::Client::new(stream, open).await.map_err(io::Error::other)?;
+        self.shared.borrow_mut().insert(address, client.clone());
+        Ok(HttpConnection::H2(address, client))
+    }
+
+    /// Bounds the making of a connection, and counts how it ends.
+    async fn in_time<T>(
+        &self,
+        cluster: &Cluster,
+        address: SocketAddr,
+        work: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, ConnectError> {
         let timer = self.timers.timer();
         timer.set(cluster.config.connect_timeout);
-        let error = match timer.limit(TcpStream::connect(address)).await {
-            Some(Ok(socket)) => {
+        let name = || Arc::clone(&cluster.name);
+        let error = match timer.limit(work).await {
+            Some(Ok(done)) => {
                 cluster.metrics.connects.inc();
-                // Small writes are not to wait for each other; a socket that cannot do it works all the same.
-                let _ = socket.set_nodelay(true);
-                let open = cluster.metrics.connections.hold();
-                return Ok(Connected { address, stream: Stream::Tcp(socket), open });
+                return Ok(done);
             }
             Some(Err(error)) => ConnectError::Failed { cluster: name(), address, error },
             None => ConnectError::Timeout { cluster: name(), address },
@@ -100,4 +233,36 @@ impl LocalCluster {
         cluster.metrics.connect_failures.inc();
         Err(error)
     }
+
+    fn take_idle(&self, address: SocketAddr) -> Option<Box<Http1>> {
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.get_mut(&address)?;
+        while let Some((http, _)) = list.pop() {
+            if http.connection.is_reusable() {
+                return Some(Box::new(Http1 { reused: true, ..http }));
+            }
+        }
+        None
+    }
+
+    /// Takes a connection back after an exchange, when it can carry another one.
+    pub fn give_back(&self, http: Box<Http1>) {
+        let known = self.current.borrow().endpoints.contains(&http.address);
+        if !known || !http.connection.is_reusable() {
+            return;
+        }
+        http.connection.rest();
+        let mut idle = self.idle.borrow_mut();
+        let list = idle.entry(http.address).or_default();
+        if list.len() < MOST_IDLE {
+            list.push((*http, Instant::now()));
+        }
+    }
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpStream::connect(address).await?;
+    // Small writes are not to wait for each other; a socket that cannot do it works all the same.
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
 }

@@ -63,6 +63,15 @@ impl Chain {
         })
     }
 
+    /// Whether a filter has edited a half.
+    pub fn edited(&self, half: Half) -> bool {
+        let stream = self.stream.borrow();
+        match half {
+            Half::Received => stream.edited_received != 0,
+            Half::Answered => stream.edited_answered != 0,
+        }
+    }
+
     /// Whether a filter holds a half.
     pub fn holds(&self, half: Half) -> bool {
         match half {

@@ -3,6 +3,8 @@
 //! A filter that holds the headers sees no body until it lets them go (Envoy's StopAllIteration). Trailers end a
 //! body that is held, too.
 
+use std::task::{Context, Poll, ready};
+
 use bytes::Bytes;
 use http::HeaderMap;
 use weir_abi::MapKind;
@@ -36,25 +38,38 @@ impl Half {
 }
 
 impl Chain {
-    /// Shows the headers of a half to the filters. `end`: no body and no trailers follow.
+    /// Shows the headers of a half to the filters, one by one; ready when all have let them go. `end`: no body and
+    /// no trailers follow. To be polled until it is ready, once for each half.
     ///
     /// # Errors
     /// When a filter ends the exchange.
-    pub async fn on_headers(&mut self, half: Half, end: bool) -> Result<(), Stop> {
-        for at in self.order(half) {
-            if !self.takes_part(at, half) {
-                continue;
+    pub fn poll_headers(&mut self, half: Half, end: bool, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        loop {
+            if let Some((at, _)) = self.progress(half).held {
+                ready!(self.poll_release(half, cx))?;
+                self.progress(half).held = None;
+                self.set_access(at, |access| access.revoke_map(half.headers()));
             }
-            if let Some(slot) = self.slots.get_mut(at) {
-                slot.involved = true;
-            }
-            let (map, count) = (half.headers(), self.header_count(half));
-            let params = |id| (id, count, u32::from(end));
-            if let Outcome::Pause = self.call(at, half, |access| access.grant_map(map), half.on_headers(), params)? {
-                self.progress(half).held = Some((at, Held::Start));
-                self.released(half).await?;
-            }
-            self.set_access(at, |access| access.revoke_map(map));
+            let seen = self.progress(half).headers_seen;
+            let Some(at) = self.order(half).nth(seen) else { return Poll::Ready(Ok(())) };
+            self.progress(half).headers_seen += 1;
+            self.headers_step(half, at, end)?;
+        }
+    }
+
+    /// Shows the headers to one filter.
+    fn headers_step(&mut self, half: Half, at: usize, end: bool) -> Result<(), Stop> {
+        if !self.takes_part(at, half) {
+            return Ok(());
+        }
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.involved = true;
+        }
+        let (map, count) = (half.headers(), self.header_count(half));
+        let params = |id| (id, count, u32::from(end));
+        match self.call(at, half, |access| access.grant_map(map), half.on_headers(), params)? {
+            Outcome::Pause => self.progress(half).held = Some((at, Held::Start)),
+            Outcome::Continue => self.set_access(at, |access| access.revoke_map(map)),
         }
         Ok(())
     }

@@ -1,0 +1,265 @@
+//! The reading half of a connection: heads, and then the body that each announces.
+
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use tokio::io::AsyncReadExt;
+
+use crate::http::body::Frame;
+use crate::http::h1::Length;
+use crate::http::h1::chunked::{Chunked, Step};
+use crate::http::h1::head::{
+    HeadError, Limits, RequestHead, ResponseHead, find_end, parse_request, parse_response, parse_trailers,
+    skip_empty_line,
+};
+use crate::http::message::Scheme;
+use crate::net::stream::Stream;
+
+/// Why a body cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The chunked coding is violated.
+    #[error("malformed chunk")]
+    Chunk,
+    /// The trailers are refused.
+    #[error("malformed trailers: {0}")]
+    Trailers(HeadError),
+    /// The connection ended before the body.
+    #[error("the body ends too early")]
+    Cut,
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// An HTTP/2 stream was reset.
+    #[error("the stream was reset")]
+    Reset,
+}
+
+/// The reading half.
+#[derive(Debug)]
+pub(super) struct Reader {
+    buffer: BytesMut,
+    /// How far the buffer was searched for the end of a head.
+    scanned: usize,
+    body: Body,
+    limits: Limits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Done,
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+}
+
+/// Room for a head, and for the small body behind it.
+const HEAD_ROOM: usize = 8 * 1024;
+
+/// Room for a piece of a body that goes on.
+const BODY_ROOM: usize = 64 * 1024;
+
+impl Reader {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { buffer: BytesMut::new(), scanned: 0, body: Body::Done, limits }
+    }
+
+    /// Bytes that were read and that nobody has taken.
+    pub(super) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Takes bytes as if they had just been read.
+    pub(super) fn put_back(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Takes the bytes that were read and that nobody has taken.
+    pub(super) fn take_buffered(&mut self) -> Bytes {
+        self.buffer.split().freeze()
+    }
+
+    /// Whether the body has been read to its end.
+    pub(super) fn is_done(&self) -> bool {
+        self.body == Body::Done
+    }
+
+    /// Begins a body.
+    pub(super) fn expect(&mut self, length: Length, chunked: bool) {
+        self.body = match length {
+            Length::None => Body::Done,
+            Length::Known(length) => Body::Length(length),
+            Length::Unknown if chunked => Body::Chunked(Chunked::Size),
+            Length::Unknown => Body::UntilClose,
+        };
+    }
+
+    /// Reads more from the connection; 0 at its end.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut Stream, room: usize) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty() {
+            if let Some(socket) = io.as_tcp() {
+                // A connection that has nothing to say holds no buffer.
+                ready!(socket.poll_read_ready(cx))?;
+            }
+        }
+        self.buffer.reserve(room);
+        let read = pin!(io.read_buf(&mut self.buffer)).poll(cx);
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+        read
+    }
+
+    /// Reads a head; `None` when the connection ended before its first byte.
+    fn poll_head(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<Result<Option<Bytes>, HeadFailure>> {
+        loop {
+            if self.scanned == 0 {
+                skip_empty_line(&mut self.buffer);
+            }
+            if let Some(end) = find_end(&self.buffer, &mut self.scanned)? {
+                if end > self.limits.bytes {
+                    return Poll::Ready(Err(HeadError::TooLarge.into()));
+                }
+                self.scanned = 0;
+                return Poll::Ready(Ok(Some(self.buffer.split_to(end).freeze())));
+            }
+            if self.buffer.len() >= self.limits.bytes {
+                return Poll::Ready(Err(HeadError::TooLarge.into()));
+            }
+            match ready!(self.poll_fill(cx, io, HEAD_ROOM)) {
+                Ok(0) if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
+                Ok(0) => return Poll::Ready(Err(HeadFailure::Cut)),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(HeadFailure::Io(error))),
+            }
+        }
+    }
+
+    /// Reads a request; `None` when the connection ended in order.
+    pub(super) fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Stream,
+        scheme: Scheme,
+    ) -> Poll<Result<Option<RequestHead>, HeadFailure>> {
+        let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Ok(None)) };
+        let head = parse_request(head, scheme, &self.limits)?;
+        self.expect(head.length, true);
+        Poll::Ready(Ok(Some(head)))
+    }
+
+    /// Reads a response to a request with the method `to`. The end of the connection is none.
+    pub(super) fn poll_response(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Stream,
+        to: &Method,
+    ) -> Poll<Result<ResponseHead, HeadFailure>> {
+        let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Err(HeadFailure::Cut)) };
+        let head = parse_response(head, to, &self.limits)?;
+        let chunked = head.response.headers.contains_key(http::header::TRANSFER_ENCODING);
+        self.expect(head.length, chunked);
+        Poll::Ready(Ok(head))
+    }
+
+    /// Reads a piece of the body; `None` at its end.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Stream,
+    ) -> Poll<Result<Option<Frame>, BodyError>> {
+        loop {
+            if let Some(frame) = self.next_frame()? {
+                return Poll::Ready(Ok(frame));
+            }
+            let read = ready!(self.poll_fill(cx, io, BODY_ROOM))?;
+            if read == 0 {
+                if self.body == Body::UntilClose {
+                    self.body = Body::Done;
+                    return Poll::Ready(Ok(None));
+                }
+                return Poll::Ready(Err(BodyError::Cut));
+            }
+        }
+    }
+
+    /// What the bytes that are here give: `Some(None)` is the end.
+    #[expect(clippy::option_option, reason = "nothing yet, the end, or a frame")]
+    fn next_frame(&mut self) -> Result<Option<Option<Frame>>, BodyError> {
+        let len = match &mut self.body {
+            Body::Done => return Ok(Some(None)),
+            _ if self.buffer.is_empty() => return Ok(None),
+            Body::Length(left) => {
+                let here = usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+                *left -= here as u64;
+                if *left == 0 {
+                    self.body = Body::Done;
+                }
+                here
+            }
+            Body::UntilClose => self.buffer.len(),
+            Body::Chunked(chunked) => match chunked.step(&mut self.buffer)? {
+                Step::More => return Ok(None),
+                Step::Data(len) => {
+                    chunked.taken(len);
+                    len
+                }
+                Step::Trailers => return self.trailers(),
+            },
+        };
+        Ok(Some(Some(Frame::Data(self.buffer.split_to(len).freeze()))))
+    }
+
+    /// The end of a chunked body: its trailers, or the empty line where they would be.
+    #[expect(clippy::option_option, reason = "nothing yet, the end, or a frame")]
+    fn trailers(&mut self) -> Result<Option<Option<Frame>>, BodyError> {
+        if self.buffer.starts_with(b"\r\n") {
+            let _ = self.buffer.split_to(2);
+            self.body = Body::Done;
+            self.scanned = 0;
+            return Ok(Some(None));
+        }
+        match find_end(&self.buffer, &mut self.scanned).map_err(BodyError::Trailers)? {
+            Some(end) if end > self.limits.bytes => Err(BodyError::Trailers(HeadError::TooLarge)),
+            Some(end) => {
+                let section = self.buffer.split_to(end).freeze();
+                self.scanned = 0;
+                self.body = Body::Done;
+                let trailers = parse_trailers(section, &self.limits).map_err(BodyError::Trailers)?;
+                Ok(Some(Some(Frame::Trailers(trailers))))
+            }
+            None if self.buffer.len() >= self.limits.bytes => Err(BodyError::Trailers(HeadError::TooLarge)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the body is at its end, as far as the bytes tell that are here already.
+    pub(super) fn at_end(&mut self) -> bool {
+        if let Body::Chunked(chunked) = &mut self.body {
+            // A violation shows when the body is read on.
+            let trailers = matches!(chunked.step(&mut self.buffer), Ok(Step::Trailers));
+            if trailers && self.buffer.starts_with(b"\r\n") {
+                let _ = self.buffer.split_to(2);
+                self.body = Body::Done;
+            }
+        }
+        self.is_done()
+    }
+}
+
+/// Why there is no head.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadFailure {
+    /// It is refused.
+    #[error(transparent)]
+    Refused(#[from] HeadError),
+    /// The connection ended in the middle of it, or where it should have been.
+    #[error("the connection was closed")]
+    Cut,
+    /// The connection failed.
+    #[error(transparent)]
+    Io(io::Error),
+}

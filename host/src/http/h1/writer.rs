@@ -1,0 +1,232 @@
+//! The writing half of a connection: heads and bodies, gathered into few writes.
+//!
+//! What is small is copied behind the head, so that head and body leave in one write; what is large is passed on as
+//! it is.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, Method};
+use tokio::io::AsyncWrite;
+
+use crate::http::h1::Length;
+use crate::http::h1::encode::{self, Persistence};
+use crate::http::message::{Request, Response};
+use crate::net::stream::Stream;
+
+/// The writing half.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// What goes first.
+    head: BytesMut,
+    /// What goes behind it.
+    tail: VecDeque<Bytes>,
+    /// The bytes of both.
+    queued: usize,
+    /// Written, and perhaps still in a buffer of TLS.
+    unflushed: bool,
+    body: Body,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Done,
+    Length(u64),
+    Chunked,
+    UntilClose,
+    /// The message is of no use any more: its body contradicted its head.
+    Broken,
+}
+
+/// A piece below this is copied behind what is there.
+const SMALL: usize = 4 * 1024;
+
+/// Above this, what is queued has to be written before more is taken.
+const FULL: usize = 64 * 1024;
+
+/// The most pieces of one write.
+const PIECES: usize = 16;
+
+/// A body that is not as long as its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is not as long as its Content-Length")]
+pub struct WrongLength;
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        Self { head: BytesMut::new(), tail: VecDeque::new(), queued: 0, unflushed: false, body: Body::Done }
+    }
+
+    /// Begins a request.
+    pub(super) fn request(&mut self, request: &Request, length: Length, upgrade: bool) {
+        self.head_with(|out| encode::request(request, length, upgrade, out));
+        self.begin(length, true);
+    }
+
+    /// Begins a response to a request with the method `to`.
+    pub(super) fn response(
+        &mut self,
+        response: &Response,
+        length: Length,
+        to: &Method,
+        chunked: bool,
+        persistence: Persistence,
+    ) {
+        self.head_with(|out| encode::response(response, length, to, chunked, persistence, out));
+        self.begin(length, chunked);
+    }
+
+    /// Sends bytes outside of any message: `100 Continue`.
+    pub(super) fn raw(&mut self, bytes: &'static [u8]) {
+        self.head_with(|out| out.extend_from_slice(bytes));
+    }
+
+    fn begin(&mut self, length: Length, chunked: bool) {
+        self.body = match length {
+            Length::None => Body::Done,
+            Length::Known(length) => Body::Length(length),
+            Length::Unknown if chunked && encode::is_chunked(length) => Body::Chunked,
+            Length::Unknown => Body::UntilClose,
+        };
+    }
+
+    /// Appends to what goes first, or, when something stands behind that already, behind all of it.
+    fn head_with(&mut self, write: impl FnOnce(&mut BytesMut)) {
+        if self.tail.is_empty() {
+            let before = self.head.len();
+            write(&mut self.head);
+            self.queued += self.head.len() - before;
+        } else {
+            let mut bytes = BytesMut::new();
+            write(&mut bytes);
+            self.queued += bytes.len();
+            self.tail.push_back(bytes.freeze());
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        if data.len() < SMALL && self.tail.is_empty() {
+            self.head_with(|out| out.extend_from_slice(&data));
+        } else if !data.is_empty() {
+            self.queued += data.len();
+            self.tail.push_back(data);
+        }
+    }
+
+    /// Takes a piece of the body.
+    pub(super) fn data(&mut self, data: Bytes) -> Result<(), WrongLength> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match &mut self.body {
+            Body::Length(left) => match left.checked_sub(data.len() as u64) {
+                Some(rest) => {
+                    *left = rest;
+                    self.push(data);
+                }
+                None => return self.broken(),
+            },
+            Body::Chunked => {
+                let len = data.len();
+                self.head_with(|out| encode::chunk_size(len, out));
+                self.push(data);
+                self.head_with(|out| out.extend_from_slice(b"\r\n"));
+            }
+            Body::UntilClose => self.push(data),
+            Body::Done | Body::Broken => return self.broken(),
+        }
+        Ok(())
+    }
+
+    /// Ends the body.
+    pub(super) fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
+        match self.body {
+            Body::Chunked => self.head_with(|out| {
+                out.extend_from_slice(b"0\r\n");
+                encode::trailers(trailers.unwrap_or(&HeaderMap::new()), out);
+            }),
+            Body::Length(0) | Body::UntilClose | Body::Done => {}
+            Body::Length(_) | Body::Broken => return self.broken(),
+        }
+        self.body = Body::Done;
+        Ok(())
+    }
+
+    fn broken(&mut self) -> Result<(), WrongLength> {
+        self.body = Body::Broken;
+        Err(WrongLength)
+    }
+
+    /// Whether the message is complete, though perhaps not yet written.
+    pub(super) fn is_done(&self) -> bool {
+        self.body == Body::Done
+    }
+
+    /// Ready when more can be taken.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<io::Result<()>> {
+        if self.queued < FULL { Poll::Ready(Ok(())) } else { self.poll_write(cx, io) }
+    }
+
+    /// Writes everything, to the last buffer.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<io::Result<()>> {
+        ready!(self.poll_write(cx, io))?;
+        if self.unflushed {
+            ready!(Pin::new(io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<io::Result<()>> {
+        while self.queued > 0 {
+            let written = if self.tail.is_empty() {
+                ready!(Pin::new(&mut *io).poll_write(cx, &self.head))?
+            } else {
+                let mut slices = [IoSlice::new(&[]); PIECES];
+                let pieces = std::iter::once(&*self.head).chain(self.tail.iter().map(|piece| &**piece));
+                let mut count = 0;
+                for (slice, piece) in slices.iter_mut().zip(pieces.filter(|piece| !piece.is_empty())) {
+                    *slice = IoSlice::new(piece);
+                    count += 1;
+                }
+                let slices = slices.get(..count).unwrap_or_default();
+                ready!(Pin::new(&mut *io).poll_write_vectored(cx, slices))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            self.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, written: usize) {
+        self.queued -= written.min(self.queued);
+        let from_head = written.min(self.head.len());
+        self.head.advance(from_head);
+        let mut left = written - from_head;
+        while left > 0 {
+            let Some(piece) = self.tail.front_mut() else { return };
+            let part = left.min(piece.len());
+            piece.advance(part);
+            left -= part;
+            if piece.is_empty() {
+                self.tail.pop_front();
+            }
+        }
+        if self.queued == 0 {
+            self.head.clear();
+        }
+    }
+
+    /// Gives the memory back while nothing is to be written.
+    pub(super) fn rest(&mut self) {
+        if self.queued == 0 {
+            self.head = BytesMut::new();
+        }
+    }
+}

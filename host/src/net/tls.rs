@@ -1,0 +1,75 @@
+//! TLS by rustls: listeners that terminate it, and connections to clusters.
+
+pub mod client;
+pub mod files;
+pub mod server;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs;
+use sha2::{Digest, Sha256};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+use crate::net::connection::Certificate;
+
+/// The algorithms: aws-lc's, X25519MLKEM768 first, TLS 1.2 and 1.3.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// HTTP/2, as ALPN names it.
+pub const H2: &[u8] = b"h2";
+
+/// HTTP/1.1, as ALPN names it.
+pub const HTTP_1_1: &[u8] = b"http/1.1";
+
+/// What is to be known of a certificate. `None` when it cannot be read, which one that was verified always can.
+pub fn describe(der: &[u8]) -> Option<Certificate> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    let mut described = Certificate {
+        subject: distinguished_name(parsed.subject()),
+        issuer: distinguished_name(parsed.issuer()),
+        sha256: hex(&Sha256::digest(der)),
+        serial: hex(&parsed.serial.to_bytes_be()),
+        ..Certificate::default()
+    };
+    if let Ok(Some(names)) = parsed.subject_alternative_name() {
+        for name in &names.value.general_names {
+            match name {
+                GeneralName::URI(uri) => described.uri_sans.push((*uri).to_owned()),
+                GeneralName::DNSName(name) => described.dns_sans.push((*name).to_owned()),
+                _ => {}
+            }
+        }
+    }
+    Some(described)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A name as RFC 4514 writes it: the last part first, parts joined by commas.
+fn distinguished_name(name: &X509Name<'_>) -> String {
+    let registry = x509_parser::objects::oid_registry();
+    let mut parts: Vec<String> = name
+        .iter_attributes()
+        .map(|attribute| {
+            let kind = x509_parser::objects::oid2abbrev(attribute.attr_type(), registry)
+                .map_or_else(|_| attribute.attr_type().to_id_string(), str::to_owned);
+            let value = attribute.as_str().unwrap_or_default();
+            let mut escaped = String::with_capacity(value.len());
+            for c in value.chars() {
+                if matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';') {
+                    escaped.push('\\');
+                }
+                escaped.push(c);
+            }
+            format!("{kind}={escaped}")
+        })
+        .collect();
+    parts.reverse();
+    parts.join(",")
+}

@@ -1,0 +1,200 @@
+//! TLS towards a cluster.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::config::tls::ClusterTls;
+use crate::net::stream::Stream;
+use crate::net::tls::files::{FileProblem, authorities, certified_key, contents};
+use crate::net::tls::{H2, HTTP_1_1, describe, provider};
+
+/// TLS towards a cluster.
+pub struct ClientTls {
+    /// The configuration that it was made from.
+    pub config: ClusterTls,
+    http: TlsConnector,
+    tcp: TlsConnector,
+    server_name: Option<ServerName<'static>>,
+    contents: Vec<Option<Vec<u8>>>,
+    offer: Offer,
+}
+
+/// Which protocols are offered where HTTP is spoken inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Both; the endpoint chooses.
+    Both,
+}
+
+impl ClientTls {
+    /// TLS as it is configured. `name`: what to call the endpoints when the configuration does not say.
+    ///
+    /// # Errors
+    /// Every file that is wrong.
+    pub fn new(config: &ClusterTls, name: Option<&str>, offer: Offer) -> Result<Self, Vec<FileProblem>> {
+        let mut problems = Vec::new();
+        let roots = authorities(&config.ca).map_err(|problem| problems.push(problem)).ok();
+        let own = match (&config.cert, &config.key) {
+            (Some(cert), Some(key)) => certified_key(cert, key).map_err(|problem| problems.push(problem)).ok(),
+            (None, None) => None,
+            (Some(path), None) | (None, Some(path)) => {
+                problems.push((path.place.clone(), "`cert` and `key` belong together; give both or none".to_owned()));
+                None
+            }
+        };
+        let wanted = config.sni.as_ref().map(|sni| sni.as_str()).or(name);
+        let server_name = wanted.map(|name| ServerName::try_from(name.to_owned())).transpose();
+        let server_name = server_name.unwrap_or_else(|_| {
+            let place = config.sni.as_ref().map(|sni| sni.place.clone()).unwrap_or_default();
+            problems.push((place, format!("`{}` is not a server name", wanted.unwrap_or_default())));
+            None
+        });
+        let (Some(roots), true) = (roots, problems.is_empty()) else { return Err(problems) };
+        let identities = config.verify_identity.iter().map(|identity| identity.value.clone()).collect();
+        let verifier = Verifier::new(roots, identities);
+        let place = config.ca.place.clone();
+        let broken = |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
+        let verifier = verifier.map_err(|error| broken(&error))?;
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| broken(&error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut tcp = match own {
+            None => builder.with_no_client_auth(),
+            Some(own) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own))),
+        };
+        tcp.enable_sni = server_name.is_some();
+        let mut http = tcp.clone();
+        http.alpn_protocols = match offer {
+            Offer::Http1 => vec![HTTP_1_1.to_vec()],
+            Offer::Http2 => vec![H2.to_vec()],
+            Offer::Both => vec![H2.to_vec(), HTTP_1_1.to_vec()],
+        };
+        Ok(Self {
+            config: config.clone(),
+            http: TlsConnector::from(Arc::new(http)),
+            tcp: TlsConnector::from(Arc::new(tcp)),
+            server_name,
+            contents: contents(files_of(config)),
+            offer,
+        })
+    }
+
+    /// Whether this is what the configuration and its files would give.
+    pub fn is_current(&self, config: &ClusterTls, offer: Offer) -> bool {
+        self.config == *config && self.offer == offer && self.contents == contents(files_of(config))
+    }
+
+    /// Shakes hands for HTTP. True when HTTP/2 was agreed on.
+    ///
+    /// # Errors
+    /// When the handshake fails, or when only HTTP/2 was offered and the endpoint does not speak it.
+    pub async fn connect_http(&self, socket: TcpStream) -> io::Result<(Stream, bool)> {
+        let stream = self.http.connect(self.name_for(&socket)?, socket).await?;
+        let h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
+        if self.offer == Offer::Http2 && !h2 {
+            return Err(io::Error::other("the endpoint does not agree to HTTP/2"));
+        }
+        Ok((Stream::Tls(Box::new(stream.into())), h2))
+    }
+
+    /// Shakes hands for anything else.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn connect_tcp(&self, socket: TcpStream) -> io::Result<Stream> {
+        let stream = self.tcp.connect(self.name_for(&socket)?, socket).await?;
+        Ok(Stream::Tls(Box::new(stream.into())))
+    }
+
+    fn name_for(&self, socket: &TcpStream) -> io::Result<ServerName<'static>> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => Ok(ServerName::IpAddress(socket.peer_addr()?.ip().into())),
+        }
+    }
+}
+
+fn files_of(config: &ClusterTls) -> impl Iterator<Item = &Path> {
+    [Some(&config.ca), config.cert.as_ref(), config.key.as_ref()].into_iter().flatten().map(|path| path.value.as_path())
+}
+
+/// Verifies endpoints: the chain always; then the identity, where identities are configured, or else the name.
+#[derive(Debug)]
+struct Verifier {
+    by_name: Arc<WebPkiServerVerifier>,
+    roots: RootCertStore,
+    identities: Vec<String>,
+}
+
+impl Verifier {
+    fn new(roots: RootCertStore, identities: Vec<String>) -> Result<Self, rustls::server::VerifierBuilderError> {
+        let by_name = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider()).build()?;
+        Ok(Self { by_name, roots, identities })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.identities.is_empty() {
+            return self.by_name.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        }
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        // One URI and no other (SPIFFE X.509-SVID, section 2).
+        let certificate = describe(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        match certificate.uri_sans.as_slice() {
+            [uri] if self.identities.contains(uri) => Ok(ServerCertVerified::assertion()),
+            uris => {
+                let message = format!("the endpoint is {uris:?}, not one of {:?}", self.identities);
+                Err(Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(io::Error::other(
+                    message,
+                ))))))
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_name.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.by_name.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_name.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,85 @@
+//! Certificates and keys from files, with problems that name the file and the cure.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::config::problem::Place;
+use crate::config::value::Spanned;
+use crate::net::tls::provider;
+
+/// What is wrong with a file that the configuration names, and where it names it.
+pub type FileProblem = (Place, String);
+
+/// Reads a chain and its key, and makes sure that they belong together.
+///
+/// # Errors
+/// Which file is wrong, how, and what to do.
+pub fn certified_key(
+    cert: &Spanned<impl AsRef<Path>>,
+    key: &Spanned<impl AsRef<Path>>,
+) -> Result<Arc<CertifiedKey>, FileProblem> {
+    let chain = certificates(cert)?;
+    let (place, path) = (&key.place, key.value.as_ref());
+    let bytes = read(path).map_err(|message| (place.clone(), message))?;
+    let parsed = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
+        let message = format!("{} holds no private key in PEM form; give the key of {}", path.display(), cert.value.as_ref().display());
+        (place.clone(), message)
+    })?;
+    let signing = provider().key_provider.load_private_key(parsed).map_err(|error| {
+        (place.clone(), format!("the key in {} cannot be used: {error}; use RSA, ECDSA or Ed25519", path.display()))
+    })?;
+    let certified = CertifiedKey::new(chain, signing);
+    certified.keys_match().map_err(|_| {
+        let (key, cert) = (path.display(), cert.value.as_ref().display());
+        (place.clone(), format!("the key in {key} does not match the certificate in {cert}; give the pair that was made together"))
+    })?;
+    Ok(Arc::new(certified))
+}
+
+/// Reads a chain.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn certificates(path: &Spanned<impl AsRef<Path>>) -> Result<Vec<CertificateDer<'static>>, FileProblem> {
+    let (place, path) = (&path.place, path.value.as_ref());
+    let bytes = read(path).map_err(|message| (place.clone(), message))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) | Err(_) => {
+            let message = format!("{} holds no certificate in PEM form; give a file that has one", path.display());
+            Err((place.clone(), message))
+        }
+    }
+}
+
+/// Reads the certificates of authorities.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn authorities(path: &Spanned<impl AsRef<Path>>) -> Result<RootCertStore, FileProblem> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| {
+            let message = format!("{} holds a certificate that cannot be used: {error}", path.value.as_ref().display());
+            (path.place.clone(), message)
+        })?;
+    }
+    Ok(roots)
+}
+
+/// Everything that some files hold now, to tell whether they have changed.
+pub fn contents<'a>(paths: impl Iterator<Item = &'a Path>) -> Vec<Option<Vec<u8>>> {
+    paths.map(|path| std::fs::read(path).ok()).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| {
+        format!("{} cannot be read: {error}; relative paths start at the configuration file", path.display())
+    })
+}

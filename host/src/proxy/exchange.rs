@@ -1,0 +1,284 @@
+//! One request and its answer.
+//!
+//! ```text
+//! receive -> route -> request filters (-> route again) -> pick -> connect -> forward -> response filters -> finish
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method};
+
+use crate::clock::Timer;
+use crate::http::h1::Length;
+use crate::http::message::Request;
+use crate::net::connection::Connection;
+use crate::plugin::chain::data::Passed;
+use crate::plugin::chain::{Chain, Half};
+use crate::plugin::stream::{LocalReply, SharedStream, Stream as StreamState};
+use crate::proxy::downstream::Downstream;
+use crate::proxy::forward::Upgraded;
+use crate::proxy::local::{Local, LocalListener};
+use crate::proxy::record::Record;
+use crate::proxy::redirect;
+use crate::proxy::reply::{Failure, render};
+use crate::proxy::worker::Worker;
+use crate::route::{Action, Route};
+use crate::snapshot::HttpService;
+
+/// What an exchange begins with.
+pub struct Begin<'a> {
+    /// The worker.
+    pub worker: &'a Rc<Worker>,
+    /// The snapshot that it keeps.
+    pub local: Rc<Local>,
+    /// Its listener.
+    pub listener: Rc<LocalListener>,
+    /// Its connection.
+    pub connection: &'a Arc<Connection>,
+    /// The client.
+    pub down: Downstream<'a>,
+    /// The request, prepared.
+    pub request: Request,
+    /// How long its body is.
+    pub length: Length,
+    /// The protocol that the client wants to change to.
+    pub upgrade: Option<HeaderValue>,
+}
+
+/// An exchange under way.
+pub struct Exchange<'a> {
+    /// The worker.
+    pub worker: &'a Rc<Worker>,
+    /// The snapshot that it keeps.
+    pub local: Rc<Local>,
+    /// The client.
+    pub down: Downstream<'a>,
+    /// Its state, which its filters share.
+    pub stream: SharedStream,
+    /// Its filters.
+    pub chain: RefCell<Chain>,
+    /// How long the request's body is.
+    pub length: Length,
+    /// The request's method, as it is answered.
+    pub method: Method,
+    /// The protocol that the client wants to change to.
+    pub upgrade: Option<HeaderValue>,
+    /// Whether the head of a response has been sent.
+    pub answered: Cell<bool>,
+    /// What filters may hold of a body.
+    pub buffer_limit: usize,
+    /// Told when something moves in either direction.
+    pub moved: Cell<bool>,
+    /// What is told in the end.
+    pub record: RefCell<Record>,
+    /// Ends an exchange in which nothing moves.
+    pub idle: Timer,
+    idle_after: Duration,
+}
+
+impl<'a> Begin<'a> {
+    /// Answers the request. What is returned is a connection that has changed its protocol, with the record that
+    /// goes on until it ends.
+    pub async fn run(self, http: &HttpService) -> Option<(Upgraded, Record)> {
+        let stream = StreamState::new(Arc::clone(self.connection));
+        let record = Record::new(Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
+        let route = http.routes.find(&self.request).cloned();
+        let method = self.request.method.clone();
+        {
+            let mut state = stream.borrow_mut();
+            state.info.route = route.as_ref().map(|route| Arc::clone(&route.name));
+            state.request = Some(self.request);
+        }
+        let filters = self.listener.chains.get(route.as_ref().map_or(0, |route| route.chain));
+        let filters = filters.map(|chain| chain.iter().cloned()).into_iter().flatten();
+        let (chain, begun) = Chain::begin(filters, &stream, &self.worker.timers);
+        let exchange = Exchange {
+            worker: self.worker,
+            local: self.local,
+            down: self.down,
+            stream,
+            chain: RefCell::new(chain),
+            length: self.length,
+            method,
+            upgrade: self.upgrade,
+            answered: Cell::new(false),
+            buffer_limit: http.limits.max_buffered_body.0,
+            moved: Cell::new(false),
+            record: RefCell::new(record),
+            idle: self.worker.timers.timer(),
+            idle_after: http.limits.stream_idle_timeout,
+        };
+        exchange.moved();
+        let ended = match begun {
+            Ok(()) => exchange.answer(route, http).await,
+            Err(stop) => Err(stop.into()),
+        };
+        exchange.end(ended).await
+    }
+}
+
+impl Exchange<'_> {
+    /// Everything between the request's arrival and its answer.
+    async fn answer(&self, route: Option<Arc<Route>>, http: &HttpService) -> Result<Option<Upgraded>, Failure> {
+        let route = self.filter_request(route, http).await?;
+        let route = route.ok_or(Failure::NoRoute)?;
+        match &route.action {
+            Action::Forward { .. } => self.forward(&route).await,
+            Action::Redirect(redirect) => {
+                let stream = self.stream.borrow();
+                let request = stream.request.as_ref().ok_or(Failure::NoRoute)?;
+                Err(Failure::Reply(redirect::reply(redirect, request)))
+            }
+            Action::Respond { status, body, headers } => Err(Failure::Reply(LocalReply {
+                status: *status,
+                headers: headers.clone(),
+                body: body.clone(),
+                grpc_status: None,
+                details: "direct_response".into(),
+            })),
+        }
+    }
+
+    /// Runs the request filters. The route is chosen again when one has edited what it was chosen by.
+    async fn filter_request(
+        &self,
+        route: Option<Arc<Route>>,
+        http: &HttpService,
+    ) -> Result<Option<Arc<Route>>, Failure> {
+        if self.chain.borrow().is_empty() {
+            return Ok(route);
+        }
+        let end = self.length == Length::None;
+        poll_fn(|cx| {
+            if self.down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            self.chain.borrow_mut().poll_headers(Half::Received, end, cx).map_err(Failure::from)
+        })
+        .await?;
+        let mut stream = self.stream.borrow_mut();
+        if !stream.reroute {
+            return Ok(route);
+        }
+        let route = stream.request.as_ref().and_then(|request| http.routes.find(request)).cloned();
+        stream.info.route = route.as_ref().map(|route| Arc::clone(&route.name));
+        Ok(route)
+    }
+
+    /// Ends the exchange: with an answer of Weir's own, if it has none yet.
+    async fn end(self, ended: Result<Option<Upgraded>, Failure>) -> Option<(Upgraded, Record)> {
+        let upgraded = match ended {
+            Ok(upgraded) => upgraded,
+            Err(failure) => {
+                self.fail(failure).await;
+                None
+            }
+        };
+        self.chain.borrow_mut().finish();
+        let record = self.record.into_inner();
+        upgraded.map(|upgraded| (upgraded, record))
+    }
+
+    async fn fail(&self, failure: Failure) {
+        let details = failure.details();
+        match &failure {
+            Failure::Connect(error) => tracing::warn!("{error}"),
+            Failure::UpstreamClosed(reason) | Failure::UpstreamBody(reason) => tracing::debug!("upstream: {reason}"),
+            _ => {}
+        }
+        self.record.borrow_mut().cause = Some(Arc::clone(&details));
+        self.stream.borrow_mut().info.details.get_or_insert(details);
+        let reply = if self.answered.get() { None } else { failure.reply() };
+        let sent = match reply {
+            Some(reply) => self.send_reply(reply).await.is_ok(),
+            None => false,
+        };
+        if !sent {
+            self.down.cut();
+        }
+    }
+
+    /// Sends an answer of Weir's own, through the filters that saw the request. A filter that answers in its turn has
+    /// the last word.
+    async fn send_reply(&self, reply: LocalReply) -> Result<(), Failure> {
+        self.down.abandon_body();
+        match self.filter_reply(reply).await {
+            Ok(()) => Ok(()),
+            Err(Failure::Reply(reply)) if !self.answered.get() => {
+                let (response, body) = render(reply, self.stream.borrow().request.as_ref());
+                self.stream.borrow_mut().response = Some(response);
+                self.start_response(if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) });
+                self.write_all(body).await
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn filter_reply(&self, reply: LocalReply) -> Result<(), Failure> {
+        let (response, body) = render(reply, self.stream.borrow().request.as_ref());
+        self.stream.borrow_mut().response = Some(response);
+        poll_fn(|cx| self.chain.borrow_mut().poll_headers(Half::Answered, body.is_empty(), cx)).await?;
+        let mut body = body;
+        if !body.is_empty() && self.chain.borrow().wants_data(Half::Answered) {
+            let limit = self.buffer_limit.max(body.len());
+            let mut passed = self.chain.borrow_mut().on_data(Half::Answered, body, true, limit)?;
+            body = loop {
+                match passed {
+                    Passed::Data(data, _) | Passed::End(data, _) => break data,
+                    Passed::Held => {
+                        let resumed = |cx: &mut Context<'_>| {
+                            self.chain.borrow_mut().poll_resumed(Half::Answered, true, cx)
+                        };
+                        passed = poll_fn(resumed).await?;
+                    }
+                }
+            };
+        }
+        self.start_response(if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) });
+        self.write_all(body).await
+    }
+
+    /// Sends the head of the response, as it now is.
+    pub fn start_response(&self, length: Length) {
+        self.answered.set(true);
+        let mut stream = self.stream.borrow_mut();
+        if let Some(response) = &mut stream.response {
+            self.record.borrow_mut().status = Some(response.status.as_u16());
+            self.down.send_response(response, length, &self.method);
+        }
+    }
+
+    async fn write_all(&self, body: Bytes) -> Result<(), Failure> {
+        let sink = self.down.sink();
+        self.stream.borrow_mut().info.answered_bytes += body.len() as u64;
+        sink.data(body).and_then(|()| sink.end(None)).map_err(|_| Failure::ClientGone)?;
+        poll_fn(|cx| sink.poll_flush(cx)).await.map_err(|_| Failure::ClientGone)
+    }
+
+    /// Something has moved: the exchange is not idle.
+    pub fn moved(&self) {
+        if !self.idle_after.is_zero() {
+            self.idle.set(self.idle_after);
+        }
+    }
+
+    /// Ready when the exchange is to end out of turn.
+    pub fn poll_watch(&self, cx: &mut Context<'_>) -> Poll<Failure> {
+        if let Poll::Ready(stop) = self.chain.borrow_mut().poll_interrupt(cx) {
+            return Poll::Ready(Failure::from(stop));
+        }
+        if self.moved.take() {
+            self.moved();
+        }
+        if !self.idle_after.is_zero() && self.idle.poll_expired(cx).is_ready() {
+            return Poll::Ready(Failure::Idle);
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,353 @@
+//! Forwards a request to its cluster, and the answer back. Both bodies move at the same time.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::clock::Timer;
+use crate::http::h1::connection::{Failure as HeadFailure, Persistence};
+use crate::http::h1::{BodyError, Length};
+use crate::http::h2;
+use crate::http::message::{Response, strip_hop_by_hop};
+use crate::http::peer::{Sink, SinkError, Source};
+use crate::http::pipe;
+use crate::net::stream::Stream;
+use crate::plugin::chain::Half;
+use crate::plugin::stream::Upstream as UpstreamInfo;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::pump::{Broken, Pump};
+use crate::proxy::reply::Failure;
+use crate::route::Route;
+use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
+
+/// An exchange that has changed its protocol: the upstream's connection, and what was read from it beyond the head.
+pub struct Upgraded {
+    /// The connection.
+    pub stream: Stream,
+    /// What was read from it already.
+    pub rest: Bytes,
+}
+
+/// Interim responses that an upstream may send before its answer.
+const MOST_INTERIM: usize = 16;
+
+/// The upstream's side of one exchange.
+enum Upstream {
+    H1(Box<Http1>),
+    H2 { answer: RefCell<h2::Answer>, body: pipe::Writer, incoming: RefCell<Option<h2::Incoming>> },
+}
+
+impl Exchange<'_> {
+    /// Forwards the request. What is returned is a connection that has changed its protocol.
+    pub async fn forward(&self, route: &Route) -> Result<Option<Upgraded>, Failure> {
+        let number = route.action.pick().ok_or(Failure::NoRoute)?;
+        let cluster = self.local.clusters.get(number).ok_or(Failure::NoRoute)?;
+        {
+            let mut stream = self.stream.borrow_mut();
+            stream.info.cluster = Some(Arc::clone(&cluster.cluster().name));
+            if let Some(request) = &mut stream.request {
+                let rewritten = route.rewritten(request.target());
+                if let Some(path) = rewritten.and_then(|path| HeaderValue::try_from(path).ok()) {
+                    request.path = path;
+                }
+            }
+        }
+        let wanted = if self.upgrade.is_some() { Wanted::Upgrade } else { Wanted::Any };
+        let mut attempt = self.attempt(cluster, wanted, route).await;
+        // An idle connection that the endpoint closed as the request was on its way: nothing was answered, so what
+        // may be repeated is sent once more, on a new one.
+        if let Err(Attempt { reused: true, failure: Failure::UpstreamClosed(_) }) = &attempt {
+            if self.length == Length::None && is_idempotent(&self.method) {
+                let wanted = if self.upgrade.is_some() { Wanted::Upgrade } else { Wanted::Fresh };
+                attempt = self.attempt(cluster, wanted, route).await;
+            }
+        }
+        let metrics = &cluster.cluster().metrics;
+        match attempt {
+            Ok(upgraded) => {
+                let status = self.stream.borrow().response.as_ref().map_or(0, |response| response.status.as_u16());
+                if let Some(counter) = metrics.responses.get(usize::from(status / 100).wrapping_sub(1)) {
+                    counter.inc();
+                }
+                Ok(upgraded)
+            }
+            Err(Attempt { failure, .. }) => {
+                metrics.failures.inc();
+                Err(failure)
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        cluster: &Rc<LocalCluster>,
+        wanted: Wanted,
+        route: &Route,
+    ) -> Result<Option<Upgraded>, Attempt> {
+        let fresh = |failure| Attempt { failure, reused: false };
+        let connection = self.connect(cluster, wanted).await.map_err(fresh)?;
+        let address = connection.address();
+        let (upstream, reused) = match connection {
+            HttpConnection::H1(http) => {
+                let reused = http.reused;
+                (Upstream::H1(http), reused)
+            }
+            HttpConnection::H2(address, client) => {
+                // The head of an HTTP/2 request cannot wait for its body.
+                let upstream = self.send_h2(client).map_err(|reason| {
+                    tracing::debug!(%address, "{reason}");
+                    fresh(Failure::UpstreamClosed(reason))
+                })?;
+                (upstream, false)
+            }
+        };
+        let local = match &upstream {
+            Upstream::H1(http) => http.connection.with_stream(|stream| stream.socket().local_addr().ok()),
+            Upstream::H2 { .. } => None,
+        };
+        self.stream.borrow_mut().info.upstream = Some(UpstreamInfo { address, local });
+        let upgraded = self.converse(&upstream, route).await.map_err(|failure| Attempt { failure, reused })?;
+        match upstream {
+            Upstream::H1(http) if upgraded => {
+                let (stream, rest) = http.connection.into_parts();
+                Ok(Some(Upgraded { stream, rest }))
+            }
+            Upstream::H1(http) => {
+                cluster.give_back(http);
+                Ok(None)
+            }
+            Upstream::H2 { .. } => Ok(None),
+        }
+    }
+
+    async fn connect(&self, cluster: &Rc<LocalCluster>, wanted: Wanted) -> Result<HttpConnection, Failure> {
+        let mut connecting = pin!(cluster.connect_http(wanted));
+        poll_fn(|cx| {
+            if let Poll::Ready(connected) = connecting.as_mut().poll(cx) {
+                return Poll::Ready(connected.map_err(Failure::Connect));
+            }
+            if self.down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            self.poll_watch(cx).map(Err)
+        })
+        .await
+    }
+
+    fn send_h2(&self, mut client: h2::Client) -> Result<Upstream, String> {
+        let stream = self.stream.borrow();
+        let request = stream.request.as_ref().ok_or("there is no request")?;
+        let filtered = self.chain.borrow().wants_data(Half::Received);
+        // What a filter may change is not announced.
+        let length = if filtered && self.length != Length::None { Length::Unknown } else { self.length };
+        let (answer, body) = client.send(request, length)?;
+        Ok(Upstream::H2 { answer: RefCell::new(answer), body, incoming: RefCell::new(None) })
+    }
+
+    /// Sends the request and its body, and meanwhile receives the answer. True when the protocol is to change.
+    async fn converse(&self, upstream: &Upstream, route: &Route) -> Result<bool, Failure> {
+        let deadline = Deadline { timer: self.worker.timers.timer(), after: route.timeout };
+        let sent = Cell::new(false);
+        let mut sending = pin!(self.send(upstream));
+        let mut receiving = pin!(self.receive(upstream));
+        poll_fn(|cx| {
+            if let Poll::Ready(failure) = self.poll_watch(cx) {
+                return Poll::Ready(Err(failure));
+            }
+            if !sent.get() {
+                match sending.as_mut().poll(cx) {
+                    Poll::Ready(Ok(())) => {
+                        sent.set(true);
+                        deadline.begin();
+                    }
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Pending => {}
+                }
+            }
+            if let Poll::Ready(received) = receiving.as_mut().poll(cx) {
+                return Poll::Ready(received);
+            }
+            if sent.get() && self.down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            deadline.poll(cx).map(|()| Err(Failure::Timeout))
+        })
+        .await
+    }
+
+    /// Sends the request. An upstream that does not take all of it may still answer.
+    async fn send(&self, upstream: &Upstream) -> Result<(), Failure> {
+        let start = |length| {
+            if let (Upstream::H1(http), Some(request)) = (upstream, &self.stream.borrow().request) {
+                http.connection.send_request(request, length, self.upgrade.is_some());
+            }
+        };
+        let sink = match upstream {
+            Upstream::H1(http) => Sink::H1(&http.connection),
+            Upstream::H2 { body, .. } => Sink::H2(body),
+        };
+        if self.length == Length::None {
+            start(Length::None);
+            // What cannot be sent shows when the answer is read.
+            let _ = poll_fn(|cx| sink.poll_flush(cx)).await;
+            return Ok(());
+        }
+        self.down.invite().await.map_err(|_| Failure::ClientGone)?;
+        let source = self.down.source(self.length);
+        let pump = Pump { exchange: self, half: Half::Received, source, sink, length: self.announced() };
+        match pump.run(start).await {
+            Ok(()) | Err(Broken::Sink(SinkError::Io(_) | SinkError::Gone(_))) => Ok(()),
+            Err(Broken::Sink(SinkError::Length(error))) => Err(Failure::UpstreamBody(error.to_string())),
+            Err(Broken::Source(BodyError::Io(_) | BodyError::Cut | BodyError::Reset)) => Err(Failure::ClientGone),
+            Err(Broken::Source(error @ (BodyError::Chunk | BodyError::Trailers(_)))) => {
+                Err(Failure::RequestBody(error))
+            }
+            Err(Broken::Stop(stop)) => Err(stop.into()),
+        }
+    }
+
+    /// The length of the body as the request's headers now announce it.
+    fn announced(&self) -> Length {
+        let stream = self.stream.borrow();
+        let told = stream.request.as_ref().and_then(|request| request.headers.get(header::CONTENT_LENGTH));
+        match (self.length, told.and_then(|told| told.to_str().ok()?.parse().ok())) {
+            (Length::None, _) => Length::None,
+            (Length::Known(_) | Length::Unknown, Some(length)) => Length::Known(length),
+            (Length::Known(_) | Length::Unknown, None) => Length::Unknown,
+        }
+    }
+
+    /// Receives the answer and sends it on. True when the protocol is to change.
+    async fn receive(&self, upstream: &Upstream) -> Result<bool, Failure> {
+        let started = Instant::now();
+        let (mut response, length, upgraded) = self.receive_head(upstream).await?;
+        self.record.borrow_mut().upstream_ms = Some(started.elapsed());
+        self.moved.set(true);
+        strip_hop_by_hop(&mut response.headers);
+        if upgraded {
+            if let Some(upgrade) = &self.upgrade {
+                response.headers.insert(header::UPGRADE, upgrade.clone());
+            }
+        }
+        self.stream.borrow_mut().response = Some(response);
+        let end = length == Length::None;
+        poll_fn(|cx| self.chain.borrow_mut().poll_headers(Half::Answered, end, cx)).await?;
+        if upgraded {
+            self.switch_protocols().await?;
+            return Ok(true);
+        }
+        if end {
+            self.start_response(Length::None);
+            let sink = self.down.sink();
+            sink.end(None).map_err(|_| Failure::ClientGone)?;
+            poll_fn(|cx| sink.poll_flush(cx)).await.map_err(|_| Failure::ClientGone)?;
+            return Ok(false);
+        }
+        let incoming = match upstream {
+            Upstream::H1(_) => None,
+            Upstream::H2 { incoming, .. } => incoming.take(),
+        };
+        let source = match (upstream, &incoming) {
+            (Upstream::H1(http), _) => Source::H1(&http.connection),
+            (Upstream::H2 { .. }, Some(incoming)) => Source::H2(incoming),
+            (Upstream::H2 { .. }, None) => Source::Empty,
+        };
+        let pump = Pump { exchange: self, half: Half::Answered, source, sink: self.down.sink(), length };
+        match pump.run(|length| self.start_response(length)).await {
+            Ok(()) => Ok(false),
+            Err(Broken::Source(error)) => Err(Failure::UpstreamBody(error.to_string())),
+            Err(Broken::Sink(SinkError::Length(error))) => Err(Failure::UpstreamBody(error.to_string())),
+            Err(Broken::Sink(SinkError::Io(_) | SinkError::Gone(_))) => Err(Failure::ClientGone),
+            Err(Broken::Stop(stop)) => Err(stop.into()),
+        }
+    }
+
+    /// The head of the answer. Interim responses are dropped: Weir has sent `100 Continue` itself.
+    async fn receive_head(&self, upstream: &Upstream) -> Result<(Response, Length, bool), Failure> {
+        let http = match upstream {
+            Upstream::H1(http) => http,
+            Upstream::H2 { answer, incoming, .. } => {
+                let mut answer = answer.borrow_mut();
+                let (response, length, body) = answer.as_mut().await.map_err(Failure::UpstreamClosed)?;
+                incoming.replace(Some(body));
+                return Ok((response, length, false));
+            }
+        };
+        for _ in 0..MOST_INTERIM {
+            let method = self.stream.borrow().request.as_ref().map_or(Method::GET, |request| request.method.clone());
+            let head = poll_fn(|cx| http.connection.poll_response(cx, &method)).await;
+            let head = head.map_err(|error| match error {
+                HeadFailure::Refused(error) => Failure::UpstreamHead(error),
+                HeadFailure::Cut => Failure::UpstreamClosed("the connection was closed".to_owned()),
+                HeadFailure::Io(error) => Failure::UpstreamClosed(error.to_string()),
+            })?;
+            match head.response.status {
+                StatusCode::SWITCHING_PROTOCOLS if self.upgrade.is_some() => {
+                    return Ok((head.response, Length::None, true));
+                }
+                // Nobody asked.
+                StatusCode::SWITCHING_PROTOCOLS => break,
+                status if status.is_informational() => {}
+                _ => {
+                    if !head.keep_alive {
+                        http.connection.retire();
+                    }
+                    return Ok((head.response, head.length, false));
+                }
+            }
+        }
+        Err(Failure::UpstreamClosed("it sent no answer, but interim responses that nobody asked for".to_owned()))
+    }
+
+    /// Tells the client that the protocol changes.
+    async fn switch_protocols(&self) -> Result<(), Failure> {
+        let Downstream::H1(side) = self.down else {
+            return Err(Failure::UpstreamClosed("HTTP/2 cannot change its protocol".to_owned()));
+        };
+        self.answered.set(true);
+        self.record.borrow_mut().status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        if let Some(response) = &self.stream.borrow().response {
+            side.connection.send_response(response, Length::None, &self.method, true, Persistence::Upgrade);
+        }
+        side.connection.flush().await.map_err(|_| Failure::ClientGone)
+    }
+}
+
+/// A failed attempt.
+struct Attempt {
+    failure: Failure,
+    /// Whether the connection had carried an exchange before.
+    reused: bool,
+}
+
+/// How long the answer may take, from the end of the request on.
+struct Deadline {
+    timer: Timer,
+    after: Option<std::time::Duration>,
+}
+
+impl Deadline {
+    fn begin(&self) {
+        if let Some(after) = self.after {
+            self.timer.set(after);
+        }
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.after.is_some() { self.timer.poll_expired(cx) } else { Poll::Pending }
+    }
+}
+
+/// Methods that may be repeated (RFC 9110 section 9.2.2).
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+}

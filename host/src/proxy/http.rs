@@ -1,0 +1,281 @@
+//! HTTP connections: requests one after the other over HTTP/1, side by side over HTTP/2.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use crate::clock::Timer;
+use crate::config::limits::Limits;
+use crate::http::h1::connection::Failure as HeadFailure;
+use crate::http::h1::{self, HeadError, RequestHead};
+use crate::http::h2::{self, PREFACE, Received};
+use crate::http::message::Scheme;
+use crate::net::connection::Connection;
+use crate::net::relay::{Relay, Relayed};
+use crate::net::stream::Stream;
+use crate::net::tls::H2;
+use crate::proxy::downstream::{Downstream, H1Side};
+use crate::proxy::exchange::Begin;
+use crate::proxy::forward::Upgraded;
+use crate::proxy::local::{Local, LocalListener};
+use crate::proxy::record::Record;
+use crate::proxy::reply::{refusal, render};
+use crate::proxy::request::prepare;
+use crate::proxy::worker::Worker;
+use crate::snapshot::Service;
+
+/// What a client that was refused may still send before its connection is closed.
+const LINGER: usize = 256 * 1024;
+
+/// How long it may take to do so.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How long a connection that has changed its protocol may be silent.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+
+/// Serves a connection. The snapshot that it began with is not held: each exchange takes the one in force.
+pub async fn serve(worker: Rc<Worker>, connection: Arc<Connection>, mut stream: Stream, limits: Limits) {
+    let negotiated = connection.tls.as_ref().and_then(|tls| tls.alpn.clone());
+    let timer = worker.timers.timer();
+    let scheme = if connection.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let session = Session { worker, connection, scheme };
+    let mut first = BytesMut::new();
+    let h2 = match negotiated {
+        Some(protocol) => protocol == H2,
+        None => {
+            timer.set(limits.idle_timeout);
+            match timer.limit(speaks_h2(&mut stream, &mut first)).await {
+                Some(Ok(h2)) => h2,
+                Some(Err(_)) | None => return,
+            }
+        }
+    };
+    if h2 {
+        session.serve_h2(stream, first.freeze(), &limits).await;
+    } else {
+        session.serve_h1(stream, first.freeze(), &limits, &timer).await;
+    }
+}
+
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`.
+async fn speaks_h2(stream: &mut Stream, first: &mut BytesMut) -> std::io::Result<bool> {
+    loop {
+        let known = first.len().min(PREFACE.len());
+        if first.get(..known) != PREFACE.get(..known) {
+            return Ok(false);
+        }
+        if known == PREFACE.len() {
+            return Ok(true);
+        }
+        if let (true, Some(socket)) = (first.is_empty(), stream.as_tcp()) {
+            // A connection that says nothing holds no buffer.
+            socket.readable().await?;
+        }
+        if stream.read_buf(first).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
+struct Session {
+    worker: Rc<Worker>,
+    connection: Arc<Connection>,
+    scheme: Scheme,
+}
+
+impl Session {
+    /// The snapshot in force, and the listener in it; none once the listener is gone.
+    fn listener(&self) -> Option<(Rc<Local>, Rc<LocalListener>)> {
+        let local = self.worker.local()?;
+        let listener = Rc::clone(local.listener(&self.connection.listener)?);
+        Some((local, listener))
+    }
+
+    /// Serves requests one after the other.
+    async fn serve_h1(&self, stream: Stream, first: Bytes, limits: &Limits, timer: &Timer) {
+        let head = h1::Limits {
+            bytes: limits.max_header_bytes.0,
+            fields: limits.max_headers.into(),
+            target: limits.max_target.0,
+        };
+        let connection = h1::Connection::with_first(stream, head, first);
+        loop {
+            match self.next_request(&connection, limits, timer).await {
+                Next::Request(head) => match self.exchange(&connection, *head).await {
+                    After::Next => connection.rest(),
+                    After::Close => break,
+                    After::Upgraded(upgraded, record) => return self.tunnel(connection, *upgraded, record, timer).await,
+                },
+                Next::Refused(error) => {
+                    self.refuse(&connection, error).await;
+                    break;
+                }
+                Next::TimedOut => {
+                    self.time_out(&connection).await;
+                    break;
+                }
+                Next::End => return,
+            }
+        }
+        timer.set(LINGER_TIME);
+        // The client may be gone, or send for ever.
+        let _ = timer.limit(connection.linger(LINGER)).await;
+    }
+
+    /// Waits for a request: long for its first byte, shorter for the rest of its head.
+    async fn next_request(&self, connection: &h1::Connection, limits: &Limits, timer: &Timer) -> Next {
+        let begun = Cell::new(connection.has_buffered());
+        timer.set(if begun.get() { limits.request_headers_timeout } else { limits.idle_timeout });
+        let read = poll_fn(|cx| {
+            match connection.poll_request(cx, self.scheme) {
+                Poll::Ready(read) => return Poll::Ready(Some(read)),
+                Poll::Pending if !begun.get() && connection.has_buffered() => {
+                    begun.set(true);
+                    timer.set(limits.request_headers_timeout);
+                }
+                Poll::Pending => {}
+            }
+            if !begun.get() && self.worker.drain.started() {
+                return Poll::Ready(None);
+            }
+            timer.poll_expired(cx).map(|()| None)
+        });
+        match read.await {
+            Some(Ok(Some(head))) => Next::Request(Box::new(head)),
+            Some(Err(HeadFailure::Refused(error))) => Next::Refused(error),
+            None if begun.get() => Next::TimedOut,
+            Some(Ok(None) | Err(HeadFailure::Cut | HeadFailure::Io(_))) | None => Next::End,
+        }
+    }
+
+    async fn exchange(&self, connection: &h1::Connection, head: RequestHead) -> After {
+        let Some((local, listener)) = self.listener() else { return After::Close };
+        let RequestHead { mut request, length, keep_alive, expects_continue } = head;
+        let upgrade = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let side = H1Side {
+            connection,
+            version: request.version,
+            expects_continue: Cell::new(expects_continue),
+            closes: Cell::new(!keep_alive || self.worker.drain.started()),
+        };
+        let down = Downstream::H1(&side);
+        let shared = Rc::clone(&listener);
+        let Service::Http(http) = &shared.listener.service else { return After::Close };
+        let worker = &self.worker;
+        let begin = Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
+        match begin.run(http).await {
+            Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
+            None if side.closes.get() || !connection.is_between_messages() => After::Close,
+            None => After::Next,
+        }
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&self, connection: &h1::Connection, error: HeadError) {
+        if let Some((_, listener)) = self.listener() {
+            listener.listener.metrics.refuse(error);
+        }
+        let (listener, peer) = (&*self.connection.listener, self.connection.peer);
+        tracing::debug!(listener, %peer, reason = error.as_str(), "request refused");
+        let (response, body) = render(refusal(error), None);
+        self.send_last(connection, &response, body).await;
+    }
+
+    /// Answers a client whose request does not arrive.
+    async fn time_out(&self, connection: &h1::Connection) {
+        let failure = crate::proxy::reply::Failure::RequestTimeout;
+        if let Some(reply) = failure.reply() {
+            let (response, body) = render(reply, None);
+            self.send_last(connection, &response, body).await;
+        }
+    }
+
+    async fn send_last(&self, connection: &h1::Connection, response: &crate::http::message::Response, body: Bytes) {
+        use crate::http::h1::Length;
+        use crate::http::h1::connection::Persistence;
+        let length = if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) };
+        connection.send_response(response, length, &http::Method::GET, true, Persistence::Close);
+        // The client may be gone.
+        if connection.send_data(body).is_ok() && connection.send_end(None).is_ok() {
+            let _ = connection.flush().await;
+        }
+    }
+
+    /// Relays what the two sides say in their new protocol.
+    async fn tunnel(&self, connection: h1::Connection, upgraded: Upgraded, record: Record, timer: &Timer) {
+        let (mut downstream, first) = connection.into_parts();
+        let Upgraded { mut stream, rest } = upgraded;
+        let mut relayed = Relayed::default();
+        let scratch = &self.worker.scratch;
+        if tokio::io::AsyncWriteExt::write_all(&mut downstream, &rest).await.is_ok() {
+            let (downstream, upstream) = (&mut downstream, &mut stream);
+            let relay = Relay { downstream, upstream, first, scratch, timer, idle: TUNNEL_IDLE };
+            relay.run(&mut relayed).await;
+        }
+        let mut stream = record.stream.borrow_mut();
+        stream.info.received_bytes += relayed.received;
+        stream.info.answered_bytes += relayed.sent + rest.len() as u64;
+        drop(stream);
+        drop(record);
+    }
+
+    /// Serves requests side by side.
+    async fn serve_h2(self, stream: Stream, first: Bytes, limits: &Limits) {
+        let session = Rc::new(self);
+        let streams = h2::Limits {
+            streams: limits.max_concurrent_streams,
+            header_bytes: u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX),
+            fields: limits.max_headers.into(),
+        };
+        // Woken when the drain starts.
+        let timer = session.worker.timers.timer();
+        let drained = Rc::clone(&session);
+        let drain = move |cx: &mut std::task::Context<'_>| {
+            let _ = timer.poll_expired(cx);
+            drained.worker.drain.started() || drained.listener().is_none()
+        };
+        let (scheme, served) = (session.scheme, Rc::clone(&session));
+        let ended = h2::serve(stream, first, scheme, streams, drain, move |received| {
+            let session = Rc::clone(&served);
+            async move { session.exchange_h2(received).await }
+        })
+        .await;
+        if let Err(reason) = ended {
+            let (listener, peer) = (&*session.connection.listener, session.connection.peer);
+            tracing::debug!(listener, %peer, reason, "HTTP/2 connection ended");
+        }
+    }
+
+    async fn exchange_h2(&self, received: Received) {
+        let Some((local, listener)) = self.listener() else { return };
+        let Received { mut request, length, body, responder } = received;
+        prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let down = Downstream::H2 { body: &body, responder: &responder };
+        let shared = Rc::clone(&listener);
+        let Service::Http(http) = &shared.listener.service else { return };
+        let (worker, connection) = (&self.worker, &self.connection);
+        Begin { worker, local, listener, connection, down, request, length, upgrade: None }.run(http).await;
+    }
+}
+
+/// What came next on a connection.
+enum Next {
+    Request(Box<RequestHead>),
+    Refused(HeadError),
+    TimedOut,
+    End,
+}
+
+/// What becomes of a connection after an exchange.
+enum After {
+    Next,
+    Close,
+    Upgraded(Box<Upgraded>, Record),
+}

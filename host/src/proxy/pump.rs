@@ -1,0 +1,146 @@
+//! Moves a body from one side of an exchange to the other, through the filters, with back-pressure.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use crate::http::body::Frame;
+use crate::http::h1::{BodyError, Length};
+use crate::http::peer::{Sink, SinkError, Source};
+use crate::plugin::chain::data::Passed;
+use crate::plugin::chain::{Half, Stop};
+use crate::proxy::exchange::Exchange;
+
+/// Why a body was not moved to its end.
+#[derive(Debug)]
+pub enum Broken {
+    /// It cannot be read.
+    Source(BodyError),
+    /// It cannot be sent.
+    Sink(SinkError),
+    /// A filter ended the exchange.
+    Stop(Stop),
+}
+
+/// One body on its way.
+pub struct Pump<'a, 'e> {
+    /// The exchange that it belongs to.
+    pub exchange: &'a Exchange<'e>,
+    /// Which body.
+    pub half: Half,
+    /// Where it comes from.
+    pub source: Source<'a>,
+    /// Where it goes.
+    pub sink: Sink<'a>,
+    /// How long it is.
+    pub length: Length,
+}
+
+impl Pump<'_, '_> {
+    /// Moves the body. `start` sends the head, with the length that the body will have.
+    ///
+    /// Where a filter may change the length that the head announces, the head waits for the first piece to pass: a
+    /// body that is then complete is announced with its new length, and one that was changed without end in sight
+    /// is sent without. Everything else leaves at once.
+    pub async fn run(self, start: impl FnOnce(Length)) -> Result<(), Broken> {
+        let filtered = self.exchange.chain.borrow().wants_data(self.half);
+        let waits = filtered && matches!(self.length, Length::Known(_));
+        let mut start = Some(start);
+        if !waits {
+            if let Some(start) = start.take() {
+                start(self.length);
+            }
+        }
+        let ended = RefCell::new(false);
+        loop {
+            let started = start.is_none();
+            let passed = poll_fn(|cx| self.poll_passed(filtered, started, &mut ended.borrow_mut(), cx)).await?;
+            let (data, end, trailers) = match passed {
+                Passed::Held => continue,
+                Passed::Data(data, end) => (data, end, None),
+                Passed::End(data, trailers) => (data, true, Some(trailers)),
+            };
+            if let Some(start) = start.take() {
+                start(self.final_length(&data, end && trailers.is_none()));
+            }
+            poll_fn(|cx| self.sink.poll_ready(cx)).await.map_err(Broken::Sink)?;
+            self.sink.data(data).map_err(Broken::Sink)?;
+            if end {
+                self.sink.end(trailers).map_err(Broken::Sink)?;
+                return poll_fn(|cx| self.sink.poll_flush(cx)).await.map_err(Broken::Sink);
+            }
+        }
+    }
+
+    /// The length to announce, now that the first piece has passed.
+    fn final_length(&self, data: &Bytes, complete: bool) -> Length {
+        if complete {
+            return if data.is_empty() { Length::None } else { Length::Known(data.len() as u64) };
+        }
+        if self.exchange.chain.borrow().edited(self.half) { Length::Unknown } else { self.length }
+    }
+
+    /// The next piece that has passed all filters.
+    fn poll_passed(
+        &self,
+        filtered: bool,
+        started: bool,
+        ended: &mut bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Passed, Broken>> {
+        if filtered {
+            let resumed = self.exchange.chain.borrow_mut().poll_resumed(self.half, *ended, cx);
+            if let Poll::Ready(passed) = resumed {
+                return Poll::Ready(passed.map_err(Broken::Stop));
+            }
+        }
+        if *ended {
+            return Poll::Pending;
+        }
+        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
+            // While nothing comes, what is there is sent on its way.
+            if started {
+                ready!(self.sink.poll_flush(cx)).map_err(Broken::Sink)?;
+            }
+            return Poll::Pending;
+        };
+        self.exchange.moved.set(true);
+        match frame.map_err(Broken::Source)? {
+            Some(Frame::Data(data)) => {
+                self.count(data.len());
+                *ended = self.source.at_end();
+                Poll::Ready(self.data(filtered, data, *ended))
+            }
+            Some(Frame::Trailers(trailers)) => {
+                *ended = true;
+                if !filtered {
+                    return Poll::Ready(Ok(Passed::End(Bytes::new(), trailers)));
+                }
+                let passed = self.exchange.chain.borrow_mut().on_trailers(self.half, trailers);
+                Poll::Ready(passed.map_err(Broken::Stop))
+            }
+            None => {
+                *ended = true;
+                Poll::Ready(self.data(filtered, Bytes::new(), true))
+            }
+        }
+    }
+
+    fn data(&self, filtered: bool, data: Bytes, end: bool) -> Result<Passed, Broken> {
+        if !filtered {
+            return Ok(Passed::Data(data, end));
+        }
+        let limit = self.exchange.buffer_limit;
+        self.exchange.chain.borrow_mut().on_data(self.half, data, end, limit).map_err(Broken::Stop)
+    }
+
+    fn count(&self, bytes: usize) {
+        let info = &mut self.exchange.stream.borrow_mut().info;
+        match self.half {
+            Half::Received => info.received_bytes += bytes as u64,
+            Half::Answered => info.answered_bytes += bytes as u64,
+        }
+    }
+}

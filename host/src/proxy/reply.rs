@@ -1,0 +1,241 @@
+//! From a failure to the answer that the client sees. This is the only such map.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use crate::http::h1::{BodyError, HeadError};
+use crate::http::message::{Request, Response};
+use crate::plugin::chain::Stop;
+use crate::plugin::stream::LocalReply;
+use crate::upstream::local::ConnectError;
+
+/// Why an exchange is not answered by its upstream.
+#[derive(Debug)]
+pub enum Failure {
+    /// A filter, or the route, answers.
+    Reply(LocalReply),
+    /// A filter ends it without an answer.
+    Reset(Arc<str>),
+    /// No route matches.
+    NoRoute,
+    /// There is no connection to the upstream.
+    Connect(ConnectError),
+    /// The upstream closed the connection, or reset the stream, before it answered.
+    UpstreamClosed(String),
+    /// The upstream's answer is refused.
+    UpstreamHead(HeadError),
+    /// The upstream's answer broke off, or contradicts itself.
+    UpstreamBody(String),
+    /// The upstream did not answer in time.
+    Timeout,
+    /// Nothing came from either side for too long.
+    Idle,
+    /// The request did not arrive in time.
+    RequestTimeout,
+    /// The client's body is malformed.
+    RequestBody(BodyError),
+    /// The client is gone.
+    ClientGone,
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Reply(reply) => Self::Reply(reply),
+            Stop::Reset(details) => Self::Reset(details),
+        }
+    }
+}
+
+impl Failure {
+    /// Why, in the words of logs and metrics.
+    pub fn details(&self) -> Arc<str> {
+        match self {
+            Self::Reply(reply) => return Arc::clone(&reply.details),
+            Self::Reset(details) => return Arc::clone(details),
+            Self::NoRoute => "no_route",
+            Self::Connect(ConnectError::NoEndpoints(_)) => "no_endpoints",
+            Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
+            Self::Connect(ConnectError::Failed { .. }) => "connect_failure",
+            Self::UpstreamClosed(_) => "upstream_closed",
+            Self::UpstreamHead(_) => "upstream_malformed_head",
+            Self::UpstreamBody(_) => "upstream_body_cut",
+            Self::Timeout => "upstream_timeout",
+            Self::Idle => "stream_idle_timeout",
+            Self::RequestTimeout => "request_timeout",
+            Self::RequestBody(_) => "malformed_request_body",
+            Self::ClientGone => "client_gone",
+        }
+        .into()
+    }
+
+    /// What the client is told; `None` when it is told nothing.
+    pub fn reply(self) -> Option<LocalReply> {
+        let details = self.details();
+        let (status, text) = match self {
+            Self::Reply(reply) => return Some(reply),
+            Self::Reset(_) | Self::ClientGone => return None,
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no route matches this request"),
+            Self::Connect(ConnectError::NoEndpoints(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the upstream has no endpoints")
+            }
+            Self::Connect(ConnectError::Timeout { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the upstream could not be connected to in time")
+            }
+            Self::Connect(ConnectError::Failed { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "the upstream could not be connected to")
+            }
+            Self::UpstreamClosed(_) => (StatusCode::BAD_GATEWAY, "the upstream closed the connection without an answer"),
+            Self::UpstreamHead(_) => (StatusCode::BAD_GATEWAY, "the upstream sent a malformed answer"),
+            Self::UpstreamBody(_) => (StatusCode::BAD_GATEWAY, "the upstream's answer broke off"),
+            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer in time"),
+            Self::Idle => (StatusCode::GATEWAY_TIMEOUT, "nothing came for too long"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
+            Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "the request's body is malformed"),
+        };
+        Some(plain(status, text, details))
+    }
+}
+
+/// What a client is told whose request cannot even be read.
+pub fn refusal(error: HeadError) -> LocalReply {
+    let status = match error {
+        HeadError::TooLarge | HeadError::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        HeadError::TargetTooLong => StatusCode::URI_TOO_LONG,
+        HeadError::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        HeadError::Connect => StatusCode::METHOD_NOT_ALLOWED,
+        HeadError::BareLf
+        | HeadError::Malformed
+        | HeadError::Target
+        | HeadError::MissingHost
+        | HeadError::SeveralHosts
+        | HeadError::InvalidHost
+        | HeadError::LengthAndEncoding
+        | HeadError::ContentLength
+        | HeadError::TransferEncoding => StatusCode::BAD_REQUEST,
+    };
+    plain(status, &error.to_string(), error.as_str().into())
+}
+
+/// A reply with a line of text.
+pub fn plain(status: StatusCode, text: &str, details: Arc<str>) -> LocalReply {
+    LocalReply { status, headers: Vec::new(), body: Bytes::from(format!("{text}\n")), grpc_status: None, details }
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const WEIR: HeaderValue = HeaderValue::from_static("weir");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// A reply as a response, and its body. A caller that speaks gRPC is answered in gRPC: 200, the status and the text in
+/// headers, no body.
+pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes) {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::SERVER, WEIR);
+    headers.insert(header::DATE, date());
+    let is_grpc = request.is_some_and(|request| {
+        let kind = request.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        kind.starts_with(b"application/grpc")
+    });
+    if is_grpc {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status)).into());
+        if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&reply.body)) {
+            headers.insert(GRPC_MESSAGE, message);
+        }
+        headers.extend(reply.headers);
+        return (Response { status: StatusCode::OK, headers }, Bytes::new());
+    }
+    if !reply.body.is_empty() {
+        headers.insert(header::CONTENT_TYPE, TEXT);
+    }
+    for (name, value) in reply.headers {
+        match name {
+            header::CONTENT_TYPE | header::SERVER | header::DATE => {
+                headers.insert(name, value);
+            }
+            // Framing is the codec's.
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::CONNECTION => {}
+            name => {
+                headers.append(name, value);
+            }
+        }
+    }
+    if request.is_some_and(|request| request.method == Method::HEAD) {
+        headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
+        return (Response { status: reply.status, headers }, Bytes::new());
+    }
+    (Response { status: reply.status, headers }, reply.body)
+}
+
+/// gRPC's status for an HTTP status (grpc's http-grpc-status-mapping).
+fn grpc_status(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// The text of `grpc-message`: visible ASCII but `%`, everything else percent-encoded.
+fn percent_encoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text.trim_ascii_end() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out
+}
+
+/// The date, as every origin sends it. It changes once a second.
+fn date() -> HeaderValue {
+    use std::cell::RefCell;
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    thread_local! {
+        static LAST: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    LAST.with_borrow_mut(|last| {
+        if last.0 != second {
+            let text = httpdate::fmt_http_date(now);
+            *last = (second, HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")));
+        }
+        last.1.clone()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_callers_are_answered_in_grpc() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
+        let request = Request {
+            method: Method::POST,
+            scheme: crate::http::message::Scheme::Http,
+            authority: HeaderValue::from_static("a"),
+            path: HeaderValue::from_static("/s/m"),
+            version: crate::http::message::Version::Http2,
+            headers,
+        };
+        let reply = plain(StatusCode::FORBIDDEN, "no 100%", "denied".into());
+        let (response, body) = render(reply, Some(&request));
+        assert_eq!(response.status, 200);
+        assert_eq!(response.headers["grpc-status"], "7");
+        assert_eq!(response.headers["grpc-message"], "no 100%25");
+        assert!(body.is_empty());
+    }
+}

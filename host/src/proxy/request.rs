@@ -1,0 +1,200 @@
+//! What Weir does to every request on receipt: hop-by-hop headers go, claims about who is calling are replaced by
+//! what is known, and every request has an id.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::value::IpNet;
+use crate::http::message::{Request, strip_hop_by_hop};
+use crate::net::connection::Connection;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// The header with a request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Headers that only a proxy that is trusted may have set.
+const CLAIMS: [HeaderName; 5] = [
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    header::FORWARDED,
+];
+
+/// The longest id that is taken over from a client.
+const LONGEST_ID: usize = 128;
+
+/// Prepares a request for its filters and its upstream. `trusted`: the proxies whose claims are believed.
+///
+/// Returns the protocol that the client wants to change to, when it asks for that.
+pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]) -> Option<HeaderValue> {
+    let upgrade = upgrade(&request.headers);
+    let headers = &mut request.headers;
+    strip_hop_by_hop(headers);
+    // Weir itself tells the client to go on.
+    headers.remove(header::EXPECT);
+    if !trusted.iter().any(|net| net.contains(connection.peer.ip())) {
+        CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
+    }
+    let peer = connection.peer.ip().to_canonical().to_string();
+    let forwarded = match headers.get(FORWARDED_FOR).and_then(|before| before.to_str().ok()) {
+        Some(before) => HeaderValue::try_from(format!("{before}, {peer}")),
+        None => HeaderValue::try_from(peer),
+    };
+    if let Ok(forwarded) = forwarded {
+        headers.insert(FORWARDED_FOR, forwarded);
+    }
+    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(request.scheme.as_str()));
+    headers.remove(CLIENT_CERT);
+    if let Some(value) = client_certificate(connection) {
+        headers.insert(CLIENT_CERT, value);
+    }
+    if !headers.get(REQUEST_ID).is_some_and(|id| is_sound_id(id.as_bytes())) {
+        headers.insert(REQUEST_ID, new_id());
+    }
+    if let Some(upgrade) = &upgrade {
+        headers.insert(header::UPGRADE, upgrade.clone());
+    }
+    upgrade
+}
+
+/// What `Upgrade` says, when `Connection` names it (RFC 9110 section 7.8).
+fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut options = headers.get_all(header::CONNECTION).iter();
+    if !options.any(|value| crate::http::message::has_token(value, "upgrade")) {
+        return None;
+    }
+    headers.get(header::UPGRADE).cloned()
+}
+
+fn is_sound_id(id: &[u8]) -> bool {
+    (1..=LONGEST_ID).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic)
+}
+
+/// A random UUID (RFC 9562 section 5.4).
+fn new_id() -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bits = fastrand::u128(..);
+    bits = (bits & !(0xf << 76)) | (4 << 76);
+    bits = (bits & !(0x3 << 62)) | (0x2 << 62);
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (at, digit) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *digit = HEX.get((bits >> shift) as usize & 0xf).copied().unwrap_or(b'0');
+        }
+    }
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// `x-forwarded-client-cert`, in Envoy's format, of the certificate that was verified.
+fn client_certificate(connection: &Connection) -> Option<HeaderValue> {
+    let tls = connection.tls.as_ref()?;
+    let peer = tls.peer.as_ref()?;
+    let mut value = String::with_capacity(256);
+    if let Some(by) = tls.local.as_ref().and_then(|local| local.uri_sans.first()) {
+        value.push_str(&format!("By={};", quoted(by)));
+    }
+    value.push_str(&format!("Hash={}", peer.sha256));
+    if !peer.subject.is_empty() {
+        value.push_str(&format!(";Subject=\"{}\"", peer.subject.replace('\\', "\\\\").replace('"', "\\\"")));
+    }
+    peer.uri_sans.iter().for_each(|uri| value.push_str(&format!(";URI={}", quoted(uri))));
+    peer.dns_sans.iter().for_each(|name| value.push_str(&format!(";DNS={}", quoted(name))));
+    HeaderValue::try_from(value).ok()
+}
+
+/// A value of the header: in quotes when it holds what separates values.
+fn quoted(value: &str) -> String {
+    if value.contains([',', ';', '=', '"']) {
+        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+    } else {
+        value.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use http::Method;
+
+    use super::*;
+    use crate::http::message::{Scheme, Version};
+    use crate::net::connection::{Certificate, Tls};
+
+    fn connection(tls: Option<Tls>) -> Connection {
+        Connection {
+            id: 1,
+            listener: "l".into(),
+            peer: ([10, 0, 0, 7], 5000).into(),
+            local: ([10, 0, 0, 1], 443).into(),
+            accepted: SystemTime::now(),
+            tls,
+        }
+    }
+
+    fn prepared(headers: &[(&'static str, &'static str)], connection: &Connection, trusted: &[IpNet]) -> HeaderMap {
+        let mut request = Request {
+            method: Method::GET,
+            scheme: Scheme::Https,
+            authority: HeaderValue::from_static("a"),
+            path: HeaderValue::from_static("/"),
+            version: Version::Http11,
+            headers: headers
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect(),
+        };
+        prepare(&mut request, connection, trusted);
+        request.headers
+    }
+
+    #[test]
+    fn claims_of_strangers_are_replaced_and_those_of_trusted_proxies_continued() {
+        let claims = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")];
+        let headers = prepared(&claims, &connection(None), &[]);
+        assert_eq!((&headers["x-forwarded-for"], &headers["x-forwarded-proto"]), (&"10.0.0.7".parse().expect("a value"), &"https".parse().expect("a value")));
+        assert!(!headers.contains_key("x-forwarded-host"));
+        let trusted = crate::config::value::IpNet::from(([10, 0, 0, 0], 8));
+        let headers = prepared(&claims, &connection(None), &[trusted]);
+        assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.7");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "evil");
+    }
+
+    #[test]
+    fn every_request_has_an_id_and_a_sound_one_is_kept() {
+        let id = prepared(&[], &connection(None), &[])["x-request-id"].to_str().expect("text").to_owned();
+        assert_eq!((id.len(), id.as_bytes()[14], id.matches('-').count()), (36, b'4', 4), "{id}");
+        let kept = prepared(&[("x-request-id", "abc-1")], &connection(None), &[]);
+        assert_eq!(kept["x-request-id"], "abc-1");
+        let replaced = prepared(&[("x-request-id", "a b")], &connection(None), &[]);
+        assert_ne!(replaced["x-request-id"], "a b");
+    }
+
+    #[test]
+    fn the_client_certificate_header_comes_from_the_verified_chain_alone() {
+        let forged = [("x-forwarded-client-cert", "URI=spiffe://mesh.internal/admin")];
+        assert!(!prepared(&forged, &connection(None), &[]).contains_key("x-forwarded-client-cert"));
+        let peer = Certificate {
+            subject: "CN=say \"hi\",O=x".into(),
+            uri_sans: vec!["spiffe://mesh.internal/orders".into()],
+            dns_sans: vec!["orders.internal".into()],
+            sha256: "ab12".into(),
+            ..Certificate::default()
+        };
+        let local = Certificate { uri_sans: vec!["spiffe://mesh.internal/gw".into()], ..Certificate::default() };
+        let tls = Tls { peer: Some(Arc::new(peer)), local: Some(Arc::new(local)), ..Tls::default() };
+        let headers = prepared(&forged, &connection(Some(tls)), &[]);
+        assert_eq!(
+            headers["x-forwarded-client-cert"],
+            "By=spiffe://mesh.internal/gw;Hash=ab12;Subject=\"CN=say \\\"hi\\\",O=x\";\
+             URI=spiffe://mesh.internal/orders;DNS=orders.internal"
+        );
+    }
+}
