@@ -15,11 +15,13 @@ use crate::plugin::engine::PluginEngine;
 use crate::plugin::library::SETTLE;
 use crate::plugin::services::Services;
 use crate::proxy::worker::{Order, Report, Retired, StartWorker, WorkerHandle};
+use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::rebuild::Rebuilds;
 use crate::reload::watch::Watch;
 use crate::reload::{Control, ReloadMetrics, Status, prepare};
 use crate::telemetry::metrics::Registry;
+use crate::upstream::discovery::Discovery;
 
 /// Runs the proxy until it has drained.
 ///
@@ -40,6 +42,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
 pub struct App {
     control: Control,
     reports: mpsc::UnboundedReceiver<Report>,
+    moves: mpsc::UnboundedReceiver<Moved>,
     rebuilds: Rebuilds,
     _engine: PluginEngine,
 }
@@ -63,6 +66,8 @@ impl App {
         let start = |index| StartWorker { index, reports: reported.clone(), reaper: retire.clone() }.run();
         let workers = (0..count).map(start).collect::<std::io::Result<Vec<WorkerHandle>>>()?;
         let access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
+        let (moved, moves) = mpsc::unbounded_channel();
+        let names = Names::new(Discovery::new(&config.sections.runtime.dns_servers)?, moved);
         let mut control = Control {
             file: config.file.clone(),
             config,
@@ -71,13 +76,14 @@ impl App {
             status,
             workers,
             access_log,
+            names,
             metrics: reload_metrics(&registry),
             read: None,
             kept: HashMap::new(),
         };
         control.start().await?;
         tracing::info!(workers = count, "ready to serve");
-        Ok(Self { control, reports, rebuilds: Rebuilds::default(), _engine: engine })
+        Ok(Self { control, reports, moves, rebuilds: Rebuilds::default(), _engine: engine })
     }
 
     /// What is in force, for those who look on.
@@ -101,19 +107,23 @@ impl App {
             tokio::select! {
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => unsettled = self.look(true).await,
-                () = watch.changed(), if !unsettled => unsettled = self.look(false).await,
-                () = tokio::time::sleep(SETTLE), if unsettled => unsettled = self.look(false).await,
+                _ = hang_up.recv() => {
+                    // What is wrong with it is logged.
+                    let _ = self.control.reload_config().await;
+                    unsettled = self.control.look_at_plugins().await;
+                }
+                () = watch.changed(), if !unsettled => unsettled = self.look().await,
+                () = tokio::time::sleep(SETTLE), if unsettled => unsettled = self.look().await,
                 Some(report) = self.reports.recv() => self.take(&report),
+                Some(moved) = self.moves.recv() => self.control.take_endpoints(&moved).await,
             }
         }
     }
 
     /// Takes up what has changed. True when something is still being written.
-    async fn look(&mut self, always: bool) -> bool {
-        // A configuration that is refused was reported already.
-        let _ = self.control.look_at_config(always).await;
-        self.control.look_at_plugins().await
+    async fn look(&mut self) -> bool {
+        let config = self.control.look_at_config().await;
+        self.control.look_at_plugins().await || config
     }
 
     fn take(&mut self, report: &Report) {

@@ -3,6 +3,7 @@
 //!
 //! Everything is made and tried before anything is published. What fails is told, and what served goes on.
 
+pub mod names;
 pub mod plugins;
 pub mod prepare;
 pub mod rebuild;
@@ -19,10 +20,11 @@ use crate::config::Config;
 use crate::config::listener::Service;
 use crate::config::problem::{Problem, Problems};
 use crate::net::listen;
-use crate::plugin::library::{Change, Library, Loaded};
+use crate::plugin::library::{Change, Library, Loaded, SETTLE};
 use crate::plugin::module::Digest;
 use crate::plugin::services::Services;
 use crate::proxy::worker::{Order, Publish, SocketKey, WorkerHandle};
+use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::prepare::{Prepared, prepare, start_all};
 use crate::snapshot::{Made, Making, Snapshot};
@@ -79,6 +81,8 @@ pub struct Control {
     pub workers: Vec<WorkerHandle>,
     /// The access log, and the target that it was opened for.
     pub access_log: Option<AccessLog>,
+    /// The names of endpoints.
+    pub names: Names,
     /// What is counted.
     pub metrics: ReloadMetrics,
     /// The configuration file as it was last read.
@@ -142,7 +146,9 @@ impl Control {
             if !problems.is_empty() {
                 return Problems(problems).or(());
             }
-            self.publish(Prepared { snapshot: made.snapshot, instances }, sockets).await;
+            let mut snapshot = made.snapshot;
+            self.names.follow(&mut snapshot).await;
+            self.publish(Prepared { snapshot, instances }, sockets).await;
             self.record();
             return Ok(());
         }
@@ -248,16 +254,27 @@ impl Control {
         snapshot.is_some_and(|s| s.vms.iter().any(|vm| vm.filters.iter().any(|spec| &*spec.plugin == plugin)))
     }
 
-    /// Reads the configuration file if it has changed, or if `always`, and puts it in force.
+    /// Puts the configuration file in force if it has changed. True when it is still being written.
+    pub async fn look_at_config(&mut self) -> bool {
+        let text = std::fs::read_to_string(&self.file).ok();
+        if text == self.read {
+            return false;
+        }
+        let age = std::fs::metadata(&self.file).and_then(|meta| meta.modified()).ok().map(|at| at.elapsed());
+        if age.is_some_and(|age| age.is_ok_and(|age| age < SETTLE)) {
+            return true;
+        }
+        // What is wrong with it was logged.
+        let _ = self.reload_config().await;
+        false
+    }
+
+    /// Reads the configuration file and puts it in force.
     ///
     /// # Errors
     /// Everything that is wrong with it; then the old one stays in force.
-    pub async fn look_at_config(&mut self, always: bool) -> Result<(), Problems> {
-        let text = std::fs::read_to_string(&self.file).ok();
-        if !always && text == self.read {
-            return Ok(());
-        }
-        self.read = text;
+    pub async fn reload_config(&mut self) -> Result<(), Problems> {
+        self.read = std::fs::read_to_string(&self.file).ok();
         let result = match Config::load(&self.file) {
             Ok(config) if config == *self.config => Ok(()),
             Ok(config) => self.take_config(config).await,
@@ -306,10 +323,19 @@ impl Control {
     ) -> Result<(), Vec<Problem>> {
         let before = self.status.snapshot();
         let made = self.make(config, plugins, before.as_deref());
-        let prepared = prepare(config, made, self.workers.len()).await?;
+        let mut prepared = prepare(config, made, self.workers.len()).await?;
         let sockets = self.bind(config, &prepared.snapshot)?;
+        self.names.follow(&mut prepared.snapshot).await;
         self.publish(prepared, sockets).await;
         Ok(())
+    }
+
+    /// Puts other endpoints of a cluster in force.
+    pub async fn take_endpoints(&mut self, moved: &Moved) {
+        let Some(snapshot) = self.status.snapshot() else { return };
+        let snapshot = snapshot.with_endpoints(moved.cluster, &moved.endpoints);
+        let instances = self.workers.iter().map(|_| HashMap::new()).collect();
+        self.publish(Prepared { snapshot, instances }, Vec::new()).await;
     }
 
     fn make(&self, config: &Arc<Config>, plugins: &BTreeMap<String, Loaded>, before: Option<&Snapshot>) -> Made {

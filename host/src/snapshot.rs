@@ -384,6 +384,22 @@ impl Maker<'_> {
 }
 
 impl Snapshot {
+    /// The same snapshot with other endpoints for one cluster.
+    pub fn with_endpoints(&self, cluster: u64, endpoints: &Arc<[SocketAddr]>) -> Self {
+        let replace = |known: &Arc<Cluster>| {
+            if known.id == cluster { Arc::new(known.with_endpoints(Arc::clone(endpoints))) } else { Arc::clone(known) }
+        };
+        Self {
+            id: self.id + 1,
+            config: Arc::clone(&self.config),
+            listeners: self.listeners.clone(),
+            clusters: self.clusters.iter().map(replace).collect(),
+            cluster_names: Arc::clone(&self.cluster_names),
+            vms: self.vms.clone(),
+            access_log: self.access_log.clone(),
+        }
+    }
+
     /// The number of a cluster.
     pub fn cluster_number(&self, name: &str) -> Option<usize> {
         self.clusters.iter().position(|cluster| &*cluster.name == name)

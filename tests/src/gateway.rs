@@ -102,7 +102,7 @@ impl Setup {
     pub fn launch(self) -> Gateway {
         let config = self.write_config();
         let mut command = Command::new(guests::weir());
-        command.args(["run", "--config"]).arg(&config).env("WEIR_LOG", "debug");
+        command.args(["run", "--config"]).arg(&config).env("WEIR_LOG", "weir=debug,info");
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("weir can be started");
         let log = Log::follow(child.stderr.take().expect("stderr is piped"));

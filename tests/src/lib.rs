@@ -3,6 +3,7 @@
 
 pub mod gateway;
 pub mod guests;
+pub mod http;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

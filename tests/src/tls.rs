@@ -36,7 +36,11 @@ fn parts(certificate: &Certificate) -> (Vec<CertificateDer<'static>>, PrivateKey
     (chain, PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("PEM"))
 }
 
-fn roots(pem: &str) -> RootCertStore {
+/// The certificates of an authority.
+///
+/// # Panics
+/// When they are none.
+pub fn roots(pem: &str) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(pem.as_bytes()) {
         roots.add(cert.expect("PEM")).expect("a certificate");

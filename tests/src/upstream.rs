@@ -1,14 +1,24 @@
 //! Upstreams.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+/// Where servers run: not in the test's own runtime, so that a test may block while it waits for the gateway.
+///
+/// # Panics
+/// When no thread can be started.
+pub fn background() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime"))
+}
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
@@ -33,14 +43,15 @@ impl Upstream {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let task = tokio::spawn(async move {
+        let (tell, told) = oneshot::channel();
+        let task = background().spawn(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            tell.send(listener.local_addr().expect("an address")).expect("the test waits");
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(serve(socket));
             }
         });
-        Self { address, task }
+        Self { address: told.await.expect("the server starts"), task }
     }
 
     /// A TLS server that sends `greeting` to everybody, and ends.

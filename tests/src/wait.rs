@@ -20,7 +20,7 @@ pub async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
 ///
 /// # Panics
 /// When it never is.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     let asking = async {
         loop {

@@ -111,6 +111,9 @@ impl StartWorker {
     }
 }
 
+/// How often idle upstream connections are looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+
 /// A worker.
 pub struct Worker {
     /// Its number.
@@ -151,6 +154,7 @@ impl Worker {
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
         let sweeper = Rc::clone(&self.timers);
         tokio::task::spawn_local(async move { sweeper.run().await });
+        tokio::task::spawn_local(Rc::clone(&self).sweep_connections());
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Publish(publish) => self.publish(publish),
@@ -163,6 +167,17 @@ impl Worker {
                     }
                 }
                 Order::Drain(timeout) => return self.end(timeout).await,
+            }
+        }
+    }
+
+    /// Drops upstream connections that nobody will use again.
+    async fn sweep_connections(self: Rc<Self>) {
+        let mut rounds = tokio::time::interval(SWEEP);
+        loop {
+            rounds.tick().await;
+            if let Some(local) = self.local() {
+                local.clusters.iter().for_each(|cluster| cluster.sweep());
             }
         }
     }

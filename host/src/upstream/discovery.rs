@@ -42,11 +42,11 @@ impl Discovery {
     /// A resolver: of these servers, or, without any, of those that the system is configured with.
     ///
     /// # Errors
-    /// When the system's configuration cannot be read.
+    /// When the servers cannot be used.
     pub fn new(servers: &[SocketAddr]) -> anyhow::Result<Self> {
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio()?
-        } else {
+        let of_system = if servers.is_empty() { TokioResolver::builder_tokio().ok() } else { None };
+        let mut builder = of_system.unwrap_or_else(|| {
+            // Without servers of its own, and without a system that has any, names do not resolve; addresses serve.
             let servers = servers.iter().map(|server| {
                 let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
                     connection.port = server.port();
@@ -56,7 +56,7 @@ impl Discovery {
             });
             let config = ResolverConfig::from_name_servers(servers.collect());
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
+        });
         let options: &mut ResolverOpts = builder.options_mut();
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         // When to ask again is decided here, by the time to live.

@@ -1,0 +1,241 @@
+//! HTTP/2 on either side, and gRPC through it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body as HttpBody, Frame, Incoming};
+use tokio::sync::mpsc;
+use weir_tests::http::{Body, Client, empty, full, mirror, upstream};
+use weir_tests::upstream::Upstream;
+use weir_tests::wait::soon;
+use weir_tests::{Gateway, Setup};
+
+fn gateway(upstream: &Upstream, cluster: &str) -> Gateway {
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] {cluster} }} ]",
+        upstream.address
+    );
+    Setup::new().config(config).start()
+}
+
+/// A body that is fed by hand.
+struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
+
+impl HttpBody for Fed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+fn fed() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
+    let (feed, fed) = mpsc::unbounded_channel();
+    (feed, Fed(fed).boxed_unsync())
+}
+
+#[tokio::test]
+async fn http2_with_prior_knowledge_reaches_an_http1_upstream() {
+    let mirror = mirror().await;
+    let gateway = gateway(&mirror, "");
+    let mut client = Client::h2(gateway.address("web")).await;
+    let request = client.request("POST", "/x").header("x-a", "1").body(full("hello")).expect("a request");
+    let answer = client.call(request).await.expect("an answer");
+    let text = answer.text();
+    assert!(text.starts_with("POST /x HTTP/1.1\nhost: example.com\n") && text.ends_with("\n\nhello"), "{text}");
+    let entry = gateway.wait_for_access("HTTP/2");
+    assert_eq!((entry["authority"].as_str(), entry["status"].as_u64()), (Some("example.com"), Some(200)));
+}
+
+#[tokio::test]
+async fn an_http1_client_reaches_an_http2_upstream() {
+    let mirror = mirror().await;
+    let gateway = gateway(&mirror, ", protocol: http2");
+    let mut client = Client::h1(gateway.address("web")).await;
+    for n in 0..3 {
+        let request = client.request("POST", &format!("/{n}")).body(full("hello")).expect("a request");
+        let text = client.call(request).await.expect("an answer").text();
+        assert!(text.starts_with(&format!("POST /{n} HTTP/2.0\nhost: example.com\n")), "{text}");
+        assert!(text.ends_with("\n\nhello"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn many_streams_share_a_connection_in_both_directions() {
+    let upstream = upstream(|request: Request<Incoming>| async move {
+        let path = request.uri().path().to_owned();
+        Response::new(full(path))
+    })
+    .await;
+    let gateway = gateway(&upstream, ", protocol: http2");
+    let client = Client::h2(gateway.address("web")).await;
+    let Client::H2(sender) = &client else { panic!("HTTP/2") };
+    let calls: Vec<_> = (0..200)
+        .map(|n| {
+            let mut sender = sender.clone();
+            let request = client.request("GET", &format!("/{n}")).body(empty()).expect("a request");
+            tokio::spawn(async move {
+                sender.ready().await.expect("open");
+                let answer = sender.send_request(request).await.expect("an answer");
+                let body = answer.into_body().collect().await.expect("a body").to_bytes();
+                assert_eq!(body, format!("/{n}"));
+            })
+        })
+        .collect();
+    for call in calls {
+        soon("a stream", call).await.expect("answered");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_pass_through_small_windows_unchanged() {
+    let upstream = upstream(|request: Request<Incoming>| async move {
+        let body = request.into_body().collect().await.expect("a body").to_bytes();
+        Response::new(full(body))
+    })
+    .await;
+    for cluster in ["", ", protocol: http2"] {
+        let gateway = gateway(&upstream, cluster);
+        let mut client = Client::h2(gateway.address("web")).await;
+        let body: Vec<u8> = (0..8_u32 << 20).map(|n| (n % 253) as u8).collect();
+        let request = client.request("POST", "/").body(full(body.clone())).expect("a request");
+        let answer = client.call(request).await.expect("an answer");
+        assert!(answer.body == body, "{cluster}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_the_client_resets_is_reset_at_the_upstream_too() {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let upstream = upstream(move |request: Request<Incoming>| {
+        let tell = tell.clone();
+        async move {
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.frame().await {
+                let _ = tell.send("data");
+            }
+            let _ = tell.send("the end");
+            std::future::pending::<Response<Body>>().await
+        }
+    })
+    .await;
+    let gateway = gateway(&upstream, ", protocol: http2");
+    let mut client = Client::h2(gateway.address("web")).await;
+    let (feed, body) = fed();
+    let request = client.request("POST", "/").body(body).expect("a request");
+    let sending = tokio::spawn(async move { client.send(request).await });
+    feed.send(Frame::data(Bytes::from_static(b"x"))).expect("open");
+    assert_eq!(soon("the upstream to see the body", told.recv()).await, Some("data"));
+    sending.abort();
+    assert_eq!(soon("the upstream to see the reset", told.recv()).await, Some("the end"));
+}
+
+/// A gRPC message on the wire.
+fn message(text: &str) -> Bytes {
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(&(text.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.into()
+}
+
+/// A gRPC server: answers every message with `re: ` and the message, at once, and ends with a status in trailers.
+async fn grpc_upstream() -> Upstream {
+    upstream(|request: Request<Incoming>| async move {
+        assert_eq!(request.headers()["te"], "trailers");
+        assert_eq!(request.headers()["content-type"], "application/grpc");
+        let (feed, body) = fed();
+        tokio::spawn(async move {
+            let mut incoming = request.into_body();
+            while let Some(Ok(frame)) = incoming.frame().await {
+                // The end of the stream may come as an empty frame.
+                if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
+                    let text = format!("re: {}", String::from_utf8_lossy(&data[5..]));
+                    let _ = feed.send(Frame::data(message(&text)));
+                }
+            }
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            let _ = feed.send(Frame::trailers(trailers));
+        });
+        Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
+    })
+    .await
+}
+
+#[tokio::test]
+async fn all_four_kinds_of_grpc_call_pass_unharmed() {
+    let upstream = grpc_upstream().await;
+    let gateway = gateway(&upstream, ", protocol: http2");
+    for (sent, kind) in [(1, "unary, or server streaming"), (5, "client streaming, or bidirectional")] {
+        let mut client = Client::h2(gateway.address("web")).await;
+        let (feed, body) = fed();
+        let request = client
+            .request("POST", "/echo.Echo/Call")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .expect("a request");
+        let response = soon("the headers", client.send(request)).await.expect("an answer");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        let mut incoming = response.into_body();
+        // Each answer is here before the next message is sent: nothing is held back in either direction.
+        for n in 0..sent {
+            feed.send(Frame::data(message(&format!("m{n}")))).expect("open");
+            let frame = soon("a message", incoming.frame()).await.expect("a frame").expect("a frame");
+            assert_eq!(frame.into_data().expect("data"), message(&format!("re: m{n}")), "{kind}");
+        }
+        drop(feed);
+        let frame = soon("the trailers", incoming.frame()).await.expect("a frame").expect("a frame");
+        assert_eq!(frame.into_trailers().expect("trailers")["grpc-status"], "0", "{kind}");
+        assert!(soon("the end", incoming.frame()).await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_answer_without_messages_keeps_its_status() {
+    let upstream = upstream(|_: Request<Incoming>| async move {
+        Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-status", "5")
+            .body(empty())
+            .expect("a response")
+    })
+    .await;
+    let gateway = gateway(&upstream, ", protocol: http2");
+    let mut client = Client::h2(gateway.address("web")).await;
+    let request = client.request("POST", "/e.E/C").header("content-type", "application/grpc").body(full(message("x")));
+    let answer = client.call(request.expect("a request")).await.expect("an answer");
+    assert_eq!(answer.header("grpc-status"), "5");
+}
+
+#[tokio::test]
+async fn weirs_own_errors_speak_grpc_to_callers_that_do() {
+    let nowhere = Upstream::nowhere().await;
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{nowhere}\"], protocol: http2 }} ]"
+    );
+    let gateway = Setup::new().config(config).start();
+    let mut client = Client::h2(gateway.address("web")).await;
+    let request = client.request("POST", "/e.E/C").header("content-type", "application/grpc").body(full(message("x")));
+    let answer = client.call(request.expect("a request")).await.expect("an answer");
+    assert_eq!((answer.status.as_u16(), answer.header("grpc-status").as_str()), (200, "14"));
+}
+
+#[tokio::test]
+async fn malformed_http2_requests_are_refused() {
+    let mirror = mirror().await;
+    let gateway = gateway(&mirror, "");
+    let mut client = Client::h2(gateway.address("web")).await;
+    let request = client.request("GET", "/").header("host", "other.example").body(empty()).expect("a request");
+    assert_eq!(client.call(request).await.expect("an answer").status, 400, "host contradicts :authority");
+    assert_eq!(client.get("/").await.status, 200, "the connection goes on");
+}
