@@ -44,6 +44,7 @@ pub struct App {
     reports: mpsc::UnboundedReceiver<Report>,
     moves: mpsc::UnboundedReceiver<Moved>,
     rebuilds: Rebuilds,
+    watch: Watch,
     _engine: PluginEngine,
 }
 
@@ -59,6 +60,8 @@ impl App {
         let count = config.sections.runtime.workers.as_ref().map_or(cores, |workers| usize::from(workers.value));
         let registry = Registry::new(count);
         let status = Status::new();
+        // Before the first look, so that nothing is missed in between.
+        let watch = Watch::new(&[folder_of(&config.file), shelf.directory()]);
         shelf.load_all(&status).await?;
         let (reported, reports) = mpsc::unbounded_channel();
         let (retire, retired) = channel();
@@ -83,7 +86,7 @@ impl App {
         };
         control.start().await?;
         tracing::info!(workers = count, "ready to serve");
-        Ok(Self { control, reports, moves, rebuilds: Rebuilds::default(), _engine: engine })
+        Ok(Self { control, reports, moves, rebuilds: Rebuilds::default(), watch, _engine: engine })
     }
 
     /// What is in force, for those who look on.
@@ -99,9 +102,6 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hang_up = signal(SignalKind::hangup())?;
-        let folder = self.control.file.parent().unwrap_or(Path::new("."));
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let watch = Watch::new(&[folder, self.control.shelf.directory()]);
         let mut unsettled = false;
         loop {
             tokio::select! {
@@ -112,7 +112,7 @@ impl App {
                     let _ = self.control.reload_config().await;
                     unsettled = self.control.look_at_plugins().await;
                 }
-                () = watch.changed(), if !unsettled => unsettled = self.look().await,
+                () = self.watch.changed(), if !unsettled => unsettled = self.look().await,
                 () = tokio::time::sleep(SETTLE), if unsettled => unsettled = self.look().await,
                 Some(report) = self.reports.recv() => self.take(&report),
                 Some(moved) = self.moves.recv() => self.control.take_endpoints(&moved).await,
@@ -152,6 +152,13 @@ impl App {
         if let Some(log) = &self.control.access_log {
             log.flush();
         }
+    }
+}
+
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
     }
 }
 

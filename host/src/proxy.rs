@@ -6,6 +6,7 @@
 //! ```
 
 pub mod accept;
+pub mod callout;
 pub mod downstream;
 pub mod exchange;
 pub mod forward;

@@ -48,6 +48,14 @@ pub fn patched(name: &str, from: &str, to: &str) -> Vec<u8> {
     bytes
 }
 
+/// A guest in WebAssembly's text format.
+///
+/// # Panics
+/// When it is none.
+pub fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).expect("a module in the text format")
+}
+
 /// The `weir` command.
 ///
 /// # Panics

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::plugin::filter::{PluginHost, VmSpec};
 use crate::plugin::instance::Instance;
 use crate::plugin::vm::{CallAnswer, HttpCall};
+use crate::proxy::callout;
 use crate::proxy::worker::{Report, Retired, Worker};
 
 /// The worker, as its plugins see it.
@@ -33,8 +34,11 @@ impl WorkerHost {
 
 impl PluginHost for WorkerHost {
     fn http_call(&self, call: HttpCall, then: Box<dyn FnOnce(Option<CallAnswer>)>) {
-        let _ = (&self.worker, call);
-        tokio::task::spawn_local(async move { then(None) });
+        let worker = self.worker.clone();
+        tokio::task::spawn_local(async move {
+            let Some(worker) = worker.upgrade() else { return };
+            then(callout::call(&worker, call).await);
+        });
     }
 
     fn condemned(&self, vm: &Arc<VmSpec>) {

@@ -147,7 +147,7 @@ fn of_connection(stream: &Stream, segments: &[&str]) -> Option<Vec<u8>> {
         ["tls_version"] => tls().map(|Tls { version, .. }| version).filter(|v| !v.is_empty()).and_then(|v| text(v)),
         ["subject_peer_certificate"] => text(&peer()?.subject),
         ["subject_local_certificate"] => text(&local()?.subject),
-        ["uri_san_peer_certificate"] => first(&peer()?.uri_sans),
+        ["uri_san_peer_certificate"] => identity(peer()?),
         ["uri_san_local_certificate"] => first(&local()?.uri_sans),
         ["dns_san_peer_certificate"] => first(&peer()?.dns_sans),
         ["dns_san_local_certificate"] => first(&local()?.dns_sans),
@@ -175,6 +175,13 @@ fn address(address: SocketAddr, segments: &[&str]) -> Option<Vec<u8>> {
 
 fn in_map(stream: &Stream, kind: MapKind, name: &str) -> Option<Vec<u8>> {
     View::of_stream(stream, kind)?.get(&name.to_ascii_lowercase()).map(<[u8]>::to_vec)
+}
+
+/// The first URI name, as in Envoy; but a certificate with a SPIFFE identity beside another URI has none
+/// (SPIFFE X.509-SVID, section 2).
+fn identity(certificate: &Certificate) -> Option<Vec<u8>> {
+    let spiffe = certificate.uri_sans.iter().any(|uri| uri.starts_with("spiffe://"));
+    if spiffe && certificate.uri_sans.len() > 1 { None } else { first(&certificate.uri_sans) }
 }
 
 fn first(list: &[String]) -> Option<Vec<u8>> {

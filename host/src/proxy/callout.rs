@@ -1,0 +1,104 @@
+//! Calls that plugins make: one request, one answer, gathered whole.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use http::HeaderMap;
+
+use crate::http::body::Frame;
+use crate::http::h1::Length;
+use crate::http::peer::Source;
+use crate::http::{h1, h2};
+use crate::plugin::vm::{CallAnswer, HttpCall};
+use crate::proxy::worker::Worker;
+use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
+
+/// The most bytes of an answer's body.
+const MAX_BODY: usize = 1 << 20;
+
+/// Sends a call and awaits its answer; `None` when there is none, or not in time.
+pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
+    let cluster = {
+        let local = worker.local()?;
+        let number = local.snapshot.cluster_number(&call.cluster)?;
+        Rc::clone(local.clusters.get(number)?)
+    };
+    let timer = worker.timers.timer();
+    if let Some(timeout) = call.timeout {
+        timer.set(timeout);
+    }
+    let answered = timer.limit(send(&cluster, &call)).await?;
+    answered.inspect_err(|reason| tracing::debug!(cluster = &*call.cluster, "a plugin's call failed: {reason}")).ok()
+}
+
+async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
+    match cluster.connect_http(Wanted::Any).await.map_err(|error| error.to_string())? {
+        HttpConnection::H1(http) => send_h1(cluster, http, call).await,
+        HttpConnection::H2(_, client) => send_h2(client, call).await,
+    }
+}
+
+/// The length of a call's body: trailers need the chunked coding.
+fn length(call: &HttpCall) -> Length {
+    match (call.body.len(), call.trailers.is_empty()) {
+        (0, true) => Length::None,
+        (len, true) => Length::Known(len as u64),
+        (_, false) => Length::Unknown,
+    }
+}
+
+async fn send_h1(cluster: &Rc<LocalCluster>, http: Box<Http1>, call: &HttpCall) -> Result<CallAnswer, String> {
+    let connection = &http.connection;
+    connection.send_request(&call.request, length(call), false);
+    let trailers = (!call.trailers.is_empty()).then_some(&call.trailers);
+    connection
+        .send_data(call.body.clone())
+        .and_then(|()| connection.send_end(trailers))
+        .map_err(|error| error.to_string())?;
+    connection.flush().await.map_err(|error| error.to_string())?;
+    let head = loop {
+        let head = poll_fn(|cx| connection.poll_response(cx, &call.request.method)).await;
+        let head = head.map_err(|error| error.to_string())?;
+        if !head.response.status.is_informational() {
+            break head;
+        }
+    };
+    if !head.keep_alive {
+        connection.retire();
+    }
+    let source = if head.length == Length::None { Source::Empty } else { Source::H1(connection) };
+    let answer = gather(head.response, source).await?;
+    cluster.give_back(http);
+    Ok(answer)
+}
+
+async fn send_h2(mut client: h2::Client, call: &HttpCall) -> Result<CallAnswer, String> {
+    let length = length(call);
+    let (answer, body) = client.send(&call.request, length)?;
+    if length != Length::None {
+        body.data(call.body.clone());
+        body.end((!call.trailers.is_empty()).then(|| call.trailers.clone()));
+    }
+    let (response, _, incoming) = answer.await?;
+    gather(response, Source::H2(&incoming)).await
+}
+
+async fn gather(response: crate::http::message::Response, source: Source<'_>) -> Result<CallAnswer, String> {
+    let mut body = BytesMut::new();
+    let mut trailers = HeaderMap::new();
+    let next = |cx: &mut Context<'_>| -> Poll<Result<Option<Frame>, h1::BodyError>> { source.poll_frame(cx) };
+    while let Some(frame) = poll_fn(next).await.map_err(|error| error.to_string())? {
+        match frame {
+            Frame::Data(data) => {
+                if body.len() + data.len() > MAX_BODY {
+                    return Err(format!("the answer is larger than {MAX_BODY} bytes"));
+                }
+                body.extend_from_slice(&data);
+            }
+            Frame::Trailers(found) => trailers = found,
+        }
+    }
+    Ok(CallAnswer { status: Some(response.status), headers: response.headers, body: body.freeze(), trailers })
+}
