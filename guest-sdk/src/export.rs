@@ -134,7 +134,9 @@ macro_rules! export_http_callback {
             RUNTIME.with(|runtime| runtime.on_log(context));
         }
     };
-    (on_tick) => { $crate::export_tick!(); };
+    (on_tick) => {
+        $crate::export_tick!();
+    };
     ($other:ident) => {};
 }
 
@@ -172,7 +174,9 @@ macro_rules! export_network_callback {
             RUNTIME.with(|runtime| runtime.on_upstream_close(context, by));
         }
     };
-    (on_tick) => { $crate::export_tick!(); };
+    (on_tick) => {
+        $crate::export_tick!();
+    };
     ($other:ident) => {};
 }
 

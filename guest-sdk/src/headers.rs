@@ -44,7 +44,9 @@ impl Headers {
 
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value)))).finish()
+        f.debug_map()
+            .entries(self.iter().map(|(name, value)| (name, String::from_utf8_lossy(value))))
+            .finish()
     }
 }
 
@@ -73,7 +75,8 @@ macro_rules! header_functions {
             /// # Errors
             /// When the headers cannot be read in this phase.
             pub fn header(&self, name: &str) -> $crate::Result<Option<String>> {
-                let value = $crate::raw::header(self.map(), name).explain(|| format!("reading header `{name}`"))?;
+                let value =
+                    $crate::raw::header(self.map(), name).explain(|| format!("reading header `{name}`"))?;
                 Ok(value.map(|value| match String::from_utf8(value) {
                     Ok(text) => text,
                     Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
@@ -93,7 +96,8 @@ macro_rules! header_functions {
             /// # Errors
             /// When name or value cannot go on the wire, or not in this phase.
             pub fn set_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> $crate::Result<()> {
-                $crate::raw::set_header(self.map(), name, value.as_ref()).explain(|| format!("setting header `{name}`"))
+                $crate::raw::set_header(self.map(), name, value.as_ref())
+                    .explain(|| format!("setting header `{name}`"))
             }
 
             /// Adds a value to those that a header has.
@@ -101,7 +105,8 @@ macro_rules! header_functions {
             /// # Errors
             /// When name or value cannot go on the wire, or not in this phase.
             pub fn add_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> $crate::Result<()> {
-                $crate::raw::add_header(self.map(), name, value.as_ref()).explain(|| format!("adding header `{name}`"))
+                $crate::raw::add_header(self.map(), name, value.as_ref())
+                    .explain(|| format!("adding header `{name}`"))
             }
 
             /// Removes a header with all its values. One that is not there is fine.

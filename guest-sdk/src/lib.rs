@@ -68,8 +68,8 @@ pub mod prelude {
     pub use serde::Deserialize;
 
     pub use crate::{
-        Action, Body, Connection, ConnectionAction, Error, Headers, HttpFilter, NetworkFilter, Reply, Request,
-        Response, Result, Trailers,
+        Action, Body, Connection, ConnectionAction, Error, Headers, HttpFilter, NetworkFilter, Reply,
+        Request, Response, Result, Trailers,
     };
 }
 

@@ -102,7 +102,11 @@ impl Connection {
     /// # Errors
     /// When the host does not take it.
     pub fn route_to(&mut self, cluster: &str) -> Result<()> {
-        let state = FilterState { path: TCP_PROXY_CLUSTER, value: cluster.as_bytes(), span: Span::DownstreamConnection };
+        let state = FilterState {
+            path: TCP_PROXY_CLUSTER,
+            value: cluster.as_bytes(),
+            span: Span::DownstreamConnection,
+        };
         let routed = raw::call_foreign(SET_FILTER_STATE, &state.encode());
         routed.map(drop).explain(|| format!("routing to cluster `{cluster}`"))
     }

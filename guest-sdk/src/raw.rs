@@ -35,8 +35,8 @@ macro_rules! import {
 
         /// Where there is no host.
         #[cfg(not(target_family = "wasm"))]
-        #[allow(
-            dead_code, clippy::missing_safety_doc, clippy::too_many_arguments,
+        #[expect(
+            dead_code, clippy::too_many_arguments,
             reason = "stands in for the imports, whatever they are"
         )]
         mod host {
@@ -51,6 +51,19 @@ macro_rules! import {
 
 host_functions!(import);
 
+#[cfg(target_family = "wasm")]
+const NAME: &str = concat!("weir-sdk ", env!("CARGO_PKG_VERSION"));
+
+/// Tells whoever inspects a plugin what it was built with: a custom section, [`weir_abi::SDK_SECTION`].
+#[cfg(target_family = "wasm")]
+#[used]
+#[unsafe(link_section = "weir_sdk")]
+static MARK: [u8; NAME.len()] = {
+    let mut mark = [0; NAME.len()];
+    mark.copy_from_slice(NAME.as_bytes());
+    mark
+};
+
 type Answer<T> = Result<T, Status>;
 
 fn check(status: u32) -> Answer<()> {
@@ -64,8 +77,8 @@ fn check(status: u32) -> Answer<()> {
 /// Memory for the host to write into. It comes back through [`take`].
 #[must_use]
 pub fn allocate(len: usize) -> *mut u8 {
-    let mut bytes = std::mem::ManuallyDrop::new(Vec::<u8>::with_capacity(len));
-    bytes.as_mut_ptr()
+    // A box has exactly the size that `take` gives back; a vector may have more.
+    Box::into_raw(Box::<[u8]>::new_uninit_slice(len)).cast()
 }
 
 /// Takes over bytes that the host wrote.
@@ -73,9 +86,9 @@ fn take(data: *mut u8, len: usize) -> Vec<u8> {
     if data.is_null() {
         return Vec::new();
     }
-    // SAFETY: the host got `data` from `allocate(len)` and has written `len` bytes there; nobody else knows the
-    // address. The allocation has at least that capacity, and `with_capacity` gives exactly what is asked for.
-    unsafe { Vec::from_raw_parts(data, len, len) }
+    // SAFETY: the host got `data` from `allocate(len)`, which made a box of that size, and has written `len` bytes
+    // there; nobody else knows the address.
+    unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(data, len)) }.into_vec()
 }
 
 /// Calls a host function that returns bytes.
@@ -139,7 +152,13 @@ pub fn add_header(map: MapKind, name: &str, value: &[u8]) -> Answer<()> {
 pub fn set_header(map: MapKind, name: &str, value: &[u8]) -> Answer<()> {
     // SAFETY: the host reads both during the call.
     check(unsafe {
-        host::proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+        host::proxy_replace_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        )
     })
 }
 

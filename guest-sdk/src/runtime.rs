@@ -2,12 +2,13 @@
 #![expect(missing_docs, reason = "the callbacks of the contract, by their names")]
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use weir_abi::{BufferKind, MapKind, PeerKind, StreamKind};
+use weir_abi::{BufferKind, IdHasher, MapKind, PeerKind, StreamKind};
 
 use crate::body::Body;
 use crate::error::{Error, Result};
@@ -23,18 +24,30 @@ const PAUSE: u32 = weir_abi::Action::Pause as u32;
 /// The filters of a module and their streams. A VM may hold several filters of one module, each with its own
 /// configuration.
 struct Contexts<F, S> {
-    filters: RefCell<BTreeMap<u32, Rc<F>>>,
-    streams: RefCell<BTreeMap<u32, (u32, S)>>,
+    filters: RefCell<ById<Rc<F>>>,
+    streams: RefCell<ById<Context<S>>>,
 }
+
+/// A stream: its root context, and its state unless the filter has that just now.
+struct Context<S> {
+    root: u32,
+    state: Option<S>,
+}
+
+/// By context id.
+type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
 impl<F, S: Default> Contexts<F, S> {
     const fn new() -> Self {
-        Self { filters: RefCell::new(BTreeMap::new()), streams: RefCell::new(BTreeMap::new()) }
+        Self {
+            filters: RefCell::new(ById::with_hasher(BuildHasherDefault::new())),
+            streams: RefCell::new(ById::with_hasher(BuildHasherDefault::new())),
+        }
     }
 
     fn create(&self, context: u32, parent: u32) {
         if parent != 0 {
-            self.streams.borrow_mut().insert(context, (parent, S::default()));
+            self.streams.borrow_mut().insert(context, Context { root: parent, state: Some(S::default()) });
         }
     }
 
@@ -69,10 +82,16 @@ impl<F, S: Default> Contexts<F, S> {
     /// Runs `f` on the filter and the state of a stream. The state is out of the map meanwhile, so that no
     /// borrow is held while the filter runs.
     fn with<T>(&self, context: u32, f: impl FnOnce(&F, &mut S) -> T) -> Option<T> {
-        let (root, mut state) = self.streams.borrow_mut().remove(&context)?;
+        let (root, mut state) = {
+            let mut streams = self.streams.borrow_mut();
+            let found = streams.get_mut(&context)?;
+            (found.root, found.state.take()?)
+        };
         let filter = self.filters.borrow().get(&root).cloned();
         let result = filter.map(|filter| f(&filter, &mut state));
-        self.streams.borrow_mut().insert(context, (root, state));
+        if let Some(found) = self.streams.borrow_mut().get_mut(&context) {
+            found.state = Some(state);
+        }
         result
     }
 
@@ -97,7 +116,8 @@ fn configuration<C: DeserializeOwned>(len: u32) -> Result<C> {
 /// No configuration is an empty one.
 fn parse_configuration<C: DeserializeOwned>(bytes: &[u8]) -> Result<C> {
     if bytes.is_empty() {
-        return serde_json::from_str("{}").or_else(|error| serde_json::from_str("null").map_err(|_| error.into()));
+        return serde_json::from_str("{}")
+            .or_else(|error| serde_json::from_str("null").map_err(|_| error.into()));
     }
     Ok(serde_json::from_slice(bytes)?)
 }
@@ -105,6 +125,12 @@ fn parse_configuration<C: DeserializeOwned>(bytes: &[u8]) -> Result<C> {
 /// The runtime of an HTTP filter.
 pub struct HttpRuntime<F: HttpFilter> {
     contexts: Contexts<F, F::Stream>,
+}
+
+impl<F: HttpFilter> Default for HttpRuntime<F> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<F: HttpFilter> HttpRuntime<F> {
@@ -157,7 +183,8 @@ impl<F: HttpFilter> HttpRuntime<F> {
     }
 
     pub fn on_log(&self, context: u32) {
-        self.contexts.with(context, |filter, stream| filter.on_log(&Request::new(0), &Response::new(0), stream));
+        self.contexts
+            .with(context, |filter, stream| filter.on_log(&Request::new(0), &Response::new(0), stream));
     }
 
     fn act(&self, context: u32, f: impl FnOnce(&F, &mut F::Stream) -> Result<Action>) -> u32 {
@@ -184,6 +211,12 @@ fn send(reply: &Reply) -> u32 {
 /// The runtime of a network filter.
 pub struct NetworkRuntime<F: NetworkFilter> {
     contexts: Contexts<F, F::Stream>,
+}
+
+impl<F: NetworkFilter> Default for NetworkRuntime<F> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<F: NetworkFilter> NetworkRuntime<F> {

@@ -1,25 +1,31 @@
 //! The composition root: puts the parts together, and runs them until the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::{self, Admin, Wish};
 use crate::config::Config;
 use crate::config::problem::Problems;
+use crate::net::listen;
 use crate::plugin::engine::PluginEngine;
 use crate::plugin::library::SETTLE;
 use crate::plugin::services::Services;
 use crate::proxy::worker::{Order, Report, Retired, StartWorker, WorkerHandle};
+use crate::reload::config_file::ConfigFile;
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::rebuild::Rebuilds;
+use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
-use crate::reload::{Control, ReloadMetrics, Status, prepare};
+use crate::reload::{Control, ReloadMetrics, prepare};
 use crate::telemetry::metrics::Registry;
 use crate::upstream::discovery::Discovery;
 
@@ -29,13 +35,66 @@ use crate::upstream::discovery::Discovery;
 /// When it cannot start.
 pub fn run(file: &Path) -> anyhow::Result<()> {
     let config = Arc::new(Config::load(file)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    runtime.block_on(async {
-        let mut app = App::start(config).await?;
-        app.serve().await?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let ended = runtime.block_on(async {
+        // First of all: what is not waited for ends the process.
+        let mut signals = Signals::new()?;
+        let mut app = tokio::select! {
+            app = App::start(config) => app?,
+            () = signals.end() => return Ok(()),
+        };
+        app.serve(&mut signals).await;
         app.end().await;
         Ok(())
-    })
+    });
+    // A trial that still runs is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The signals that the process takes, from when this is made.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal asks for.
+enum Told {
+    End,
+    Reload,
+}
+
+impl Signals {
+    /// Takes signals from now on.
+    ///
+    /// # Errors
+    /// When they cannot be received.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits until the process is to end. A reload that is asked for meanwhile stays asked for.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+            _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
 }
 
 /// A proxy that serves.
@@ -43,6 +102,7 @@ pub struct App {
     control: Control,
     reports: mpsc::UnboundedReceiver<Report>,
     moves: mpsc::UnboundedReceiver<Moved>,
+    wishes: mpsc::UnboundedReceiver<Wish>,
     rebuilds: Rebuilds,
     watch: Watch,
     _engine: PluginEngine,
@@ -57,7 +117,12 @@ impl App {
         let engine = PluginEngine::new()?;
         let shelf = Shelf::open(&config, engine.engine())?.map_err(|problem| Problems(vec![problem]))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let count = config.sections.runtime.workers.as_ref().map_or(cores, |workers| usize::from(workers.value));
+        let count = config
+            .sections
+            .runtime
+            .workers
+            .as_ref()
+            .map_or(cores, |workers| usize::from(workers.value.get()));
         let registry = Registry::new(count);
         let status = Status::new();
         // Before the first look, so that nothing is missed in between.
@@ -72,21 +137,24 @@ impl App {
         let (moved, moves) = mpsc::unbounded_channel();
         let names = Names::new(Discovery::new(&config.sections.runtime.dns_servers)?, moved);
         let mut control = Control {
-            file: config.file.clone(),
+            file: ConfigFile::new(&config.file),
             config,
             shelf,
-            services: Services::new(Arc::clone(&registry)),
+            services: Services::new(Arc::clone(&registry), Arc::clone(engine.pulse())),
             status,
             workers,
             access_log,
             names,
             metrics: reload_metrics(&registry),
-            read: None,
             kept: HashMap::new(),
         };
+        let (wish, wishes) = mpsc::unbounded_channel();
+        let status = Arc::clone(&control.status);
+        serve_admin(&control.config, Admin { status, registry, wishes: wish })?;
         control.start().await?;
+        *lock(&control.status.phase) = Phase::Serving;
         tracing::info!(workers = count, "ready to serve");
-        Ok(Self { control, reports, moves, rebuilds: Rebuilds::default(), watch, _engine: engine })
+        Ok(Self { wishes, control, reports, moves, rebuilds: Rebuilds::default(), watch, _engine: engine })
     }
 
     /// What is in force, for those who look on.
@@ -94,65 +162,125 @@ impl App {
         &self.control.status
     }
 
-    /// Serves until it is told to end.
-    ///
-    /// # Errors
-    /// When signals cannot be received.
-    pub async fn serve(&mut self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
+    /// Serves until it is told to end. What is taken up may take its time to be tried: meanwhile failed instances are
+    /// replaced, and whoever wants to end need not wait.
+    pub async fn serve(&mut self, signals: &mut Signals) {
+        let Self { control, reports, moves, wishes, rebuilds, watch, .. } = self;
+        let status = Arc::clone(&control.status);
+        let orders: Vec<_> = control.workers.iter().map(|worker| worker.orders.clone()).collect();
+        let mut rebuild = move |Report::Condemned { worker, vm }: Report| {
+            if let Some(orders) = orders.get(worker) {
+                rebuilds.rebuild(&status, worker, vm, orders.clone());
+            }
+        };
+        let mut asked = VecDeque::new();
         let mut unsettled = false;
         loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = hang_up.recv() => {
-                    // What is wrong with it is logged.
-                    let _ = self.control.reload_config().await;
-                    unsettled = self.control.look_at_plugins().await;
+            let task = match asked.pop_front() {
+                Some(told) => Task::Reload(Some(told)),
+                None => tokio::select! {
+                    told = signals.next() => match told {
+                        Told::End => return,
+                        Told::Reload => Task::Reload(None),
+                    },
+                    () = watch.changed(), if !unsettled => Task::Look,
+                    () = tokio::time::sleep(SETTLE), if unsettled => Task::Look,
+                    Some(wish) = wishes.recv() => match wish {
+                        Wish::Drain => return,
+                        Wish::Reload(told) => Task::Reload(Some(told)),
+                    },
+                    Some(moved) = moves.recv() => Task::Endpoints(moved),
+                    Some(report) = reports.recv() => {
+                        rebuild(report);
+                        continue;
+                    }
+                },
+            };
+            let mut work = pin!(task.run(control, unsettled));
+            unsettled = loop {
+                tokio::select! {
+                    biased;
+                    unsettled = &mut work => break unsettled,
+                    () = signals.end() => return,
+                    Some(report) = reports.recv() => rebuild(report),
+                    Some(wish) = wishes.recv() => match wish {
+                        Wish::Drain => return,
+                        Wish::Reload(told) => asked.push_back(told),
+                    },
                 }
-                () = self.watch.changed(), if !unsettled => unsettled = self.look().await,
-                () = tokio::time::sleep(SETTLE), if unsettled => unsettled = self.look().await,
-                Some(report) = self.reports.recv() => self.take(&report),
-                Some(moved) = self.moves.recv() => self.control.take_endpoints(&moved).await,
-            }
-        }
-    }
-
-    /// Takes up what has changed. True when something is still being written.
-    async fn look(&mut self) -> bool {
-        let config = self.control.look_at_config().await;
-        self.control.look_at_plugins().await || config
-    }
-
-    fn take(&mut self, report: &Report) {
-        match report {
-            Report::Condemned { worker, vm } => {
-                if let Some(handle) = self.control.workers.get(*worker) {
-                    let orders = handle.orders.clone();
-                    self.rebuilds.rebuild(&self.control.status, *worker, *vm, orders);
-                }
-            }
+            };
         }
     }
 
     /// Drains, and ends.
     pub async fn end(self) {
+        *lock(&self.control.status.phase) = Phase::Draining;
         let timeout = self.control.config.sections.drain_timeout;
         tracing::info!(?timeout, "draining");
+        // Whoever still asks for a reload is told so.
+        drop(self.wishes);
         for worker in &self.control.workers {
             // A worker that is gone has nothing to drain.
             let _ = worker.orders.send(Order::Drain(timeout));
         }
         let threads: Vec<_> = self.control.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         // Workers end by themselves; the margin is for what they do last.
         let _ = tokio::time::timeout(timeout + Duration::from_secs(1), joined).await;
         if let Some(log) = &self.control.access_log {
             log.flush();
         }
     }
+}
+
+/// What the control plane takes up.
+enum Task {
+    /// Whatever has changed.
+    Look,
+    /// Everything, because somebody asks, who may want to hear how it went.
+    Reload(Option<oneshot::Sender<Result<(), String>>>),
+    /// Other endpoints of a cluster.
+    Endpoints(Moved),
+}
+
+impl Task {
+    /// Does it. True when something is still being written; `unsettled`: whether something was before.
+    async fn run(self, control: &mut Control, unsettled: bool) -> bool {
+        match self {
+            Self::Look => {
+                let config = control.look_at_config().await;
+                control.look_at_plugins().await || config
+            }
+            Self::Reload(told) => {
+                // What is wrong with it is logged, too.
+                let reloaded = control.reload_config().await.map_err(|problems| problems.to_string());
+                let unsettled = control.look_at_plugins().await;
+                if let Some(told) = told {
+                    // Whoever asked may have stopped waiting.
+                    let _ = told.send(reloaded);
+                }
+                unsettled
+            }
+            Self::Endpoints(moved) => {
+                control.take_endpoints(&moved).await;
+                unsettled
+            }
+        }
+    }
+}
+
+/// Starts the admin API, when there is to be one.
+fn serve_admin(config: &Config, admin: Admin) -> anyhow::Result<()> {
+    let Some(section) = &config.sections.admin else { return Ok(()) };
+    let bound = listen::bind(section.address.value, 1);
+    let bound =
+        bound.map_err(|error| Problems(vec![config.problem(&section.address.place, error.to_string())]))?;
+    if let Some(socket) = bound.into_iter().next() {
+        tracing::info!(address = %socket.local_addr()?, "the admin API listens");
+        tokio::task::spawn_local(admin::serve(Rc::new(admin), socket));
+    }
+    Ok(())
 }
 
 fn folder_of(file: &Path) -> &Path {

@@ -32,7 +32,8 @@ mod tests {
             let balancer = balancer(policy);
             assert_eq!(balancer.pick(&[]), None, "{policy:?}");
             for count in 1..5_u16 {
-                let endpoints: Vec<_> = (0..count).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+                let endpoints: Vec<_> =
+                    (0..count).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
                 for _ in 0..10 {
                     let picked = balancer.pick(&endpoints).expect("there are endpoints");
                     assert!(picked < endpoints.len(), "{policy:?}");

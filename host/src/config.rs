@@ -16,7 +16,8 @@ pub mod tls;
 pub mod value;
 pub mod yaml;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,12 +25,13 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::config::admin::{Admin, Runtime};
-use crate::config::cluster::Cluster;
+use crate::config::cluster::{Cluster, Endpoint};
 use crate::config::filter::{Filter, Plugins};
 use crate::config::listener::{Http, Listener, Service};
 use crate::config::problem::{Mark, Place, Problem, Problems, suggest};
 use crate::config::route::Action;
 use crate::config::section::{Context, Definitions, Read, section};
+use crate::config::tls::ClusterTls;
 use crate::config::value::{IpNet, Spanned};
 use crate::config::yaml::{Node, Value};
 
@@ -49,7 +51,7 @@ section! {
         /// How long a drain waits for what is still running.
         drain_timeout: Duration = "5s",
         /// Where the access log goes: `stdout`, `off`, or the path of a file.
-        access_log: AccessLogTarget = "off",
+        access_log: Spanned<AccessLogTarget> = "off",
         /// The proxies in front of Weir whose `x-forwarded-*` headers are believed.
         trusted_proxies: Vec<IpNet>,
     }
@@ -79,6 +81,14 @@ impl Read for AccessLogTarget {
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": ["string", "boolean"] })
     }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Off => "off".into(),
+            Self::Stdout => "stdout".into(),
+            Self::File(path) => path.to_json(),
+        }
+    }
 }
 
 /// A configuration that is right as far as the file alone can tell.
@@ -96,13 +106,15 @@ impl Config {
     /// # Errors
     /// Every problem that the file has.
     pub fn load(file: &Path) -> Result<Self, Problems> {
-        match std::fs::read_to_string(file) {
-            Ok(text) => Self::parse(file, &text),
-            Err(error) => {
-                let message = format!("cannot be read: {error}; give the path of a configuration file");
-                Err(problem(file, Mark { line: 1, column: 1 }, message))
-            }
-        }
+        whole(Self::examine(file))
+    }
+
+    /// Takes what somebody has read from `file`.
+    ///
+    /// # Errors
+    /// Every problem that it has.
+    pub fn take(file: &Path, read: io::Result<String>) -> Result<Self, Problems> {
+        whole(Self::examine_read(file, read))
     }
 
     /// Reads a text that came from `file`.
@@ -110,17 +122,49 @@ impl Config {
     /// # Errors
     /// Every problem that the text has.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
-        let root = Node::parse(text).map_err(|(at, message)| problem(file, at, message))?;
+        whole(Self::examine_text(file, text))
+    }
+
+    /// Reads a file, and tells what can be made of it whatever is wrong with it: a check goes on with what is
+    /// left, so that it can tell of everything at once. With problems it must not be used for anything else.
+    pub fn examine(file: &Path) -> (Option<Self>, Problems) {
+        Self::examine_read(file, std::fs::read_to_string(file))
+    }
+
+    fn examine_read(file: &Path, read: io::Result<String>) -> (Option<Self>, Problems) {
+        match read {
+            Ok(text) => Self::examine_text(file, &text),
+            Err(error) => {
+                let message = format!("cannot be read: {error}; give the path of a configuration file");
+                (None, problem(file, Mark { line: 1, column: 1 }, message))
+            }
+        }
+    }
+
+    fn examine_text(file: &Path, text: &str) -> (Option<Self>, Problems) {
+        let root = match Node::parse(text) {
+            Ok(root) => root,
+            Err((at, message)) => return (None, problem(file, at, message)),
+        };
         let mut cx = Context::new(file);
         let sections = Sections::read(&root, &mut cx);
-        let Some(sections) = sections else { return Err(cx.finish()) };
-        check(&root, &sections, &mut cx);
-        cx.finish().or(Self { file: file.to_owned(), sections })
+        if let Some(sections) = &sections {
+            check(&root, sections, &mut cx);
+        }
+        (sections.map(|sections| Self { file: file.to_owned(), sections }), cx.finish())
     }
 
     /// A problem with something that the file names.
     pub fn problem(&self, place: &Place, message: impl Into<String>) -> Problem {
         place.problem(&self.file, message)
+    }
+}
+
+/// What was read, when nothing is wrong with it.
+fn whole((config, problems): (Option<Config>, Problems)) -> Result<Config, Problems> {
+    match config {
+        Some(config) => problems.or(config),
+        None => Err(problems),
     }
 }
 
@@ -148,6 +192,9 @@ fn check(root: &Node, sections: &Sections, cx: &mut Context<'_>) {
     unique("clusters", "cluster", &clusters, cx);
     unique("listeners", "listener", &names(root, "listeners"), cx);
     let clusters: Vec<&str> = clusters.iter().map(|(name, _, _)| name.as_str()).collect();
+    for cluster in &sections.clusters {
+        check_names(cluster, cx);
+    }
     let has_plugins = root.get("plugins").is_some();
     let mut addresses: HashMap<SocketAddr, &str> = HashMap::new();
     for listener in &sections.listeners {
@@ -158,8 +205,16 @@ fn check(root: &Node, sections: &Sections, cx: &mut Context<'_>) {
         }
         check_filters(&listener.filters, has_plugins, cx);
         match &listener.service {
-            Service::Tcp { cluster } => cluster.iter().for_each(|cluster| check_cluster(cluster, &clusters, cx)),
+            Service::Tcp { cluster } => {
+                cluster.iter().for_each(|cluster| check_cluster(cluster, &clusters, cx))
+            }
             Service::Http(http) => {
+                if usize::from(http.limits.max_headers) > MOST_HEADERS {
+                    let message = format!(
+                        "`max_headers` of its `http` is above {MOST_HEADERS}, the most that can be; lower it"
+                    );
+                    cx.problem_at(&listener.name.place, message);
+                }
                 check_filters(&http.filters, has_plugins, cx);
                 check_routes(http, &clusters, cx);
             }
@@ -182,20 +237,45 @@ fn check_routes(http: &Http, clusters: &[&str], cx: &mut Context<'_>) {
     }
 }
 
+/// Header fields that one request may have.
+const MOST_HEADERS: usize = 256;
+
+/// Filters in one chain: what a stream remembers of each is a bit of a word.
+const MOST_FILTERS: usize = 64;
+
 fn check_filters(filters: &[Filter], has_plugins: bool, cx: &mut Context<'_>) {
+    if let Some(filter) = filters.get(MOST_FILTERS) {
+        let message = format!("a chain may have {MOST_FILTERS} filters at most; put what they do into fewer");
+        cx.problem_at(&filter.plugin.place, message);
+    }
     let mut seen: HashMap<&str, Mark> = HashMap::new();
     for filter in filters {
         let name = filter.name();
         if let Some(first) = seen.insert(name, name.place.at) {
             let cure = "give one of them a `name` of its own";
-            let message = format!("a second filter `{}` (the first: line {}); {cure}", name.value, first.line);
+            let message =
+                format!("a second filter `{}` (the first: line {}); {cure}", name.value, first.line);
             cx.problem_at(&name.place, message);
         }
         if !has_plugins {
             let cure = "add `plugins: { directory: ... }`";
-            let message = format!("plugin `{}` cannot be found without a directory; {cure}", filter.plugin.value);
+            let message =
+                format!("plugin `{}` cannot be found without a directory; {cure}", filter.plugin.value);
             cx.problem_at(&filter.plugin.place, message);
         }
+    }
+}
+
+/// An endpoint's certificate is checked against one name.
+fn check_names(cluster: &Cluster, cx: &mut Context<'_>) {
+    let names: BTreeSet<&str> = cluster.endpoints.iter().filter_map(Endpoint::dns_name).collect();
+    let told = |tls: &ClusterTls| tls.sni.is_some() || !tls.verify_identity.is_empty();
+    if names.len() > 1 && cluster.tls.as_ref().is_some_and(|tls| !told(tls)) {
+        let cure = "set `tls.sni` or `tls.verify_identity`, or make a cluster of each";
+        let message = format!(
+            "its endpoints have several names, and which is in their certificates is not said; {cure}"
+        );
+        cx.problem_at(&cluster.name.place, message);
     }
 }
 

@@ -1,7 +1,9 @@
 //! Weir: a mesh gateway and sidecar that runs sandboxed Proxy-Wasm plugins on every connection and request.
 
+pub mod admin;
 pub mod app;
 pub mod balance;
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod drain;
@@ -10,6 +12,7 @@ pub mod net;
 pub mod plugin;
 pub mod proxy;
 pub mod reload;
+pub mod report;
 pub mod route;
 pub mod snapshot;
 pub mod telemetry;

@@ -1,9 +1,10 @@
 //! The `weir` command.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use weir::report;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,38 +25,55 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Checks everything that `run` would read: the configuration, certificates, ports, and plugins with their trial.
+    Check {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the JSON Schema of the configuration.
     Schema,
+    /// Works on plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Shows what a plugin is and what it needs, and whether Weir would load it.
+    Inspect {
+        /// The plugin.
+        #[arg(value_name = "FILE.wasm")]
+        file: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config } => run(&config),
-        Command::Schema => schema(),
+        Command::Check { config, json } => report::check(&config, json),
+        Command::Schema => report::schema(),
+        Command::Plugin(PluginCommand::Inspect { file, json }) => report::inspect(&file, json),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            report(&error);
+            report::error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(config: &std::path::Path) -> anyhow::Result<()> {
+fn run(config: &Path) -> anyhow::Result<bool> {
     let log = weir::telemetry::trace::init()?;
     let result = weir::app::run(config);
     log.flush();
-    result
-}
-
-#[expect(clippy::print_stdout, reason = "the command's output")]
-fn schema() -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(&weir::config::schema())?);
-    Ok(())
-}
-
-#[expect(clippy::print_stderr, reason = "the command's output")]
-fn report(error: &anyhow::Error) {
-    eprintln!("{error:#}");
+    result.map(|()| true)
 }

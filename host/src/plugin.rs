@@ -1,14 +1,16 @@
 //! Plugins: loading, running and swapping Proxy-Wasm modules.
 //!
-//! `engine` compiles, `module` inspects and refuses, `instance` runs one VM under its budgets, `abi` is what the
+//! `engine` compiles, `module` checks and refuses, `inspect` tells what a file says of itself, `instance` runs one VM under its budgets, `abi` is what the
 //! guest may call, `chain` runs the filters of one stream, `library` watches the directory.
 
 pub mod abi;
 pub mod budget;
 pub mod chain;
 pub mod code_cache;
+pub mod digest;
 pub mod engine;
 pub mod filter;
+pub mod inspect;
 pub mod instance;
 pub mod library;
 pub mod module;

@@ -6,9 +6,11 @@
 //! ```
 
 pub mod accept;
+pub mod behind_filters;
 pub mod callout;
 pub mod downstream;
 pub mod exchange;
+pub mod filtered;
 pub mod forward;
 pub mod http;
 pub mod local;

@@ -3,72 +3,42 @@
 //!
 //! Everything is made and tried before anything is published. What fails is told, and what served goes on.
 
+pub mod config_file;
 pub mod names;
 pub mod plugins;
 pub mod prepare;
 pub mod rebuild;
+pub mod status;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::config::listener::Service;
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::{Mark, Place, Problem, Problems};
 use crate::net::listen;
-use crate::plugin::library::{Change, Library, Loaded, SETTLE};
-use crate::plugin::module::Digest;
+use crate::plugin::digest::Digest;
+use crate::plugin::library::{Change, Loaded};
 use crate::plugin::services::Services;
-use crate::proxy::worker::{Order, Publish, SocketKey, WorkerHandle};
+use crate::proxy::worker::{Order, Publish, WorkerHandle};
+use crate::reload::config_file::{ConfigFile, Look};
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::prepare::{Prepared, prepare, start_all};
-use crate::snapshot::{Made, Making, Snapshot};
+use crate::reload::status::{Status, lock};
+use crate::snapshot::{Made, Making, Snapshot, SocketKey};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Counter;
-
-/// What the admin API may look at.
-pub struct Status {
-    /// The snapshot in force.
-    pub snapshot: Mutex<Option<Arc<Snapshot>>>,
-    /// The plugins.
-    pub library: Mutex<Library>,
-    /// Where the listeners really listen.
-    pub bound: Mutex<HashMap<SocketKey, SocketAddr>>,
-    /// Why the last reload of the configuration failed, when it did.
-    pub rejected: Mutex<Option<String>>,
-}
-
-impl Status {
-    /// Nothing yet.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            snapshot: Mutex::default(),
-            library: Mutex::default(),
-            bound: Mutex::default(),
-            rejected: Mutex::default(),
-        })
-    }
-
-    /// The snapshot in force.
-    pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        lock(&self.snapshot).clone()
-    }
-}
-
-/// Locks; a thread that died while it held the lock left nothing half done that would matter here.
-pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The control plane's state.
 pub struct Control {
     /// The configuration file.
-    pub file: PathBuf,
+    pub file: ConfigFile,
     /// The configuration in force.
     pub config: Arc<Config>,
     /// Where plugins come from.
@@ -85,8 +55,6 @@ pub struct Control {
     pub names: Names,
     /// What is counted.
     pub metrics: ReloadMetrics,
-    /// The configuration file as it was last read.
-    pub read: Option<String>,
     /// The versions whose bytes are in the cache.
     pub kept: HashMap<String, Digest>,
 }
@@ -111,7 +79,6 @@ impl Control {
     /// # Errors
     /// Everything that is in the way.
     pub async fn start(&mut self) -> Result<(), Problems> {
-        self.read = std::fs::read_to_string(&self.file).ok();
         for name in used_plugins(&self.config) {
             if lock(&self.status.library).serving(&name).is_none() {
                 self.fall_back(&name, None).await;
@@ -126,7 +93,8 @@ impl Control {
             let mut fallen_back = false;
             let mut problems = made.problems;
             for failure in failures {
-                let plugin = failure.vm.filters.first().map_or_else(String::new, |spec| spec.plugin.to_string());
+                let plugin =
+                    failure.vm.filters.first().map_or_else(String::new, |spec| spec.plugin.to_string());
                 let problem = failure.problem(&config);
                 match self.fall_back(&plugin, Some((failure.vm.digest, problem.to_string()))).await {
                     true => fallen_back = true,
@@ -238,6 +206,11 @@ impl Control {
             Err(problems) => {
                 let reasons: Vec<_> = problems.into_iter().map(|problem| problem.to_string()).collect();
                 self.refuse(name, Some(digest), reasons.join("; "));
+                lock(&self.status.library).keep_candidate(name, loaded);
+                // A configuration that was refused may have been waiting for this version.
+                if lock(&self.status.rejected).is_some() {
+                    let _ = self.reload_config().await;
+                }
             }
         }
     }
@@ -256,27 +229,25 @@ impl Control {
 
     /// Puts the configuration file in force if it has changed. True when it is still being written.
     pub async fn look_at_config(&mut self) -> bool {
-        let text = std::fs::read_to_string(&self.file).ok();
-        if text == self.read {
-            return false;
+        match self.file.look() {
+            Look::Same => false,
+            Look::Unsettled => true,
+            Look::Changed => {
+                // What is wrong with it was logged.
+                let _ = self.reload_config().await;
+                false
+            }
         }
-        let age = std::fs::metadata(&self.file).and_then(|meta| meta.modified()).ok().map(|at| at.elapsed());
-        if age.is_some_and(|age| age.is_ok_and(|age| age < SETTLE)) {
-            return true;
-        }
-        // What is wrong with it was logged.
-        let _ = self.reload_config().await;
-        false
     }
 
-    /// Reads the configuration file and puts it in force.
+    /// Reads the configuration file, and the certificates that it names, and puts them in force. What has not
+    /// changed stays as it is, connections included.
     ///
     /// # Errors
     /// Everything that is wrong with it; then the old one stays in force.
     pub async fn reload_config(&mut self) -> Result<(), Problems> {
-        self.read = std::fs::read_to_string(&self.file).ok();
-        let result = match Config::load(&self.file) {
-            Ok(config) if config == *self.config => Ok(()),
+        let read = self.file.read();
+        let result = match Config::take(self.file.path(), read).and_then(|config| self.not_empty(config)) {
             Ok(config) => self.take_config(config).await,
             Err(problems) => Err(problems),
         };
@@ -294,6 +265,16 @@ impl Control {
         result
     }
 
+    /// A file that holds nothing would end everything that serves: that is half of something, or a mistake.
+    fn not_empty(&self, config: Config) -> Result<Config, Problems> {
+        if config.sections.listeners.is_empty() && !self.config.sections.listeners.is_empty() {
+            let place = Place { at: Mark { line: 1, column: 1 }, field: "listeners".into() };
+            let message = "there are none left, which would end everything that serves; stop Weir to do that";
+            return Err(Problems(vec![config.problem(&place, message)]));
+        }
+        Ok(config)
+    }
+
     async fn take_config(&mut self, config: Config) -> Result<(), Problems> {
         let config = Arc::new(config);
         let restart = [
@@ -304,15 +285,41 @@ impl Control {
         for (section, _) in restart.iter().filter(|(_, changed)| *changed) {
             tracing::warn!("`{section}` has changed: that takes effect at the next start");
         }
+        let before = self.access_log.clone();
         if config.sections.access_log != self.config.sections.access_log {
             self.access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
         }
-        let plugins = lock(&self.status.library).all_serving();
-        self.apply(&config, &plugins).await.map_err(Problems)?;
+        if let Err(problems) = self.apply_newest(&config).await {
+            self.access_log = before;
+            return Err(Problems(problems));
+        }
         self.config = config;
         self.record();
-        tracing::info!(file = %self.file.display(), "the configuration is in force");
+        tracing::info!(file = %self.file.path().display(), "the configuration is in force");
         Ok(())
+    }
+
+    /// Puts a configuration in force, with the versions of plugins that have been waiting for another one, or else
+    /// with those that serve.
+    async fn apply_newest(&mut self, config: &Arc<Config>) -> Result<(), Vec<Problem>> {
+        let (serving, waiting) = {
+            let library = lock(&self.status.library);
+            (library.all_serving(), library.candidates())
+        };
+        if !waiting.is_empty() {
+            let mut newest = serving.clone();
+            newest.extend(waiting.iter().cloned());
+            if self.apply(config, &newest).await.is_ok() {
+                for (name, loaded) in waiting {
+                    let digest = loaded.digest;
+                    tracing::info!(plugin = name, %digest, "a new version serves, with the new configuration");
+                    self.metrics.plugins_taken.inc();
+                    lock(&self.status.library).adopt(&name, loaded, None);
+                }
+                return Ok(());
+            }
+        }
+        self.apply(config, &serving).await
     }
 
     /// Makes a snapshot, tries it, and publishes it.
@@ -338,19 +345,28 @@ impl Control {
         self.publish(Prepared { snapshot, instances }, Vec::new()).await;
     }
 
-    fn make(&self, config: &Arc<Config>, plugins: &BTreeMap<String, Loaded>, before: Option<&Snapshot>) -> Made {
+    fn make(
+        &self,
+        config: &Arc<Config>,
+        plugins: &BTreeMap<String, Loaded>,
+        before: Option<&Snapshot>,
+    ) -> Made {
         let library = lock(&self.status.library);
         let (services, access_log) = (&self.services, self.access_log.clone());
         Making { config, plugins, library: &library, before, services, access_log }.run()
     }
 
     /// Binds the addresses that are new: one socket for each worker.
-    fn bind(&self, config: &Config, snapshot: &Snapshot) -> Result<Vec<(SocketKey, Vec<TcpListener>)>, Vec<Problem>> {
+    fn bind(
+        &self,
+        config: &Config,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(SocketKey, Vec<TcpListener>)>, Vec<Problem>> {
         let bound = lock(&self.status.bound);
         let mut problems = Vec::new();
         let mut sockets = Vec::new();
         for (listener, section) in snapshot.listeners.iter().zip(&config.sections.listeners) {
-            let key = (Arc::clone(&listener.name), listener.address);
+            let key = listener.socket_key();
             if bound.contains_key(&key) {
                 continue;
             }
@@ -366,21 +382,22 @@ impl Control {
     async fn publish(&mut self, prepared: Prepared, sockets: Vec<(SocketKey, Vec<TcpListener>)>) {
         let snapshot = Arc::new(prepared.snapshot);
         let mut instances = prepared.instances.into_iter();
-        let mut by_worker: Vec<Vec<(SocketKey, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut by_worker: Vec<Vec<(SocketKey, TcpListener)>> =
+            self.workers.iter().map(|_| Vec::new()).collect();
         {
             let mut bound = lock(&self.status.bound);
             for (key, list) in sockets {
                 if let Some(address) = list.first().and_then(|socket| socket.local_addr().ok()) {
-                    tracing::info!(listener = &*key.0, %address, "listening");
+                    let listener = snapshot.listeners.iter().find(|known| known.socket_key() == key);
+                    let listener = listener.map_or("", |listener| &listener.name);
+                    tracing::info!(listener, %address, "listening");
                     bound.insert(key.clone(), address);
                 }
                 for (own, socket) in by_worker.iter_mut().zip(list) {
                     own.push((key.clone(), socket));
                 }
             }
-            bound.retain(|(name, address), _| {
-                snapshot.listeners.iter().any(|known| known.name == *name && known.address == *address)
-            });
+            bound.retain(|key, _| snapshot.listeners.iter().any(|known| known.socket_key() == *key));
         }
         let mut waiting = Vec::new();
         for (worker, sockets) in self.workers.iter().zip(by_worker) {
@@ -418,7 +435,7 @@ impl Control {
 }
 
 /// The plugins that a configuration uses, each once.
-fn used_plugins(config: &Config) -> BTreeSet<String> {
+pub fn used_plugins(config: &Config) -> BTreeSet<String> {
     let filters = config.sections.listeners.iter().flat_map(|listener| {
         let http = match &listener.service {
             Service::Http(http) => http.filters.as_slice(),

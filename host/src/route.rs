@@ -5,6 +5,8 @@
 //! expressions are tried one by one. Of what matches, the lowest number wins, so that the order of the file is
 //! the only order there is.
 
+mod requests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use http::{Method, StatusCode};
 use crate::config::matcher::{HeaderMatch, HostPattern, PathMatch};
 use crate::config::route::{Action as ActionConfig, Redirect, Route as RouteConfig};
 use crate::http::message::Request;
+
+pub use requests::Requests;
 
 /// The routes of a listener.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// The number of the chain that runs.
     pub chain: usize,
+    /// What is counted.
+    pub requests: Requests,
     path: PathMatch,
     methods: Vec<Method>,
     headers: Vec<(HeaderName, HeaderMatch)>,
@@ -76,14 +82,20 @@ struct PathIndex {
 }
 
 impl RouteTable {
-    /// Compiles routes. `chain` tells the number of a route's chain, `cluster` that of a cluster.
+    /// Compiles routes. `chain` tells the number of a route's chain, `cluster` that of a cluster, and `requests` what
+    /// the requests of a route are counted in, by its name.
     pub fn new(
         routes: &[RouteConfig],
         mut chain: impl FnMut(&RouteConfig) -> usize,
         cluster: impl Fn(&str) -> Option<usize>,
+        requests: impl Fn(&str) -> Requests,
     ) -> Self {
-        let mut table =
-            Self { routes: Vec::new(), exact: HashMap::new(), suffix: HashMap::new(), any: PathIndex::default() };
+        let mut table = Self {
+            routes: Vec::new(),
+            exact: HashMap::new(),
+            suffix: HashMap::new(),
+            any: PathIndex::default(),
+        };
         for (number, route) in routes.iter().enumerate() {
             let index = match &route.host {
                 Some(HostPattern::Exact(host)) => table.exact.entry(host.clone()).or_default(),
@@ -92,7 +104,9 @@ impl RouteTable {
             };
             index.insert(&route.path, number);
             let chain = chain(route);
-            table.routes.push(Arc::new(Route::new(route, number, chain, &cluster)));
+            let name = route.name.clone().unwrap_or_else(|| format!("routes[{number}]"));
+            let requests = requests(&name);
+            table.routes.push(Arc::new(Route::new(route, name.into(), chain, requests, &cluster)));
         }
         table
     }
@@ -108,7 +122,9 @@ impl RouteTable {
         if !self.suffix.is_empty() {
             for (at, _) in host.match_indices('.') {
                 // `*.example.com` stands for names below example.com, so something comes before the dot.
-                if let Some(index) = host.get(at..).filter(|_| at > 0).and_then(|suffix| self.suffix.get(suffix)) {
+                if let Some(index) =
+                    host.get(at..).filter(|_| at > 0).and_then(|suffix| self.suffix.get(suffix))
+                {
                     self.first(index, path, request, &mut best);
                 }
             }
@@ -164,7 +180,13 @@ impl PathIndex {
 }
 
 impl Route {
-    fn new(config: &RouteConfig, number: usize, chain: usize, cluster: impl Fn(&str) -> Option<usize>) -> Self {
+    fn new(
+        config: &RouteConfig,
+        name: Arc<str>,
+        chain: usize,
+        requests: Requests,
+        cluster: impl Fn(&str) -> Option<usize>,
+    ) -> Self {
         let action = match &config.action {
             ActionConfig::Forward { clusters, prefix_rewrite } => {
                 let mut sum = 0_u32;
@@ -180,8 +202,9 @@ impl Route {
             }
         };
         Self {
-            name: config.name.clone().unwrap_or_else(|| format!("routes[{number}]")).into(),
+            name,
             action,
+            requests,
             timeout: config.timeout,
             chain,
             path: config.path.clone(),
@@ -250,6 +273,7 @@ mod tests {
     use crate::config::Config;
     use crate::config::listener::Service;
     use crate::http::message::{Scheme, Version};
+    use crate::telemetry::metrics::Registry;
 
     fn table(routes: &str) -> RouteTable {
         let text = format!(
@@ -258,7 +282,12 @@ mod tests {
         );
         let config = Config::parse(Path::new("t.yaml"), &text).expect("a configuration");
         let Service::Http(http) = &config.sections.listeners[0].service else { panic!("HTTP") };
-        RouteTable::new(&http.routes, |_| 0, |name| ["a", "b"].iter().position(|known| *known == name))
+        RouteTable::new(
+            &http.routes,
+            |_| 0,
+            |name| ["a", "b"].iter().position(|known| *known == name),
+            |name| Requests::new(&Registry::new(1), "l", name),
+        )
     }
 
     fn request(method: &str, host: &'static str, target: &'static str) -> Request {
@@ -337,7 +366,8 @@ mod tests {
 
     #[test]
     fn weights_are_shares() {
-        let table = table("{ clusters: [{ name: a, weight: 3 }, { name: b, weight: 1 }, { name: a, weight: 0 }] }");
+        let table =
+            table("{ clusters: [{ name: a, weight: 3 }, { name: b, weight: 1 }, { name: a, weight: 0 }] }");
         let route = table.find(&request("GET", "h", "/")).expect("it matches");
         fastrand::seed(7);
         let drawn = (0..4000).filter(|_| route.action.pick() == Some(0)).count();

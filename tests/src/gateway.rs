@@ -10,12 +10,13 @@ use std::time::Instant;
 use tempfile::TempDir;
 
 use crate::guests;
+use crate::http::{Answer, Client, empty};
 use crate::wait::PATIENCE;
 
 /// What a gateway is started with.
 #[derive(Debug)]
 pub struct Setup {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     config: String,
 }
 
@@ -33,7 +34,7 @@ impl Setup {
     pub fn new() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         std::fs::create_dir(folder.path().join("plugins")).expect("a plugin directory");
-        Self { folder, config: String::new() }
+        Self { folder: Arc::new(folder), config: String::new() }
     }
 
     /// The folder of the configuration.
@@ -111,6 +112,17 @@ impl Setup {
     }
 }
 
+/// An address that stays free until the test binds it, for tests that need to know it beforehand: on a loopback
+/// address (127.`net`.0.1) that no other test uses, so that nobody else is given the port.
+///
+/// # Panics
+/// When nothing can be bound there.
+pub fn own_address(net: u8) -> SocketAddr {
+    let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::new(127, net, 0, 1), 0))
+        .expect("a loopback address");
+    listener.local_addr().expect("an address")
+}
+
 /// What every test would write: a plugin directory, a cache of its own, two workers.
 fn full_config(config: &str) -> String {
     let mut full = String::new();
@@ -133,7 +145,7 @@ fn full_config(config: &str) -> String {
 /// A gateway that runs. It is killed when it is dropped.
 #[derive(Debug)]
 pub struct Gateway {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     config: PathBuf,
     child: Mutex<Child>,
     log: Arc<Log>,
@@ -148,7 +160,43 @@ impl Gateway {
     pub fn address(&self, listener: &str) -> SocketAddr {
         let line = self.wait_for_log(&format!("listening listener=\"{listener}\" "));
         let address = line.rsplit_once("address=").map(|(_, rest)| rest.split(' ').next().unwrap_or(rest));
-        address.and_then(|address| address.trim().parse().ok()).unwrap_or_else(|| panic!("no address in: {line}"))
+        address
+            .and_then(|address| address.trim().parse().ok())
+            .unwrap_or_else(|| panic!("no address in: {line}"))
+    }
+
+    /// Where the admin API listens.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn admin_address(&self) -> SocketAddr {
+        let line = self.wait_for_log("the admin API listens address=");
+        let address = line.rsplit_once("address=").and_then(|(_, address)| address.trim().parse().ok());
+        address.unwrap_or_else(|| panic!("no address in: {line}"))
+    }
+
+    /// Asks the admin API.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub async fn admin(&self, method: &str, path: &str) -> Answer {
+        let mut client = Client::h1(self.admin_address()).await;
+        let request = client.request(method, path).body(empty()).expect("a request");
+        client.call(request).await.expect("an answer of the admin API")
+    }
+
+    /// What `/plugins` tells of a plugin; null when it does not know it.
+    ///
+    /// # Panics
+    /// When the admin API does not answer.
+    pub async fn plugin(&self, name: &str) -> serde_json::Value {
+        let mut all = self.admin("GET", "/plugins").await.json();
+        let plugins = all["plugins"].as_array_mut().expect("a list of plugins");
+        plugins
+            .iter_mut()
+            .find(|plugin| plugin["name"] == name)
+            .map(serde_json::Value::take)
+            .unwrap_or_default()
     }
 
     /// The plugin directory.
@@ -168,7 +216,8 @@ impl Gateway {
     pub fn swap_plugin(&self, name: &str, bytes: &[u8]) {
         let beside = self.folder.path().join(format!("{name}.new"));
         std::fs::write(&beside, bytes).expect("the folder can be written");
-        std::fs::rename(&beside, self.plugins().join(format!("{name}.wasm"))).expect("a rename within a folder");
+        std::fs::rename(&beside, self.plugins().join(format!("{name}.wasm")))
+            .expect("a rename within a folder");
     }
 
     /// Replaces the configuration; it is taken up by itself.
@@ -234,12 +283,32 @@ impl Gateway {
     pub fn wait_for_exit(&self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.lock().expect("nobody panicked here").try_wait().expect("a child") {
+            if let Some(status) =
+                self.child.lock().expect("nobody panicked here").try_wait().expect("a child")
+            {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the process does not end; its log:\n{}", self.log.lines().join("\n"));
+            assert!(
+                Instant::now() < deadline,
+                "the process does not end; its log:\n{}",
+                self.log.lines().join("\n")
+            );
             std::thread::yield_now();
         }
+    }
+
+    /// Ends the process in order, and returns what another can be started with: the same folder, with its
+    /// configuration, its plugins and its cache as they are now.
+    ///
+    /// # Panics
+    /// When it does not end in order.
+    #[must_use]
+    pub fn stop(self) -> Setup {
+        self.signal(rustix::process::Signal::TERM);
+        let status = self.wait_for_exit();
+        assert!(status.success(), "{status}");
+        let config = std::fs::read_to_string(&self.config).expect("the configuration is there");
+        Setup { folder: Arc::clone(&self.folder), config }
     }
 
     /// The whole log so far.
@@ -252,7 +321,8 @@ impl Gateway {
     /// # Panics
     /// When the process is gone.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is there");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is there");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("the kernel tells VmRSS");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number");
         kib * 1024

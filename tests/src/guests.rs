@@ -27,7 +27,8 @@ pub fn test_guests() -> &'static PathBuf {
 /// When there is none of that name.
 pub fn wasm(name: &str) -> Vec<u8> {
     let filter = filters().join(format!("{name}.wasm"));
-    let path = if filter.exists() { filter } else { test_guests().join(format!("{}.wasm", name.replace('-', "_"))) };
+    let path =
+        if filter.exists() { filter } else { test_guests().join(format!("{}.wasm", name.replace('-', "_"))) };
     std::fs::read(&path).unwrap_or_else(|error| panic!("no guest {name} at {}: {error}", path.display()))
 }
 
@@ -39,8 +40,12 @@ pub fn wasm(name: &str) -> Vec<u8> {
 pub fn patched(name: &str, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len(), "the code around it must stay where it is");
     let mut bytes = wasm(name);
-    let places: Vec<usize> =
-        bytes.windows(from.len()).enumerate().filter(|(_, w)| *w == from.as_bytes()).map(|(at, _)| at).collect();
+    let places: Vec<usize> = bytes
+        .windows(from.len())
+        .enumerate()
+        .filter(|(_, w)| *w == from.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
     assert!(!places.is_empty(), "{from:?} is not in {name}");
     for place in places {
         bytes[place..place + to.len()].copy_from_slice(to.as_bytes());

@@ -2,19 +2,22 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use crate::upstream::Upstream;
@@ -39,6 +42,27 @@ pub fn with_trailers(bytes: impl Into<Bytes>, trailers: HeaderMap) -> Body {
     Full::new(bytes.into()).with_trailers(end).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
+/// A body that is fed by hand. It ends when the feed is dropped.
+struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
+
+impl hyper::body::Body for Fed {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
+    }
+}
+
+/// A body, and what feeds it.
+pub fn fed() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
+    let (feed, fed) = mpsc::unbounded_channel();
+    (feed, Fed(fed).boxed_unsync())
+}
+
 /// A response that has come whole.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -58,9 +82,20 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
     /// A header as text; empty when it is not there.
     pub fn header(&self, name: &str) -> String {
-        self.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .unwrap_or_default()
     }
 }
 
@@ -176,6 +211,18 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     Client::h1(address).await.get(path).await
 }
 
+/// Reads a head by hand, up to and with its empty line.
+///
+/// # Panics
+/// When the connection ends before.
+pub async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("a head", socket.read_u8()).await.expect("all of the head"));
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
 /// Sends some bytes, and reads until the connection ends.
 ///
 /// # Panics
@@ -199,6 +246,27 @@ where
         async move { serve(socket, answer).await }
     })
     .await
+}
+
+/// A request that an upstream has received, and where the answer goes.
+pub type Asked = (Request<Incoming>, oneshot::Sender<Response<Body>>);
+
+/// An upstream that hands every request to the test, and answers when and what the test says.
+pub async fn asking() -> (Upstream, mpsc::UnboundedReceiver<Asked>) {
+    let (ask, asked) = mpsc::unbounded_channel();
+    let upstream = upstream(move |request| {
+        let (answer, answered) = oneshot::channel();
+        // A test that is over wants no more requests.
+        let _ = ask.send((request, answer));
+        async move {
+            match answered.await {
+                Ok(response) => response,
+                // A test that answers nothing wants the client to wait.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    });
+    (upstream.await, asked)
 }
 
 /// An upstream behind TLS.

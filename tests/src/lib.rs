@@ -4,6 +4,7 @@
 pub mod gateway;
 pub mod guests;
 pub mod http;
+pub mod messages;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

@@ -74,8 +74,9 @@ pub fn client_config(certificate: Option<&Certificate>, alpn: &[&str]) -> Client
 /// When the certificate is none.
 pub fn server_config(certificate: &Certificate, client_required: bool, alpn: &[&str]) -> ServerConfig {
     let (chain, key) = parts(certificate);
-    let builder =
-        ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().expect("versions");
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions");
     let builder = if client_required {
         let roots = Arc::new(roots(authority().pem()));
         let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider());
@@ -124,6 +125,9 @@ pub async fn handshake(
 ///
 /// # Errors
 /// When the handshake fails.
-pub async fn accept(socket: TcpStream, config: ServerConfig) -> std::io::Result<server::TlsStream<TcpStream>> {
+pub async fn accept(
+    socket: TcpStream,
+    config: ServerConfig,
+) -> std::io::Result<server::TlsStream<TcpStream>> {
     TlsAcceptor::from(Arc::new(config)).accept(socket).await
 }

@@ -17,7 +17,9 @@ use tokio_rustls::TlsAcceptor;
 /// When no thread can be started.
 pub fn background() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime"))
+    RUNTIME.get_or_init(|| {
+        Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    })
 }
 
 /// A server that runs until it is dropped.

@@ -32,7 +32,18 @@ fn answer(query: &[u8], addresses: &[Ipv4Addr]) -> Vec<u8> {
     let answers: &[Ipv4Addr] = if is_a { addresses } else { &[] };
     let failed = addresses.is_empty();
     let mut reply = query[..2].to_vec();
-    reply.extend_from_slice(&[0x81, if failed { 0x82 } else { 0x80 }, 0, 1, 0, answers.len() as u8, 0, 0, 0, 0]);
+    reply.extend_from_slice(&[
+        0x81,
+        if failed { 0x82 } else { 0x80 },
+        0,
+        1,
+        0,
+        answers.len() as u8,
+        0,
+        0,
+        0,
+        0,
+    ]);
     reply.extend_from_slice(question);
     for address in answers {
         reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);

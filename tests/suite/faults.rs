@@ -29,7 +29,9 @@ async fn a_fault_is_503_with_an_empty_body_and_the_plugin_is_started_anew() {
     let mirror = mirror().await;
     let gateway = gateway(", memory: 16MiB, cpu: 100ms", &mirror);
     for (number, (fault, kind)) in
-        [("trap", "trap"), ("loop", "cpu"), ("memory", "memory"), ("deep", "trap"), ("exit", "exit")].into_iter().enumerate()
+        [("trap", "trap"), ("loop", "cpu"), ("memory", "memory"), ("deep", "trap"), ("exit", "exit")]
+            .into_iter()
+            .enumerate()
     {
         let answer = with_fault(&gateway, fault).await.expect("an answer");
         assert_eq!((answer.status.as_u16(), answer.text().as_str()), (503, ""), "{fault}");
@@ -109,3 +111,39 @@ const LOOPS_AT_START: &str = r#"
       (func (export "proxy_abi_version_0_2_1"))
       (func (export "_initialize") (loop br 0)))
 "#;
+
+/// How often the thread that moves the epoch has gone to sleep.
+fn epoch_sleeps(gateway: &Gateway) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("the process is there");
+    let read = |task: &std::path::Path, file| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+    let task = tasks
+        .map(|task| task.expect("a task").path())
+        .find(|task| read(task, "comm").trim() == "weir-epoch")
+        .expect("a thread of that name");
+    let status = read(&task, "status");
+    let line =
+        status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).expect("the kernel counts");
+    line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a number")
+}
+
+#[tokio::test]
+async fn an_idle_process_lets_the_epoch_rest_and_a_guest_that_never_ends_is_stopped_all_the_same() {
+    let mirror = mirror().await;
+    let gateway = gateway("", &mirror);
+    for _ in 0..3 {
+        let mut before = u64::MAX;
+        until("the epoch to rest", async || {
+            let now = epoch_sleeps(&gateway);
+            let rested = now == std::mem::replace(&mut before, now);
+            rested.then_some(())
+        })
+        .await;
+        assert_eq!(with_fault(&gateway, "loop").await.expect("an answer").status, 503);
+        until("the plugin to be back", async || {
+            let answer = with_fault(&gateway, "none").await.expect("an answer");
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(gateway.log().matches("kind=\"cpu\"").count(), 3);
+}

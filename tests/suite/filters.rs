@@ -26,7 +26,13 @@ fn gateway(plugin: &str, config: &str, upstream: &Upstream) -> Gateway {
         .start()
 }
 
-async fn call(gateway: &Gateway, who: Option<&Certificate>, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn call(
+    gateway: &Gateway,
+    who: Option<&Certificate>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     let config = client_config(who, &["http/1.1"]);
     let mut client = Client::tls(gateway.address("edge"), "edge.example", config).await.expect("a handshake");
     let mut request = client.request(method, path);
@@ -55,18 +61,26 @@ async fn authz_allows_and_denies_by_the_client_certificate() {
         (None, "GET", "/v1/x", "default"),
     ] {
         let denied = call(&gateway, who, method, path, &[]).await;
-        assert_eq!((denied.status.as_u16(), denied.header("x-decision").as_str()), (403, decision), "{method} {path}");
+        assert_eq!(
+            (denied.status.as_u16(), denied.header("x-decision").as_str()),
+            (403, decision),
+            "{method} {path}"
+        );
         assert_eq!(denied.text(), "denied\n");
     }
     let entry = gateway.wait_for_access("denied by no-secrets");
-    assert_eq!((entry["filter"].as_str(), entry["identity"].as_str()), (Some("authz"), Some("spiffe://mesh.internal/orders")));
+    assert_eq!(
+        (entry["filter"].as_str(), entry["identity"].as_str()),
+        (Some("authz"), Some("spiffe://mesh.internal/orders"))
+    );
 }
 
 #[tokio::test]
 async fn authz_believes_no_header_about_who_is_calling() {
     let mirror = mirror().await;
     let gateway = gateway("authz", r#"{ rules: [ { allow: ["spiffe://mesh.internal/orders"] } ] }"#, &mirror);
-    let forged = [("x-forwarded-client-cert", "URI=spiffe://mesh.internal/orders"), ("x-forwarded-for", "10.0.0.1")];
+    let forged =
+        [("x-forwarded-client-cert", "URI=spiffe://mesh.internal/orders"), ("x-forwarded-for", "10.0.0.1")];
     assert_eq!(call(&gateway, None, "GET", "/", &forged).await.status, 403);
     let two = certificate(&["spiffe://mesh.internal/orders", "spiffe://mesh.internal/admin"]);
     assert_eq!(call(&gateway, Some(&two), "GET", "/", &[]).await.status, 403, "two identities are none");
@@ -77,7 +91,9 @@ async fn authz_says_nothing_of_its_rules_unless_it_is_told_to() {
     let mirror = mirror().await;
     let gateway = gateway("authz", r#"{ rules: [ { name: hush, deny: ["*"] } ] }"#, &mirror);
     let denied = call(&gateway, None, "GET", "/", &[]).await;
-    assert!(denied.headers.iter().all(|(_, value)| !String::from_utf8_lossy(value.as_bytes()).contains("hush")));
+    assert!(
+        denied.headers.iter().all(|(_, value)| !String::from_utf8_lossy(value.as_bytes()).contains("hush"))
+    );
 }
 
 #[tokio::test]
@@ -89,10 +105,13 @@ async fn header_rewrite_edits_requests_and_responses_with_properties() {
         response: { remove: [date], set: { x-served-by: "%{upstream.address} for %{request.method} 100%%" } } }"#;
     let gateway = gateway("header-rewrite", config, &mirror);
     let orders = certificate(&["spiffe://mesh.internal/orders"]);
-    let headers = [("x-debug", "1"), ("x-old", "kept"), ("x-tag", "a"), ("x-team", "other"), ("x-caller", "forged")];
+    let headers =
+        [("x-debug", "1"), ("x-old", "kept"), ("x-tag", "a"), ("x-team", "other"), ("x-caller", "forged")];
     let answer = call(&gateway, Some(&orders), "GET", "/", &headers).await;
     let seen = answer.text();
-    for line in ["x-new: kept", "x-caller: spiffe://mesh.internal/orders", "x-team: payments", "x-tag: a\nx-tag: b"] {
+    for line in
+        ["x-new: kept", "x-caller: spiffe://mesh.internal/orders", "x-team: payments", "x-tag: a\nx-tag: b"]
+    {
         assert!(seen.contains(&format!("{line}\n")), "{line} in {seen}");
     }
     for gone in ["x-debug", "x-old", "forged"] {

@@ -27,7 +27,8 @@ async fn a_request_is_forwarded_and_its_answer_returned() {
     let mirror = mirror().await;
     let gateway = forwarding(&mirror);
     let mut client = Client::h1(gateway.address("web")).await;
-    let request = client.request("POST", "/a/b?c=d").header("x-a", "1").header("x-a", "2").body(full("hello"));
+    let request =
+        client.request("POST", "/a/b?c=d").header("x-a", "1").header("x-a", "2").body(full("hello"));
     let answer = client.call(request.expect("a request")).await.expect("an answer");
     assert_eq!(answer.status, 200);
     let text = answer.text();
@@ -52,11 +53,19 @@ async fn pipelined_requests_are_answered_in_order() {
     let mirror = mirror().await;
     let gateway = forwarding(&mirror);
     let requests: String = (0..5)
-        .map(|n| format!("GET /{n} HTTP/1.1\r\nHost: a\r\n{}\r\n", if n == 4 { "Connection: close\r\n" } else { "" }))
+        .map(|n| {
+            format!(
+                "GET /{n} HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                if n == 4 { "Connection: close\r\n" } else { "" }
+            )
+        })
         .collect();
     let answer = raw(gateway.address("web"), requests).await;
     let order: Vec<_> = answer.lines().filter(|line| line.starts_with("GET /")).collect();
-    assert_eq!(order, ["GET /0 HTTP/1.1", "GET /1 HTTP/1.1", "GET /2 HTTP/1.1", "GET /3 HTTP/1.1", "GET /4 HTTP/1.1"]);
+    assert_eq!(
+        order,
+        ["GET /0 HTTP/1.1", "GET /1 HTTP/1.1", "GET /2 HTTP/1.1", "GET /3 HTTP/1.1", "GET /4 HTTP/1.1"]
+    );
     assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
 }
 
@@ -68,7 +77,10 @@ async fn chunked_bodies_and_trailers_pass_in_both_directions() {
             request.push(socket.read_u8().await.expect("a chunked request with its trailer"));
         }
         let request = String::from_utf8_lossy(&request);
-        assert!(request.contains("te: trailers\r\n") && request.contains("transfer-encoding: chunked\r\n"), "{request}");
+        assert!(
+            request.contains("te: trailers\r\n") && request.contains("transfer-encoding: chunked\r\n"),
+            "{request}"
+        );
         let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
                       b\r\nhello world\r\n0\r\nX-Sum-Back: 42\r\n\r\n";
         socket.write_all(answer.as_bytes()).await.expect("sent");
@@ -133,7 +145,10 @@ async fn hop_by_hop_headers_go_and_claims_about_the_client_are_replaced() {
     for gone in ["x-secret", "keep-alive", "te:", "proxy-connection", "9.9.9.9", "spiffe", "connection:"] {
         assert!(!seen.contains(gone), "{gone} in {seen}");
     }
-    assert!(seen.contains("x-forwarded-for: 127.0.0.1\n") && seen.contains("x-forwarded-proto: http\n"), "{seen}");
+    assert!(
+        seen.contains("x-forwarded-for: 127.0.0.1\n") && seen.contains("x-forwarded-proto: http\n"),
+        "{seen}"
+    );
     assert!(seen.contains("x-request-id: "), "{seen}");
 }
 
@@ -142,7 +157,10 @@ async fn ambiguous_requests_are_refused_and_the_upstream_sees_nothing() {
     let (upstream, mut told) = Upstream::recording().await;
     let gateway = forwarding(&upstream);
     let cases = [
-        ("400", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        (
+            "400",
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
         ("400", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
         ("400", "GET / HTTP/1.1\r\n\r\n"),
         ("400", "GET / HTTP/1.1\nHost: a\n\n"),
@@ -202,7 +220,8 @@ async fn an_upstream_that_takes_too_long_is_504_and_one_that_sends_nonsense_502(
     let mad = Upstream::new(|mut socket| async move {
         let mut request = [0; 1024];
         let _ = socket.read(&mut request).await;
-        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab").await;
+        let _ =
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab").await;
     })
     .await;
     let config = format!(
@@ -220,7 +239,9 @@ async fn an_upstream_that_takes_too_long_is_504_and_one_that_sends_nonsense_502(
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_never_looks_complete() {
-    for (framing, body) in [("Content-Length: 100", "short"), ("Transfer-Encoding: chunked", "5\r\nshort\r\n")] {
+    for (framing, body) in
+        [("Content-Length: 100", "short"), ("Transfer-Encoding: chunked", "5\r\nshort\r\n")]
+    {
         let upstream = Upstream::new(move |mut socket| async move {
             let mut request = [0; 1024];
             let _ = socket.read(&mut request).await;
@@ -232,7 +253,10 @@ async fn an_answer_that_breaks_off_never_looks_complete() {
         let mut client = Client::h1(gateway.address("web")).await;
         let request = client.request("GET", "/").body(empty()).expect("a request");
         let error = client.call(request).await.expect_err("the body is not whole");
-        assert!(error.is_incomplete_message() || error.is_body_write_aborted() || !error.is_user(), "{error}");
+        assert!(
+            error.is_incomplete_message() || error.is_body_write_aborted() || !error.is_user(),
+            "{error}"
+        );
         assert_eq!(gateway.wait_for_access("\"path\":\"/\"")["reason"], "upstream_body_cut", "{framing}");
     }
 }
@@ -311,12 +335,19 @@ async fn bytes_behind_an_upgrade_wait_for_the_101() {
 #[tokio::test]
 async fn an_early_answer_reaches_the_client_while_it_is_still_sending() {
     let upstream = upstream(|_request: Request<hyper::body::Incoming>| async move {
-        Response::builder().status(413).header("connection", "close").body(full("too much")).expect("a response")
+        Response::builder()
+            .status(413)
+            .header("connection", "close")
+            .body(full("too much"))
+            .expect("a response")
     })
     .await;
     let gateway = forwarding(&upstream);
     let mut socket = TcpStream::connect(gateway.address("web")).await.expect("it listens");
-    socket.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nbegin").await.expect("sent");
+    socket
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\nbegin")
+        .await
+        .expect("sent");
     let mut head = vec![0; 12];
     soon("the status", socket.read_exact(&mut head)).await.expect("it comes");
     assert_eq!(&head, b"HTTP/1.1 413");
@@ -335,7 +366,8 @@ async fn a_gibibyte_streams_both_ways_while_memory_stays_flat() {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", BLOCK * BLOCKS);
         socket.write_all(answer.as_bytes()).await.expect("sent");
         let (mut read, mut write) = socket.split();
-        let _ = tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(BLOCK, &mut read), &mut write).await;
+        let _ =
+            tokio::io::copy_buf(&mut tokio::io::BufReader::with_capacity(BLOCK, &mut read), &mut write).await;
     })
     .await;
     let gateway = forwarding(&upstream);
@@ -375,7 +407,8 @@ async fn requests_are_told_in_the_access_log_with_all_that_is_known() {
     let mirror = mirror().await;
     let gateway = forwarding(&mirror);
     let mut client = Client::h1(gateway.address("web")).await;
-    let request = client.request("POST", "/x?y=1").header("x-request-id", "id-7").body(full(Bytes::from("hello")));
+    let request =
+        client.request("POST", "/x?y=1").header("x-request-id", "id-7").body(full(Bytes::from("hello")));
     client.call(request.expect("a request")).await.expect("an answer");
     let entry = gateway.wait_for_access("id-7");
     for (field, value) in [
@@ -391,5 +424,7 @@ async fn requests_are_told_in_the_access_log_with_all_that_is_known() {
     }
     assert_eq!((entry["status"].as_u64(), entry["bytes_received"].as_u64()), (Some(200), Some(5)));
     assert_eq!(entry["upstream"], mirror.address.to_string());
-    assert!(entry["duration_ms"].as_f64().expect("a number") >= entry["upstream_ms"].as_f64().expect("a number"));
+    assert!(
+        entry["duration_ms"].as_f64().expect("a number") >= entry["upstream_ms"].as_f64().expect("a number")
+    );
 }

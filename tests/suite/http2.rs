@@ -1,16 +1,13 @@
 //! HTTP/2 on either side, and gRPC through it.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::body::{Frame, Incoming};
 use tokio::sync::mpsc;
-use weir_tests::http::{Body, Client, empty, full, mirror, upstream};
+use weir_tests::http::{Body, Client, asking, empty, fed, full, mirror, upstream};
 use weir_tests::upstream::Upstream;
-use weir_tests::wait::soon;
+use weir_tests::wait::{soon, until};
 use weir_tests::{Gateway, Setup};
 
 fn gateway(upstream: &Upstream, cluster: &str) -> Gateway {
@@ -22,26 +19,6 @@ fn gateway(upstream: &Upstream, cluster: &str) -> Gateway {
     Setup::new().config(config).start()
 }
 
-/// A body that is fed by hand.
-struct Fed(mpsc::UnboundedReceiver<Frame<Bytes>>);
-
-impl HttpBody for Fed {
-    type Data = Bytes;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(cx).map(|frame| frame.map(Ok))
-    }
-}
-
-fn fed() -> (mpsc::UnboundedSender<Frame<Bytes>>, Body) {
-    let (feed, fed) = mpsc::unbounded_channel();
-    (feed, Fed(fed).boxed_unsync())
-}
-
 #[tokio::test]
 async fn http2_with_prior_knowledge_reaches_an_http1_upstream() {
     let mirror = mirror().await;
@@ -50,7 +27,10 @@ async fn http2_with_prior_knowledge_reaches_an_http1_upstream() {
     let request = client.request("POST", "/x").header("x-a", "1").body(full("hello")).expect("a request");
     let answer = client.call(request).await.expect("an answer");
     let text = answer.text();
-    assert!(text.starts_with("POST /x HTTP/1.1\nhost: example.com\n") && text.ends_with("\n\nhello"), "{text}");
+    assert!(
+        text.starts_with("POST /x HTTP/1.1\nhost: example.com\n") && text.ends_with("\n\nhello"),
+        "{text}"
+    );
     let entry = gateway.wait_for_access("HTTP/2");
     assert_eq!((entry["authority"].as_str(), entry["status"].as_u64()), (Some("example.com"), Some(200)));
 }
@@ -211,7 +191,8 @@ async fn a_grpc_answer_without_messages_keeps_its_status() {
     .await;
     let gateway = gateway(&upstream, ", protocol: http2");
     let mut client = Client::h2(gateway.address("web")).await;
-    let request = client.request("POST", "/e.E/C").header("content-type", "application/grpc").body(full(message("x")));
+    let request =
+        client.request("POST", "/e.E/C").header("content-type", "application/grpc").body(full(message("x")));
     let answer = client.call(request.expect("a request")).await.expect("an answer");
     assert_eq!(answer.header("grpc-status"), "5");
 }
@@ -225,7 +206,8 @@ async fn weirs_own_errors_speak_grpc_to_callers_that_do() {
     );
     let gateway = Setup::new().config(config).start();
     let mut client = Client::h2(gateway.address("web")).await;
-    let request = client.request("POST", "/e.E/C").header("content-type", "application/grpc").body(full(message("x")));
+    let request =
+        client.request("POST", "/e.E/C").header("content-type", "application/grpc").body(full(message("x")));
     let answer = client.call(request.expect("a request")).await.expect("an answer");
     assert_eq!((answer.status.as_u16(), answer.header("grpc-status").as_str()), (200, "14"));
 }
@@ -235,7 +217,32 @@ async fn malformed_http2_requests_are_refused() {
     let mirror = mirror().await;
     let gateway = gateway(&mirror, "");
     let mut client = Client::h2(gateway.address("web")).await;
-    let request = client.request("GET", "/").header("host", "other.example").body(empty()).expect("a request");
+    let request =
+        client.request("GET", "/").header("host", "other.example").body(empty()).expect("a request");
     assert_eq!(client.call(request).await.expect("an answer").status, 400, "host contradicts :authority");
     assert_eq!(client.get("/").await.status, 200, "the connection goes on");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_stream_is_closed_after_its_idle_timeout_and_a_slow_stream_is_not_cut() {
+    let (slow, mut asked) = asking().await;
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ], idle_timeout: 200ms }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+        slow.address
+    );
+    let gateway = Setup::new().config(config).start();
+    let closed = async |client: Client| {
+        let Client::H2(client) = client else { panic!("HTTP/2") };
+        until("the end of the connection", async || client.is_closed().then_some(())).await;
+    };
+    let mut client = Client::h2(gateway.address("web")).await;
+    let busy = tokio::spawn(async move { (client.get("/").await.text(), client) });
+    let (_, answer) = soon("the request", asked.recv()).await.expect("it comes");
+    // One that begins later and asks for nothing is the clock: when its time is up, so is that of the first.
+    closed(Client::h2(gateway.address("web")).await).await;
+    answer.send(Response::new(full("slow"))).expect("the upstream waits");
+    let (text, client) = busy.await.expect("a client");
+    assert_eq!(text, "slow");
+    closed(client).await;
 }

@@ -16,7 +16,10 @@ async fn the_headers_example_logs_headers_and_answers_by_itself() {
     let mirror = mirror().await;
     let gateway = filtered(&["official-headers"], "{ plugin: official-headers }", &mirror);
     let hello = get(gateway.address("web"), "/hello").await;
-    assert_eq!((hello.text().as_str(), hello.header("powered-by").as_str()), ("Hello, World!\n", "proxy-wasm"));
+    assert_eq!(
+        (hello.text().as_str(), hello.header("powered-by").as_str()),
+        ("Hello, World!\n", "proxy-wasm")
+    );
     assert!(get(gateway.address("web"), "/other").await.text().starts_with("GET /other "));
     gateway.wait_for_log("-> :path: /hello");
     gateway.wait_for_log("<- :status: 200");

@@ -120,6 +120,23 @@ async fn what_cannot_be_routed_is_closed_counted_and_logged_with_its_reason() {
     assert!(told.try_recv().is_err(), "the upstream saw something");
 }
 
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_hello_is_closed_after_ten_seconds() {
+    let (upstream, mut told) = Upstream::recording().await;
+    let gateway = gateway(TEMPLATE, &[("orders-prod", &upstream)]);
+    let hello = client_hello("prod.orders.meshproxy.internal");
+    let mut socket = TcpStream::connect(gateway.address("mesh")).await.expect("it listens");
+    socket.write_all(&hello[..hello.len() - 1]).await.expect("the gateway takes it");
+    let mut answer = Vec::new();
+    // Closed in order, or reset because bytes were left unread.
+    let _ = soon("the end", socket.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty());
+    let entry = gateway.wait_for_access("client_hello_timeout");
+    let took = entry["duration_ms"].as_f64().expect("a number");
+    assert!((10_000.0..15_000.0).contains(&took), "{took} ms");
+    assert!(told.try_recv().is_err(), "the upstream saw something");
+}
+
 /// What a client says first to `name`. An address sends no server name.
 fn client_hello(name: &'static str) -> Vec<u8> {
     let name = rustls::pki_types::ServerName::try_from(name).expect("a name");

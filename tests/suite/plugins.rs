@@ -12,7 +12,13 @@ pub fn filtered(plugins: &[&str], filters: &str, upstream: &Upstream) -> Gateway
 }
 
 /// The same, with further fields of the HTTP section and of the route.
-pub fn filtered_with(plugins: &[&str], filters: &str, upstream: &Upstream, http: &str, route: &str) -> Gateway {
+pub fn filtered_with(
+    plugins: &[&str],
+    filters: &str,
+    upstream: &Upstream,
+    http: &str,
+    route: &str,
+) -> Gateway {
     let config = format!(
         "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {filters} ], \
            routes: [ {{ cluster: up, name: main {route} }} ] {http} }} }} ]\n\
@@ -41,14 +47,21 @@ async fn every_phase_is_seen_in_order_for_requests_and_in_reverse_for_responses(
     assert!(answer.text().contains("x-seen-by: one\nx-seen-by: two\n"), "{}", answer.text());
     let passed: Vec<_> = answer.headers.get_all("x-passed").iter().collect();
     assert_eq!(passed, ["two", "one"]);
-    assert_eq!(answer.header("x-notes-one"), "request_headers false; request_body 5 true; response_headers 200");
-    let line = gateway.wait_for_log("one: /x 200: request_headers false; request_body 5 true; response_headers 200; response_body");
+    assert_eq!(
+        answer.header("x-notes-one"),
+        "request_headers false; request_body 5 true; response_headers 200"
+    );
+    let line = gateway.wait_for_log(
+        "one: /x 200: request_headers false; request_body 5 true; response_headers 200; response_body",
+    );
     assert!(line.contains("plugin=\"phases\" filter=\"one\""), "{line}");
 }
 
 #[tokio::test]
 async fn a_message_without_body_says_so_with_its_headers_and_nothing_more_is_called() {
-    let upstream = upstream(|_| async { http::Response::builder().status(204).body(empty()).expect("a response") }).await;
+    let upstream =
+        upstream(|_| async { http::Response::builder().status(204).body(empty()).expect("a response") })
+            .await;
     let gateway = filtered(&["phases"], TWO, &upstream);
     get(gateway.address("web"), "/x").await;
     gateway.wait_for_log("one: /x 204: request_headers true; response_headers 204 ");
@@ -62,14 +75,18 @@ async fn trailers_pass_the_filters_which_may_add_to_them() {
         while !request.ends_with(b"x-sum: 42\r\n\r\n") {
             request.push(socket.read_u8().await.expect("a request with its trailer"));
         }
-        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum-Back: 42\r\n\r\n";
+        let answer =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sum-Back: 42\r\n\r\n";
         socket.write_all(answer.as_bytes()).await.expect("sent");
     })
     .await;
     let gateway = filtered(&["phases"], TWO, &echo);
     let request = "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 42\r\n\r\n";
     let answer = raw(gateway.address("web"), request).await;
-    assert!(answer.ends_with("0\r\nx-sum-back: 42\r\nx-trailer-by: two\r\nx-trailer-by: one\r\n\r\n"), "{answer}");
+    assert!(
+        answer.ends_with("0\r\nx-sum-back: 42\r\nx-trailer-by: two\r\nx-trailer-by: one\r\n\r\n"),
+        "{answer}"
+    );
     gateway.wait_for_log(
         "two: /x 200: request_headers false; request_body 2 false; request_trailers 1; response_headers 200; \
          response_body 2 false; response_trailers 1",
@@ -141,7 +158,10 @@ async fn a_filter_replies_in_any_phase_and_once_the_response_has_begun_the_strea
         assert_eq!((answer.status.as_u16(), answer.header("x-phase")), (418, phase.to_owned()));
         assert_eq!(answer.text(), format!("from {phase}"));
         let entry = gateway.wait_for_access(&format!("\"path\":\"/{phase}\""));
-        assert_eq!((entry["filter"].as_str(), entry["reason"].as_str()), (Some("replies"), Some(&*format!("in_{phase}"))));
+        assert_eq!(
+            (entry["filter"].as_str(), entry["reason"].as_str()),
+            (Some("replies"), Some(&*format!("in_{phase}")))
+        );
     }
     let mut client = Client::h1(gateway.address("web")).await;
     let request = client.request("POST", "/late").header("x-reply-in", "response_body").body(full("hello"));
@@ -183,7 +203,8 @@ async fn shared_data_timers_metrics_and_properties_work() {
     let gateway = filtered(&["sharing"], "{ plugin: sharing }", &mirror);
     let ask = async || {
         let mut client = Client::h1(gateway.address("web")).await;
-        let request = client.request("GET", "/a/b?c").header("user-agent", "test").body(empty()).expect("a request");
+        let request =
+            client.request("GET", "/a/b?c").header("user-agent", "test").body(empty()).expect("a request");
         client.call(request).await.expect("an answer")
     };
     let first = ask().await;
@@ -263,7 +284,11 @@ async fn a_filter_that_edits_what_the_route_was_chosen_by_has_it_chosen_again() 
 #[tokio::test]
 async fn filters_run_on_http2_streams_as_they_do_on_http1() {
     let mirror = mirror().await;
-    let gateway = filtered(&["phases", "bodies"], &format!("{TWO}, {{ plugin: bodies, config: {{ hold_request: true }} }}"), &mirror);
+    let gateway = filtered(
+        &["phases", "bodies"],
+        &format!("{TWO}, {{ plugin: bodies, config: {{ hold_request: true }} }}"),
+        &mirror,
+    );
     let mut client = Client::h2(gateway.address("web")).await;
     let request: Request<_> = client.request("POST", "/").body(full("hello")).expect("a request");
     let answer = client.call(request).await.expect("an answer");

@@ -1,6 +1,7 @@
 //! Routes: which request goes where, and what becomes of it on the way.
 
 use http::Request;
+use weir_tests::gateway::own_address;
 use weir_tests::http::{Client, empty, full, get, mirror, upstream};
 use weir_tests::upstream::Upstream;
 use weir_tests::{Gateway, Setup};
@@ -21,7 +22,13 @@ fn gateway(routes: &str, clusters: &[(&str, &Upstream)]) -> Gateway {
     Setup::new().config(config).start()
 }
 
-async fn ask(gateway: &Gateway, method: &str, host: &str, path: &str, header: Option<(&str, &str)>) -> String {
+async fn ask(
+    gateway: &Gateway,
+    method: &str,
+    host: &str,
+    path: &str,
+    header: Option<(&str, &str)>,
+) -> String {
     let mut client = Client::h1(gateway.address("web")).await;
     let mut request = Request::builder().method(method).uri(path).header("host", host);
     if let Some((name, value)) = header {
@@ -76,7 +83,10 @@ async fn a_route_answers_or_redirects_by_itself() {
         &[],
     );
     let fixed = get(gateway.address("web"), "/fixed").await;
-    assert_eq!((fixed.status.as_u16(), fixed.text().as_str(), fixed.header("x-by").as_str()), (201, "made", "weir"));
+    assert_eq!(
+        (fixed.status.as_u16(), fixed.text().as_str(), fixed.header("x-by").as_str()),
+        (201, "made", "weir")
+    );
     let old = get(gateway.address("web"), "/old/page").await;
     assert_eq!((old.status.as_u16(), old.header("location").as_str()), (308, "https://new.example/new"));
     let rest = get(gateway.address("web"), "/a?b=c").await;
@@ -147,6 +157,10 @@ async fn the_configuration_file_is_taken_up_when_it_changes_and_a_bad_one_change
     gateway.write_config("listeners: [ { name: web } ]");
     gateway.wait_for_log("the configuration is refused");
     assert_eq!(get(address, "/").await.text(), "two");
+    // An empty file is what a writer that was cut off leaves.
+    std::fs::write(gateway.folder().join("weir.yaml"), "").expect("it can be written");
+    gateway.wait_for_log("there are none left, which would end everything that serves");
+    assert_eq!(get(address, "/").await.text(), "two");
     gateway.write_config(&config("three"));
     gateway.wait_for_log_count("the configuration is in force", 2);
     assert_eq!(held.get("/").await.text(), "three");
@@ -155,7 +169,9 @@ async fn the_configuration_file_is_taken_up_when_it_changes_and_a_bad_one_change
 #[tokio::test]
 async fn listeners_come_and_go_with_the_configuration() {
     let listener = |name: &str| {
-        format!("{{ name: {name}, address: \"127.0.0.1:0\", http: {{ routes: [ {{ respond: {{ status: 200 }} }} ] }} }}")
+        format!(
+            "{{ name: {name}, address: \"127.0.0.1:0\", http: {{ routes: [ {{ respond: {{ status: 200 }} }} ] }} }}"
+        )
     };
     let gateway = Setup::new().config(format!("listeners: [ {} ]", listener("one"))).start();
     let one = gateway.address("one");
@@ -170,4 +186,41 @@ async fn listeners_come_and_go_with_the_configuration() {
     })
     .await;
     assert_eq!(get(two, "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_listener_changes_its_name_and_its_sockets_stay() {
+    let address = own_address(73);
+    let config = |name: &str, answer: &str| {
+        format!(
+            "listeners: [ {{ name: {name}, address: \"{address}\", http: {{ routes: [ {{ respond: {{ status: 200, body: {answer} }} }} ] }} }} ]"
+        )
+    };
+    let gateway = Setup::new().config(config("before", "one")).start();
+    assert_eq!(get(address, "/").await.text(), "one");
+    gateway.write_config(&config("after", "two"));
+    gateway.wait_for_log("the configuration is in force");
+    assert_eq!(get(address, "/").await.text(), "two");
+    assert_eq!(gateway.log().matches("listening listener=").count(), 1, "nothing is bound again");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_the_connection_costs_the_connect_timeout_and_no_more() {
+    // A queue for one, and nobody who takes from it: the kernel keeps two, and lets a third wait for ever.
+    let deaf = tokio::net::TcpSocket::new_v4().expect("a socket");
+    deaf.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let deaf = deaf.listen(1).expect("it listens");
+    let address = deaf.local_addr().expect("an address");
+    let _first = tokio::net::TcpStream::connect(address).await.expect("there is room");
+    let _second = tokio::net::TcpStream::connect(address).await.expect("there is room");
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: deaf }} ] }} }} ]\n\
+         clusters: [ {{ name: deaf, endpoints: [\"{address}\"], connect_timeout: 200ms }} ]"
+    );
+    let gateway = Setup::new().config(config).start();
+    let answer = get(gateway.address("web"), "/").await;
+    assert_eq!(answer.status, 503);
+    let line = gateway.wait_for_access("\"reason\":\"connect_timeout\"");
+    let took = line["duration_ms"].as_f64().expect("a number");
+    assert!((200.0..5_000.0).contains(&took), "{took} ms");
 }

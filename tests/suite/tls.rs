@@ -49,9 +49,10 @@ async fn the_server_name_chooses_the_certificate() {
 #[tokio::test]
 async fn tls_1_2_and_1_3_with_a_post_quantum_key_exchange_are_spoken() {
     let gateway = setup().config(listening("")).start();
-    for (version, expected) in
-        [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)]
-    {
+    for (version, expected) in [
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+    ] {
         let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[version])
@@ -128,7 +129,8 @@ async fn tls_can_be_terminated_for_plain_tcp() {
         echo.address
     );
     let gateway = setup().config(config).start();
-    let mut stream = tls::connect(gateway.address("db"), "a.example", client_config(None, &[])).await.expect("TLS");
+    let mut stream =
+        tls::connect(gateway.address("db"), "a.example", client_config(None, &[])).await.expect("TLS");
     let block = vec![b'x'; 1 << 20];
     let (mut read, mut write) = tokio::io::split(&mut stream);
     let send = async {
@@ -159,7 +161,8 @@ async fn through(gateway: &Gateway) -> (u16, String) {
 
 #[tokio::test]
 async fn an_upstream_is_verified_by_its_name() {
-    let upstream = tls_upstream(server_config(&certificate(&["api.internal"]), false, &["http/1.1"]), reflect).await;
+    let upstream =
+        tls_upstream(server_config(&certificate(&["api.internal"]), false, &["http/1.1"]), reflect).await;
     assert_eq!(through(&towards(&upstream, "sni: api.internal")).await.0, 200);
     let (status, _) = through(&towards(&upstream, "sni: other.internal")).await;
     assert_eq!(status, 503, "the certificate is for another name");
@@ -205,4 +208,28 @@ async fn a_handshake_that_fails_is_counted_and_hurts_nobody() {
     let _ = soon("the end", socket.read_to_end(&mut rest)).await;
     gateway.wait_for_access("handshake_failure");
     assert_eq!(ask(&gateway, "a.example", None).await.as_deref(), Ok("secret"));
+}
+
+#[tokio::test]
+async fn a_reload_takes_up_certificates_whose_files_have_changed() {
+    let gateway = setup().config(listening("")).start();
+    let serial = async || {
+        let stream = tls::connect(gateway.address("web"), "a.example", client_config(None, &[])).await;
+        let stream = stream.expect("a handshake");
+        stream.get_ref().1.peer_certificates().expect("a chain")[0].as_ref().to_vec()
+    };
+    let before = serial().await;
+    let renewed = certificate(&["a.example"]);
+    std::fs::write(gateway.folder().join("a.pem"), renewed.cert).expect("it can be written");
+    std::fs::write(gateway.folder().join("a.key"), renewed.key).expect("it can be written");
+    gateway.signal(rustix::process::Signal::HUP);
+    gateway.wait_for_log("the configuration is in force");
+    assert_ne!(serial().await, before);
+    // A pair that does not match is refused, and the one before it stays.
+    let serving = serial().await;
+    std::fs::write(gateway.folder().join("a.key"), certificate(&["a.example"]).key)
+        .expect("it can be written");
+    gateway.signal(rustix::process::Signal::HUP);
+    gateway.wait_for_log("does not match the certificate in");
+    assert_eq!(serial().await, serving);
 }

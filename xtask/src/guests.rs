@@ -17,8 +17,9 @@ const WASM: &str = "wasm32-wasip1";
 /// When it cannot be installed; the message says what to do.
 pub fn install_target() -> anyhow::Result<()> {
     let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", WASM]).output();
-    if libraries.is_ok_and(|out| out.status.success() && Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
-    {
+    if libraries.is_ok_and(|out| {
+        out.status.success() && Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir()
+    }) {
         return Ok(());
     }
     let added = Command::new("rustup").args(["target", "add", WASM]).status();
@@ -52,21 +53,39 @@ pub fn filters() -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// When one does not build.
 pub fn build_filters() -> anyhow::Result<PathBuf> {
-    install_target()?;
     let names = filters()?;
-    let mut args = vec!["build", "--quiet", "--profile", "guest", "--target", WASM, "--lib"];
-    for name in &names {
-        args.extend(["--package", name]);
-    }
-    run(&mut cargo(&args))?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    build(&names, &[])?;
     let folder = target().join("plugins");
     fs::create_dir_all(&folder)?;
-    for name in &names {
-        let built = target().join(WASM).join("guest").join(format!("{}.wasm", name.replace('-', "_")));
-        let place = folder.join(format!("{name}.wasm"));
-        copy(&built, &place)?;
+    for name in names {
+        copy(&built(name), &folder.join(format!("{name}.wasm")))?;
     }
     Ok(folder)
+}
+
+/// Builds the filter of `docs/examples/greeting` with a greeting of its own, and puts it into a file.
+///
+/// # Errors
+/// When it does not build.
+pub fn build_greeting(greeting: &str, file: &Path) -> anyhow::Result<()> {
+    build(&["greeting"], &[("GREETING", greeting)])?;
+    copy(&built("greeting"), file)
+}
+
+/// Builds filters, with variables that they see while they are built.
+fn build(names: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
+    install_target()?;
+    let mut args = vec!["build", "--quiet", "--profile", "guest", "--target", WASM, "--lib"];
+    for name in names {
+        args.extend(["--package", name]);
+    }
+    run(cargo(&args).envs(variables.iter().copied()))
+}
+
+/// Where cargo leaves a filter.
+fn built(name: &str) -> PathBuf {
+    target().join(WASM).join("guest").join(format!("{}.wasm", name.replace('-', "_")))
 }
 
 /// Builds the guests of the test suite, and returns the folder that holds `NAME.wasm` for each.

@@ -2,4 +2,12 @@
 
 pub mod cargo;
 pub mod certs;
+pub mod ci;
+pub mod demo;
 pub mod guests;
+
+/// Tells the user something.
+#[expect(clippy::print_stderr, reason = "the commands' output")]
+pub fn say(line: &str) {
+    eprintln!("{line}");
+}

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::cargo::{build_weir, cargo, run};
-use xtask::guests;
+use xtask::{ci, demo, guests, say};
 
 /// What needs more than one cargo call.
 #[derive(Debug, Parser)]
@@ -18,18 +18,35 @@ struct Cli {
 enum Command {
     /// Builds the release `weir` and the standard filters.
     Build,
+    /// Runs a gateway, two sidecars and their services, and prints commands that show what they do.
+    Demo {
+        /// Runs the commands instead of printing them, and compares what they show with what they should.
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs the whole test suite. Further arguments go to `cargo test`.
     Test {
         /// Arguments for `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Runs the micro-benchmarks, then Weir beside nginx on one core. Further arguments go to the latter.
+    Bench {
+        /// Arguments for `side-by-side`; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// What a change must pass: format, lints, dependencies, tests.
+    Ci,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Build => build(),
-        Command::Test { args } => test(&args),
+        Command::Demo { check } => demo::run(check),
+        Command::Test { args } => ci::test(&args),
+        Command::Bench { args } => bench(&args),
+        Command::Ci => ci::ci(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,11 +57,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the command's output")]
-fn say(line: &str) {
-    eprintln!("{line}");
-}
-
 fn build() -> anyhow::Result<()> {
     let weir = build_weir(true)?;
     let plugins = guests::build_filters()?;
@@ -52,7 +64,9 @@ fn build() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn test(args: &[String]) -> anyhow::Result<()> {
-    guests::install_target()?;
-    run(cargo(&["test", "--workspace"]).args(args))
+fn bench(args: &[String]) -> anyhow::Result<()> {
+    let (weir, plugins) = (build_weir(true)?, guests::build_filters()?);
+    run(&mut cargo(&["bench", "--package", "weir-benches"]))?;
+    let side_by_side = ["run", "--quiet", "--package", "weir-benches", "--bin", "side-by-side", "--"];
+    run(cargo(&side_by_side).arg("--weir").arg(weir).arg("--plugins").arg(plugins).args(args))
 }

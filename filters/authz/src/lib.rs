@@ -37,7 +37,10 @@ impl HttpFilter for Authz {
 
     fn new(config: Config) -> Result<Self> {
         let rules = config.rules.into_iter().enumerate();
-        let rules = rules.map(|(at, rule)| rule.compile(at)).collect::<Result<_>>()?;
+        let rules: Vec<Rule> = rules.map(|(at, rule)| rule.compile(at)).collect::<Result<_>>()?;
+        if let Some(header) = &config.decision_header {
+            check_decision(header, &rules)?;
+        }
         Ok(Self { rules, decision_header: config.decision_header })
     }
 
@@ -58,6 +61,22 @@ impl HttpFilter for Authz {
             response.set_header(header, decision)?;
         }
         Ok(Action::Continue)
+    }
+}
+
+/// What is told in a header must be able to stand in one.
+fn check_decision(header: &str, rules: &[Rule]) -> Result<()> {
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if header.is_empty() || !header.chars().all(token) {
+        return Err(Error::new(format!(
+            "`decision_header: {header}` is not a header name; use letters, digits and `-`"
+        )));
+    }
+    match rules.iter().find(|rule| !rule.name.chars().all(|c| c == ' ' || c.is_ascii_graphic())) {
+        Some(rule) => {
+            Err(Error::new(format!("the name `{}` cannot stand in a header; use plain ASCII", rule.name)))
+        }
+        None => Ok(()),
     }
 }
 
@@ -146,7 +165,12 @@ mod tests {
         Authz::new(serde_json::from_str(config).map_err(Error::from)?)
     }
 
-    fn decide(config: &str, identity: Option<&'static str>, method: &'static str, path: &'static str) -> String {
+    fn decide(
+        config: &str,
+        identity: Option<&'static str>,
+        method: &'static str,
+        path: &'static str,
+    ) -> String {
         let fake = Fake { identity, method, path, headers: vec![("x-env", "prod"), ("x-env", "canary")] };
         let (allowed, name) = authz(config).expect("a good configuration").decide(fake).expect("facts");
         format!("{allowed} {name}")
@@ -181,10 +205,26 @@ mod tests {
 
     #[test]
     fn a_header_that_is_repeated_must_fit_with_every_value_to_allow_and_with_one_to_deny() {
-        let rule = |kind: &str, value: &str| format!(r#"{{"rules": [{{"{kind}": ["*"], "headers": {{"X-Env": "{value}"}}}}, {{"allow": ["*"], "name": "rest"}}]}}"#);
+        let rule = |kind: &str, value: &str| {
+            format!(
+                r#"{{"rules": [{{"{kind}": ["*"], "headers": {{"X-Env": "{value}"}}}}, {{"allow": ["*"], "name": "rest"}}]}}"#
+            )
+        };
         assert_eq!(decide(&rule("deny", "canary"), None, "GET", "/"), "false rules[0]");
         assert_eq!(decide(&rule("allow", "canary"), None, "GET", "/"), "true rest");
         assert_eq!(decide(&rule("deny", "other"), None, "GET", "/"), "true rest");
+    }
+
+    #[test]
+    fn what_could_not_be_told_or_would_fit_too_much_is_refused() {
+        let error = |config: &str| authz(config).expect_err("refused").to_string();
+        assert!(
+            error(r#"{"rules": [{"allow": ["*"], "hosts": ["*example.com"]}]}"#)
+                .contains("write `*.example.com`")
+        );
+        assert!(error(r#"{"rules": [], "decision_header": "x y"}"#).contains("is not a header name"));
+        let rule = r#"{"rules": [{"name": "caf\u00e9", "allow": ["*"]}], "decision_header": "x-rule"}"#;
+        assert!(error(rule).contains("cannot stand in a header"));
     }
 
     #[test]
@@ -198,9 +238,16 @@ mod tests {
     #[test]
     fn a_rule_that_says_nothing_or_both_is_refused_with_the_cure() {
         let message = |config: &str| authz(config).expect_err("refused").to_string();
-        assert!(message(r#"{"rules": [{"methods": ["GET"]}]}"#).contains("rules[0] says neither `allow` nor `deny`"));
-        assert!(message(r#"{"rules": [{"allow": ["*"], "deny": ["*"]}]}"#).contains("both `allow` and `deny`"));
+        assert!(
+            message(r#"{"rules": [{"methods": ["GET"]}]}"#)
+                .contains("rules[0] says neither `allow` nor `deny`")
+        );
+        assert!(
+            message(r#"{"rules": [{"allow": ["*"], "deny": ["*"]}]}"#).contains("both `allow` and `deny`")
+        );
         assert!(message(r#"{"rules": [{"allow": []}]}"#).contains("names nobody"));
-        assert!(message(r#"{"rules": [{"allow": ["*"], "paths": ["/"]}]}"#).contains("unknown field `paths`"));
+        assert!(
+            message(r#"{"rules": [{"allow": ["*"], "paths": ["/"]}]}"#).contains("unknown field `paths`")
+        );
     }
 }

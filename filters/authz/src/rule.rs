@@ -70,7 +70,9 @@ impl RuleConfig {
             (Some(who), None) => (true, who),
             (None, Some(who)) => (false, who),
             (None, None) => {
-                return Err(Error::new(format!("{name} says neither `allow` nor `deny`; add the one that it is for")));
+                return Err(Error::new(format!(
+                    "{name} says neither `allow` nor `deny`; add the one that it is for"
+                )));
             }
             (Some(_), Some(_)) => {
                 return Err(Error::new(format!("{name} says both `allow` and `deny`; make it two rules")));
@@ -78,6 +80,12 @@ impl RuleConfig {
         };
         if who.is_empty() {
             return Err(Error::new(format!("{name} names nobody; write identities, `authenticated` or `*`")));
+        }
+        if let Some(host) = self.hosts.iter().find(|host| host.starts_with('*') && !host.starts_with("*.")) {
+            return Err(Error::new(format!(
+                "{name}: `{host}` would fit names that only end alike; write `*.{}`",
+                host.trim_start_matches('*')
+            )));
         }
         Ok(Rule {
             name,
@@ -87,7 +95,11 @@ impl RuleConfig {
             path: self.path,
             path_prefix: self.path_prefix,
             hosts: self.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
-            headers: self.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+            headers: self
+                .headers
+                .into_iter()
+                .map(|(name, value)| (name.to_ascii_lowercase(), value))
+                .collect(),
         })
     }
 }
@@ -108,7 +120,9 @@ impl Who {
         match (self, identity) {
             (Self::Everybody, _) | (Self::Authenticated, Some(_)) => true,
             (Self::Exact(wanted), Some(identity)) => wanted == identity,
-            (Self::Below(prefix), Some(identity)) => identity.len() > prefix.len() && identity.starts_with(prefix),
+            (Self::Below(prefix), Some(identity)) => {
+                identity.len() > prefix.len() && identity.starts_with(prefix)
+            }
             (Self::Authenticated | Self::Exact(_) | Self::Below(_), None) => false,
         }
     }
@@ -161,11 +175,12 @@ fn host_fits(wanted: &str, host: &str) -> bool {
     }
 }
 
-/// The host of an authority, without port.
+/// The host of an authority, without port, and without the dot of the root.
 pub(crate) fn host_of(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
+    let host = match authority.rsplit_once(':') {
         // The colons of an address in brackets are its own.
         Some((host, port)) if !port.ends_with(']') => host,
         Some(_) | None => authority,
-    }
+    };
+    host.strip_suffix('.').unwrap_or(host)
 }

@@ -61,7 +61,9 @@ impl HttpFilter for HeaderRewrite {
     type Config = Config;
 
     fn new(config: Config) -> Result<Self> {
-        Ok(Self { request: Edits::new(config.request)?, response: Edits::new(config.response)? })
+        let request = Edits::new(config.request)?;
+        request.keeps_host()?;
+        Ok(Self { request, response: Edits::new(config.response)? })
     }
 
     fn on_request_headers(&self, request: &mut Request, _: &mut ()) -> Result<Action> {
@@ -80,14 +82,28 @@ impl Edits {
         let parse = |values: BTreeMap<String, String>| -> Result<Vec<(String, Value)>> {
             values.into_iter().map(|(name, text)| Ok((name, Value::parse(&text)?))).collect()
         };
-        let edits =
-            Self { remove: config.remove, rename: config.rename, set: parse(config.set)?, add: parse(config.add)? };
+        let edits = Self {
+            remove: config.remove,
+            rename: config.rename,
+            set: parse(config.set)?,
+            add: parse(config.add)?,
+        };
         let added = edits.set.iter().chain(&edits.add).map(|(name, _)| name);
         let renamed = edits.rename.iter().flat_map(|(old, new)| [old, new]);
         for name in edits.remove.iter().chain(renamed).chain(added) {
             check_name(name)?;
         }
         Ok(edits)
+    }
+
+    /// A request has exactly one host (RFC 9112 section 3.2).
+    fn keeps_host(&self) -> Result<()> {
+        let renamed = self.rename.iter().flat_map(|(old, new)| [old, new]);
+        let added = self.add.iter().map(|(name, _)| name);
+        if self.remove.iter().chain(renamed).chain(added).any(|name| name.eq_ignore_ascii_case("host")) {
+            return Err(Error::new("a request has exactly one `host`, which can be `set` and nothing else"));
+        }
+        Ok(())
     }
 
     fn apply(&self, message: &mut impl Message) -> Result<()> {
@@ -190,10 +206,19 @@ mod tests {
             r#"{"remove": ["x-debug"], "rename": {"x-old": "x-new"}, "set": {"x-team": "payments"}, "add": {"x-tag": "b"}}"#,
         );
         let edits = Edits::new(config.expect("JSON")).expect("good edits");
-        let pairs = [("x-debug", "1"), ("x-old", "1"), ("x-old", "2"), ("x-new", "0"), ("x-team", "x"), ("x-tag", "a")];
-        let mut message = Fake(pairs.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into());
+        let pairs = [
+            ("x-debug", "1"),
+            ("x-old", "1"),
+            ("x-old", "2"),
+            ("x-new", "0"),
+            ("x-team", "x"),
+            ("x-tag", "a"),
+        ];
+        let mut message =
+            Fake(pairs.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into());
         edits.apply(&mut message).expect("a fake refuses nothing");
-        let left: Vec<_> = message.0.iter().map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v))).collect();
+        let left: Vec<_> =
+            message.0.iter().map(|(n, v)| format!("{n}={}", String::from_utf8_lossy(v))).collect();
         assert_eq!(left, ["x-tag=a", "x-new=1", "x-new=2", "x-team=payments", "x-tag=b"]);
     }
 
@@ -205,5 +230,21 @@ mod tests {
         assert!(error(r#"{"set": {"a b": "c"}}"#).contains("`a b` is not a header name"));
         assert!(error(r#"{"remove": [":path"]}"#).contains("is not a header name"));
         assert!(error(r#"{"set": {"a": "%{x"}}"#).contains("is not closed"));
+    }
+
+    #[test]
+    fn the_host_of_a_request_can_be_set_and_nothing_else() {
+        let new = |edits: &str| {
+            let config = format!(r#"{{"request": {edits}}}"#);
+            HeaderRewrite::new(serde_json::from_str(&config).expect("JSON"))
+        };
+        assert!(new(r#"{"set": {"host": "a.example"}}"#).is_ok());
+        for edits in [r#"{"remove": ["Host"]}"#, r#"{"rename": {"x": "host"}}"#, r#"{"add": {"host": "b"}}"#]
+        {
+            let error = new(edits).expect_err("refused").to_string();
+            assert!(error.contains("exactly one `host`"), "{error}");
+        }
+        let response = serde_json::from_str(r#"{"response": {"remove": ["host"]}}"#).expect("JSON");
+        assert!(HeaderRewrite::new(response).is_ok(), "in a response it is a header like others");
     }
 }

@@ -27,11 +27,13 @@ impl Value {
                 continue;
             }
             let Some(after) = after.strip_prefix('{') else {
-                let message = format!("`{text}`: write `%%` for a percent sign, or `%{{name}}` for a property");
+                let message =
+                    format!("`{text}`: write `%%` for a percent sign, or `%{{name}}` for a property");
                 return Err(Error::new(message));
             };
-            let (path, after) =
-                after.split_once('}').ok_or_else(|| Error::new(format!("`{text}`: a `%{{` is not closed")))?;
+            let (path, after) = after
+                .split_once('}')
+                .ok_or_else(|| Error::new(format!("`{text}`: a `%{{` is not closed")))?;
             if path.is_empty() || path.split('.').any(str::is_empty) {
                 return Err(Error::new(format!("`{text}`: `%{{{path}}}` names no property")));
             }
@@ -78,7 +80,10 @@ fn property(path: &[&str]) -> Result<Vec<u8>> {
         &["connection", "id"],
     ];
     if NUMBERS.contains(&path) {
-        return Ok(properties::number(path)?.map(|number| number.to_string()).unwrap_or_default().into_bytes());
+        return Ok(properties::number(path)?
+            .map(|number| number.to_string())
+            .unwrap_or_default()
+            .into_bytes());
     }
     if path == ["connection", "mtls"] {
         return Ok(if properties::number(path)? == Some(1) { b"true".to_vec() } else { b"false".to_vec() });

@@ -46,8 +46,12 @@ impl NetworkFilter for SniRouter {
                 Some((pattern, cluster))
             }
             (None, None) => None,
-            (Some(_), None) => return Err(Error::new("`template` needs `cluster`, the cluster that it stands for")),
-            (None, Some(_)) => return Err(Error::new("`cluster` needs `template`, the names that it is for")),
+            (Some(_), None) => {
+                return Err(Error::new("`template` needs `cluster`, the cluster that it stands for"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::new("`cluster` needs `template`, the names that it is for"));
+            }
         };
         if rule.is_none() && config.names.is_empty() && config.default.is_none() {
             return Err(Error::new("nothing is routed; set `template` and `cluster`, `names` or `default`"));
@@ -58,7 +62,9 @@ impl NetworkFilter for SniRouter {
 
     fn on_new_connection(&self, connection: &mut Connection, _: &mut ()) -> Result<ConnectionAction> {
         let Some(name) = connection.server_name()? else {
-            weir_sdk::warn!("a connection without server name is refused; is the listener's `tls: passthrough`?");
+            weir_sdk::warn!(
+                "a connection without server name is refused; is the listener's `tls: passthrough`?"
+            );
             return Ok(ConnectionAction::Close);
         };
         match self.cluster(&name) {
@@ -80,7 +86,8 @@ impl SniRouter {
         if let Some(cluster) = self.names.get(name) {
             return Some(cluster.clone());
         }
-        let by_template = self.rule.as_ref().and_then(|(pattern, cluster)| Some(cluster.fill(&pattern.read(name)?)));
+        let by_template =
+            self.rule.as_ref().and_then(|(pattern, cluster)| Some(cluster.fill(&pattern.read(name)?)));
         by_template.or_else(|| self.default.clone())
     }
 }
@@ -124,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_default_takes_the_rest_only_when_it_is_set() {
-        let router = router(Config { default: Some("rest".into()), ..config() }).expect("a good configuration");
+        let router =
+            router(Config { default: Some("rest".into()), ..config() }).expect("a good configuration");
         assert_eq!(router.cluster("evil.example").as_deref(), Some("rest"));
     }
 

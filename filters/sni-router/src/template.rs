@@ -19,7 +19,9 @@ fn pieces(text: &str) -> Result<Vec<Piece>> {
         let (name, after) =
             after.split_once('}').ok_or_else(|| Error::new(format!("`{text}`: a `{{` is not closed")))?;
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            return Err(Error::new(format!("`{text}`: `{{{name}}}` is not a placeholder; use letters and digits")));
+            return Err(Error::new(format!(
+                "`{text}`: `{{{name}}}` is not a placeholder; use letters and digits"
+            )));
         }
         if !before.is_empty() {
             pieces.push(Piece::Text(before.to_owned()));
@@ -51,7 +53,8 @@ impl Pattern {
         }
         for pair in pieces.windows(2) {
             if let [Piece::Placeholder(a), Piece::Placeholder(b)] = pair {
-                let message = format!("`{text}`: nothing tells `{{{a}}}` from `{{{b}}}`; put text between them");
+                let message =
+                    format!("`{text}`: nothing tells `{{{a}}}` from `{{{b}}}`; put text between them");
                 return Err(Error::new(message));
             }
         }
@@ -110,11 +113,12 @@ impl Template {
     pub(crate) fn parse(text: &str, known: Vec<&str>) -> Result<Self> {
         let pieces = pieces(text)?;
         for piece in &pieces {
-            if let Piece::Placeholder(name) = piece {
-                if !known.contains(&name.as_str()) {
-                    let message = format!("`{text}`: `{{{name}}}` is not in the template; it has {}", known.join(", "));
-                    return Err(Error::new(message));
-                }
+            if let Piece::Placeholder(name) = piece
+                && !known.contains(&name.as_str())
+            {
+                let message =
+                    format!("`{text}`: `{{{name}}}` is not in the template; it has {}", known.join(", "));
+                return Err(Error::new(message));
             }
         }
         Ok(Self(pieces))

@@ -13,18 +13,22 @@
 
 extern crate alloc;
 
+mod context;
 mod enums;
 mod filter_state;
 mod functions;
 mod pairs;
 mod property;
 
+pub use context::IdHasher;
 pub use enums::{
     Action, BufferKind, LogLevel, MapKind, MetricKind, PeerKind, Status, StreamKind, UnknownValue, Version,
     WasiErrno,
 };
 pub use filter_state::{FilterState, FilterStateError, Span, TCP_PROXY_CLUSTER};
-pub use pairs::{MAX_PAIRS, MAX_PAIRS_BYTES, Pairs, PairsError, decode_pairs, encode_pairs, encoded_pairs_len};
+pub use pairs::{
+    MAX_PAIRS, MAX_PAIRS_BYTES, Pairs, PairsError, decode_pairs, encode_pairs, encoded_pairs_len,
+};
 pub use property::{join_path, split_path};
 
 /// The modules under which guests import the Proxy-Wasm host functions.
@@ -32,6 +36,9 @@ pub const HOST_MODULE: &str = "env";
 
 /// The modules under which guests import WASI: today's name, and the one before it.
 pub const WASI_MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
+
+/// The custom section in which an SDK names itself, as in `weir-sdk 0.1.0`.
+pub const SDK_SECTION: &str = "weir_sdk";
 
 /// The foreign function by which a filter sets filter state, [`TCP_PROXY_CLUSTER`] included.
 pub const SET_FILTER_STATE: &str = "set_envoy_filter_state";

@@ -21,7 +21,8 @@ pub fn network_filter(_: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 fn expand(mut item: ItemImpl, wanted: &str, export: &str) -> TokenStream {
-    let is_wanted = |(_, path, _): &(_, syn::Path, _)| path.segments.last().is_some_and(|last| last.ident == wanted);
+    let is_wanted =
+        |(_, path, _): &(_, syn::Path, _)| path.segments.last().is_some_and(|last| last.ident == wanted);
     if !item.trait_.as_ref().is_some_and(is_wanted) {
         let message = format!("put this attribute on `impl {wanted} for ...`");
         return syn::Error::new_spanned(&item.self_ty, message).into_compile_error().into();
@@ -29,9 +30,9 @@ fn expand(mut item: ItemImpl, wanted: &str, export: &str) -> TokenStream {
     for (name, default) in [("Config", parse_quote!(())), ("Stream", parse_quote!(()))] {
         add_type(&mut item, name, &default);
     }
-    let methods = item.items.iter().filter_map(|item| match item {
-        ImplItem::Fn(method) if method.sig.ident.to_string().starts_with("on_") => Some(&method.sig.ident),
-        _ => None,
+    let methods = item.items.iter().filter_map(|item| {
+        let ImplItem::Fn(method) = item else { return None };
+        method.sig.ident.to_string().starts_with("on_").then_some(&method.sig.ident)
     });
     let (filter, export) = (&item.self_ty, syn::Ident::new(export, Span::call_site()));
     let exports = quote! { ::weir_sdk::#export! { #filter: #(#methods)* } };

@@ -1,6 +1,7 @@
 //! `admin` and `runtime`: what concerns the process and not its traffic.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 
 use crate::config::section::section;
 use crate::config::value::Spanned;
@@ -17,7 +18,7 @@ section! {
     /// The process.
     pub struct Runtime {
         /// How many workers (threads that carry traffic). The default is one for each core.
-        workers: Option<Spanned<u16>>,
+        workers: Option<Spanned<NonZeroU16>>,
         /// The name servers to ask, as `address:port`. The default is what the system is configured with.
         dns_servers: Vec<SocketAddr>,
     }

@@ -63,6 +63,14 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// Its name, when it has one.
+    pub fn dns_name(&self) -> Option<&str> {
+        match self {
+            Self::Dns { name, .. } => Some(name),
+            Self::Address(_) => None,
+        }
+    }
+
     fn parse(word: &str) -> Option<Self> {
         if let Ok(address) = word.parse() {
             return Some(Self::Address(address));
@@ -95,6 +103,13 @@ impl Read for Endpoint {
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": "string" })
     }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Address(address) => address.to_string().into(),
+            Self::Dns { name, port } => format!("{name}:{port}").into(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -108,7 +123,8 @@ mod tests {
         assert!(matches!(Endpoint::parse("[::1]:80"), Some(Endpoint::Address(_))));
         assert_eq!(Endpoint::parse("API.internal:80"), dns("api.internal", 80));
         assert_eq!(Endpoint::parse("localhost:80"), dns("localhost", 80));
-        for wrong in ["api", "api:", "api:0", "api:99999", "300.1.1.1:80", "1.2.3:80", ":80", "a b:80", "-:x"] {
+        for wrong in ["api", "api:", "api:0", "api:99999", "300.1.1.1:80", "1.2.3:80", ":80", "a b:80", "-:x"]
+        {
             assert_eq!(Endpoint::parse(wrong), None, "{wrong}");
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::config::section::{choice, section};
-use crate::config::value::{Size, Spanned};
+use crate::config::value::{Secret, Size, Spanned};
 
 section! {
     /// Where plugins come from, and what each may use.
@@ -27,7 +27,7 @@ section! {
     pub struct Defaults {
         /// CPU time for one call into the plugin.
         cpu: Duration = "2ms",
-        /// CPU time for the start of an instance: its start functions, `on_vm_start` and `on_configure`.
+        /// CPU time for each call at the start of an instance: its start functions, `on_vm_start`, `on_configure`.
         start_cpu: Duration = "5s",
         /// Memory of one instance.
         memory: Size = "64MiB",
@@ -64,10 +64,10 @@ section! {
         /// The configuration of the VM.
         vm_config: Option<Json>,
         /// Environment variables that the plugin sees.
-        environment: BTreeMap<String, String>,
+        environment: BTreeMap<String, Secret>,
         /// CPU time for one call. The default is `plugins.defaults.cpu`.
         cpu: Option<Duration>,
-        /// CPU time for the start. The default is `plugins.defaults.start_cpu`.
+        /// CPU time for each call at the start. The default is `plugins.defaults.start_cpu`.
         start_cpu: Option<Duration>,
         /// Memory of one instance. The default is `plugins.defaults.memory`.
         memory: Option<Size>,

@@ -8,9 +8,9 @@ use crate::config::value::Size;
 section! {
     /// The limits of an HTTP listener. The defaults are those of Envoy's edge guide where it names one.
     pub struct Limits {
-        /// The request line and the headers of one request together, and of one response.
+        /// The request line and the headers of one request together. Responses of endpoints may have 60 KiB.
         max_header_bytes: Size = "60KiB",
-        /// The headers of one message.
+        /// The headers of one request; 256 at most. Responses of endpoints may have 100.
         max_headers: u16 = "100",
         /// The target of the request line (or `:path`).
         max_target: Size = "16KiB",

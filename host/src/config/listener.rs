@@ -93,6 +93,16 @@ impl Read for Http {
         }
         serde_json::json!({ "$ref": "#/$defs/Http" })
     }
+
+    fn to_json(&self) -> Json {
+        let mut all = serde_json::Map::new();
+        all.insert("filters".to_owned(), self.filters.to_json());
+        all.insert("routes".to_owned(), self.routes.to_json());
+        if let Json::Object(limits) = self.limits.to_json() {
+            all.extend(limits);
+        }
+        all.into()
+    }
 }
 
 /// Splits a mapping into the entries that are named and the others. What is no mapping goes both ways.
@@ -135,27 +145,29 @@ impl Read for Listener {
     fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
         let ListenerSection { name, address, tls, filters, tcp, http } = ListenerSection::read(node, cx)?;
         let passthrough = tls.as_ref().is_some_and(|tls| tls.mode == Mode::Passthrough);
+        if passthrough && http.is_some() {
+            let cure = "use `mode: terminate`, or remove `http`";
+            cx.problem_in("http", node.at, format!("HTTP cannot be read through `tls: passthrough`; {cure}"));
+        }
         let service = match (tcp, http) {
-            (Some(_), Some(_)) => {
-                cx.problem(node.at, "a listener has `tcp` or `http`, not both; remove one");
-                return None;
+            (tcp, Some(http)) => {
+                if tcp.is_some() {
+                    cx.problem(node.at, "a listener has `tcp` or `http`, not both; remove one");
+                }
+                Service::Http(http)
             }
-            (None, Some(_)) if passthrough => {
-                let cure = "use `mode: terminate`, or remove `http`";
-                cx.problem_in("http", node.at, format!("HTTP cannot be read through `tls: passthrough`; {cure}"));
-                return None;
-            }
-            (None, Some(http)) => Service::Http(http),
             (Some(tcp), None) => Service::Tcp { cluster: Some(tcp.cluster) },
-            (None, None) if !filters.is_empty() => Service::Tcp { cluster: None },
             (None, None) => {
-                let cure = "add `tcp: { cluster: NAME }`, `http`, or a network filter that chooses a cluster";
-                cx.problem(node.at, format!("nothing says where the connections go; {cure}"));
-                return None;
+                if filters.is_empty() {
+                    let cure =
+                        "add `tcp: { cluster: NAME }`, `http`, or a network filter that chooses a cluster";
+                    cx.problem(node.at, format!("nothing says where the connections go; {cure}"));
+                }
+                Service::Tcp { cluster: None }
             }
         };
         if let Some(tls) = &tls {
-            cx.below("tls", |cx| check_tls(tls, node, cx))?;
+            cx.below("tls", |cx| check_tls(tls, node, cx));
         }
         Some(Self { name, address, tls, filters, service })
     }
@@ -163,28 +175,36 @@ impl Read for Listener {
     fn schema(definitions: &mut Definitions) -> Json {
         ListenerSection::schema(definitions)
     }
+
+    fn to_json(&self) -> Json {
+        let (tcp, http) = match &self.service {
+            Service::Tcp { cluster } => (cluster.clone().map(|cluster| Tcp { cluster }), None),
+            Service::Http(http) => (None, Some(http.clone())),
+        };
+        let (name, address) = (self.name.clone(), self.address.clone());
+        let (tls, filters) = (self.tls.clone(), self.filters.clone());
+        ListenerSection { name, address, tls, filters, tcp, http }.to_json()
+    }
 }
 
-fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) -> Option<()> {
+fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) {
     use crate::config::tls::ClientCertificate;
     let at = node.get("tls").map_or(node.at, |tls| tls.at);
     let asks = tls.client_certificate.value != ClientCertificate::None;
     match tls.mode {
         Mode::Passthrough if asks || tls.client_ca.is_some() || !tls.certificates.is_empty() => {
-            let message = "`passthrough` holds no keys and asks nobody; remove the certificates, or use `terminate`";
+            let message =
+                "`passthrough` holds no keys and asks nobody; remove the certificates, or use `terminate`";
             cx.problem(at, message);
-            None
         }
         Mode::Terminate if tls.certificates.is_empty() => {
             cx.problem(at, "`terminate` needs a certificate; add `certificates: [{ cert: ..., key: ... }]`");
-            None
         }
         Mode::Terminate if asks && tls.client_ca.is_none() => {
             let word = tls.client_certificate.word();
             let message = format!("`client_certificate: {word}` needs `client_ca`, the authorities to trust");
             cx.problem_at(&tls.client_certificate.place, message);
-            None
         }
-        Mode::Passthrough | Mode::Terminate => Some(()),
+        Mode::Passthrough | Mode::Terminate => {}
     }
 }

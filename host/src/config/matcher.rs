@@ -116,6 +116,14 @@ impl Read for HostPattern {
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": "string" })
     }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Exact(host) => host.as_str().into(),
+            Self::Suffix(suffix) => format!("*{suffix}").into(),
+            Self::Any => "*".into(),
+        }
+    }
 }
 
 /// A regular expression that must match all of a text.
@@ -144,6 +152,12 @@ impl Read for Pattern {
 
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": "string", "format": "regex" })
+    }
+
+    fn to_json(&self) -> Json {
+        // Without the anchors that were put around it.
+        let text = self.0.as_str();
+        text.strip_prefix("^(?:").and_then(|text| text.strip_suffix(")$")).unwrap_or(text).into()
     }
 }
 
@@ -202,6 +216,15 @@ impl Read for HeaderMatch {
     fn schema(definitions: &mut Definitions) -> Json {
         json!({ "oneOf": [{ "type": "string" }, HeaderMatchSection::schema(definitions)] })
     }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Exact(value) => value.as_str().into(),
+            Self::Prefix(prefix) => json!({ "prefix": prefix }),
+            Self::Regex(pattern) => json!({ "regex": pattern.to_json() }),
+            Self::Present(present) => json!({ "present": present }),
+        }
+    }
 }
 
 /// A method.
@@ -219,5 +242,9 @@ impl Read for MethodName {
 
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": "string" })
+    }
+
+    fn to_json(&self) -> Json {
+        self.0.as_str().into()
     }
 }

@@ -65,7 +65,7 @@ impl Problems {
         if self.0.is_empty() {
             return Ok(value);
         }
-        self.0.sort_by(|a, b| a.at.cmp(&b.at));
+        self.0.sort_by_key(|a| a.at);
         Err(self)
     }
 }
@@ -87,7 +87,9 @@ pub fn suggest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Str
     let known: Vec<&str> = known.into_iter().collect();
     let close = known.iter().map(|word| (distance(wrong, word), word)).min();
     match close {
-        Some((distance, word)) if distance <= 1 + word.chars().count() / 3 => format!("; did you mean `{word}`?"),
+        Some((distance, word)) if distance <= 1 + word.chars().count() / 3 => {
+            format!("; did you mean `{word}`?")
+        }
         Some(_) if known.len() <= 24 => format!("; known: {}", known.join(", ")),
         Some(_) | None => String::new(),
     }

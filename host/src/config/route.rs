@@ -94,6 +94,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// What it changes about filters.
     pub filters: BTreeMap<String, Spanned<FilterOverride>>,
+    /// The section as it was written.
+    pub written: RouteSection,
 }
 
 /// What becomes of a request.
@@ -133,19 +135,24 @@ impl Read for Route {
         let action = action(&section, node, cx);
         let (path, headers, action) = (path?, headers?, action?);
         Some(Self {
-            name: section.name,
-            host: section.matcher.host,
+            name: section.name.clone(),
+            host: section.matcher.host.clone(),
             path,
-            methods: section.matcher.methods.into_iter().map(|MethodName(method)| method).collect(),
+            methods: section.matcher.methods.iter().map(|MethodName(method)| method.clone()).collect(),
             headers,
             action,
             timeout: Some(section.timeout).filter(|timeout| !timeout.is_zero()),
-            filters: section.filters,
+            filters: section.filters.clone(),
+            written: section,
         })
     }
 
     fn schema(definitions: &mut Definitions) -> Json {
         RouteSection::schema(definitions)
+    }
+
+    fn to_json(&self) -> Json {
+        self.written.to_json()
     }
 }
 
@@ -183,6 +190,14 @@ fn action(section: &RouteSection, node: &Node, cx: &mut Context<'_>) -> Option<A
                 })
                 .collect();
             let headers = headers.into_iter().collect::<Option<_>>()?;
+            if !respond.body.is_empty() && matches!(respond.status.0.as_u16(), 204 | 304) {
+                let status = respond.status.0.as_u16();
+                cx.problem_in(
+                    "respond",
+                    node.at,
+                    format!("a response with status {status} has no body; remove it"),
+                );
+            }
             Some(Action::Respond { status: respond.status.0, body: respond.body.clone(), headers })
         }),
         (None, None, None) => {
@@ -223,7 +238,10 @@ impl Read for FilterOverride {
                 Some(Self::Off)
             }
             Value::Scalar { text, .. } => {
-                cx.problem(node.at, format!("`{text}` is not possible here; write `off` or `{{ config: ... }}`"));
+                cx.problem(
+                    node.at,
+                    format!("`{text}` is not possible here; write `off` or `{{ config: ... }}`"),
+                );
                 None
             }
             Value::Sequence(_) | Value::Mapping(_) => {
@@ -234,6 +252,13 @@ impl Read for FilterOverride {
 
     fn schema(definitions: &mut Definitions) -> Json {
         json!({ "oneOf": [{ "enum": ["off", false] }, FilterConfig::schema(definitions)] })
+    }
+
+    fn to_json(&self) -> Json {
+        match self {
+            Self::Off => "off".into(),
+            Self::Config(config) => json!({ "config": config.to_json() }),
+        }
     }
 }
 
@@ -254,6 +279,10 @@ impl Read for ResponseStatus {
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": "integer", "minimum": 200, "maximum": 599 })
     }
+
+    fn to_json(&self) -> Json {
+        self.0.as_u16().into()
+    }
 }
 
 /// The status of a redirect.
@@ -273,5 +302,9 @@ impl Read for RedirectStatus {
 
     fn schema(_: &mut Definitions) -> Json {
         json!({ "enum": [301, 302, 303, 307, 308] })
+    }
+
+    fn to_json(&self) -> Json {
+        self.0.as_u16().into()
     }
 }

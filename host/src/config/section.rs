@@ -16,6 +16,9 @@ pub trait Read: Sized {
     /// The JSON Schema of what [`Read::read`] takes. Sections add themselves to `definitions`.
     fn schema(definitions: &mut Definitions) -> Json;
 
+    /// The value as it would stand in a file, for those who ask what is in force.
+    fn to_json(&self) -> Json;
+
     /// What an absent field without a default means; `None` makes the field mandatory.
     fn absent() -> Option<Self> {
         None
@@ -180,6 +183,18 @@ macro_rules! section {
                 }
                 serde_json::json!({ "$ref": concat!("#/$defs/", stringify!($name)) })
             }
+
+            fn to_json(&self) -> serde_json::Value {
+                use $crate::config::section::{Read, key};
+                let mut fields = serde_json::Map::new();
+                $(
+                    let value = Read::to_json(&self.$field);
+                    if !value.is_null() {
+                        fields.insert(key!($field $(as $key)?).to_owned(), value);
+                    }
+                )*
+                fields.into()
+            }
         }
     };
 }
@@ -240,6 +255,10 @@ macro_rules! choice {
             fn schema(_: &mut $crate::config::section::Definitions) -> serde_json::Value {
                 serde_json::json!({ "enum": [$($word),+] })
             }
+
+            fn to_json(&self) -> serde_json::Value {
+                self.word().into()
+            }
         }
     };
 }
@@ -264,10 +283,10 @@ impl SectionSchema {
     pub fn field(&mut self, key: &str, doc: &str, mut schema: Json, default: Option<&str>, mandatory: bool) {
         if let Json::Object(fields) = &mut schema {
             fields.insert("description".to_owned(), prose(doc).into());
-            if let Some(default) = default {
-                if !fields.contains_key("$ref") {
-                    fields.insert("default".to_owned(), default_node(default, Mark::default()).to_json());
-                }
+            if let Some(default) = default
+                && !fields.contains_key("$ref")
+            {
+                fields.insert("default".to_owned(), default_node(default, Mark::default()).to_json());
             }
         }
         self.properties.insert(key.to_owned(), schema);

@@ -84,7 +84,7 @@ fn json_is_accepted_and_off_may_be_a_boolean() {
             "routes": [{"respond": {"status": 200}}]}}]}"#,
     )
     .expect("JSON is YAML");
-    assert_eq!(config.sections.access_log, AccessLogTarget::Off);
+    assert_eq!(*config.sections.access_log, AccessLogTarget::Off);
 }
 
 #[test]
@@ -146,7 +146,10 @@ fn contradictions_are_named() {
         ("http: { routes: [ {} ] }", "nothing says what becomes of the request"),
         ("http: { routes: [ { match: { path: x }, respond: { status: 200 } } ] }", "begin it with `/`"),
         ("http: { routes: [ { respond: { status: 99 } } ] }", "99 is not a status"),
-        ("http: { routes: [ { match: { path: /a, path_prefix: /b }, respond: { status: 200 } } ] }", "keep one"),
+        (
+            "http: { routes: [ { match: { path: /a, path_prefix: /b }, respond: { status: 200 } } ] }",
+            "keep one",
+        ),
         (
             "http: {}, tls: { mode: terminate, certificates: [ { cert: c, key: k } ], client_certificate: required }",
             "needs `client_ca`",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +45,10 @@ impl<T: Read> Read for Spanned<T> {
         T::schema(definitions)
     }
 
+    fn to_json(&self) -> Json {
+        self.value.to_json()
+    }
+
     fn absent() -> Option<Self> {
         T::absent().map(|value| Self { value, place: Place::default() })
     }
@@ -60,6 +65,10 @@ impl<T: Read> Read for Option<T> {
 
     fn schema(definitions: &mut Definitions) -> Json {
         T::schema(definitions)
+    }
+
+    fn to_json(&self) -> Json {
+        self.as_ref().map_or(Json::Null, Read::to_json)
     }
 
     fn absent() -> Option<Self> {
@@ -85,6 +94,10 @@ impl<T: Read> Read for Vec<T> {
         json!({ "type": "array", "items": T::schema(definitions) })
     }
 
+    fn to_json(&self) -> Json {
+        self.iter().map(Read::to_json).collect()
+    }
+
     fn absent() -> Option<Self> {
         Some(Self::new())
     }
@@ -107,6 +120,10 @@ impl<T: Read> Read for BTreeMap<String, T> {
         json!({ "type": "object", "additionalProperties": T::schema(definitions) })
     }
 
+    fn to_json(&self) -> Json {
+        self.iter().map(|(key, value)| (key.clone(), value.to_json())).collect()
+    }
+
     fn absent() -> Option<Self> {
         Some(Self::new())
     }
@@ -121,8 +138,36 @@ impl Read for String {
         json!({ "type": "string" })
     }
 
+    fn to_json(&self) -> Json {
+        self.as_str().into()
+    }
+
     fn recovered() -> Option<Self> {
         Some(Self::new())
+    }
+}
+
+/// A text that nobody who looks on is shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl Read for Secret {
+    fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
+        text(node, cx).map(|text| Self(text.to_owned()))
+    }
+
+    fn schema(definitions: &mut Definitions) -> Json {
+        String::schema(definitions)
+    }
+
+    fn to_json(&self) -> Json {
+        "(hidden)".into()
     }
 }
 
@@ -143,11 +188,15 @@ impl Read for bool {
     fn schema(_: &mut Definitions) -> Json {
         json!({ "type": "boolean" })
     }
+
+    fn to_json(&self) -> Json {
+        (*self).into()
+    }
 }
 
 /// Implements [`Read`] for a type by parsing a scalar, with the words that say what is expected.
 macro_rules! scalar {
-    ($($ty:ty, $schema:tt, $recovered:expr, $parse:expr, $expected:literal;)+) => {
+    ($($ty:ty, $schema:tt, $recovered:expr, $parse:expr, $show:expr, $expected:literal;)+) => {
         $(impl Read for $ty {
             fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
                 let word = text(node, cx)?;
@@ -162,6 +211,11 @@ macro_rules! scalar {
                 json!($schema)
             }
 
+            fn to_json(&self) -> Json {
+                let show: fn(&$ty) -> Json = $show;
+                show(self)
+            }
+
             fn recovered() -> Option<Self> {
                 Some($recovered)
             }
@@ -170,16 +224,38 @@ macro_rules! scalar {
 }
 
 scalar! {
-    u16, { "type": "integer", "minimum": 0, "maximum": 65535 }, 0, |word| word.parse().ok(),
+    u16, { "type": "integer", "minimum": 0, "maximum": 65535 }, 0, |word| word.parse().ok(), |value| (*value).into(),
         "a whole number from 0 to 65535";
-    u32, { "type": "integer", "minimum": 0 }, 0, |word| word.parse().ok(), "a whole number";
-    Duration, { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" }, Duration::ZERO, parse_duration,
+    NonZeroU16, { "type": "integer", "minimum": 1, "maximum": 65535 }, Self::MIN, |word| word.parse().ok(),
+        |value| value.get().into(), "a whole number from 1 to 65535";
+    u32, { "type": "integer", "minimum": 0 }, 0, |word| word.parse().ok(), |value| (*value).into(), "a whole number";
+    Duration, { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" }, Duration::ZERO, parse_duration, show_duration,
         "a duration; write it as in `250ms`, `5s`, `1m` or `1h`";
-    Size, { "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" }, Size(0), parse_size,
+    Size, { "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" }, Size(0), parse_size, show_size,
         "a size; write it as in `64KiB`, `16MiB` or `1GiB`";
     SocketAddr, { "type": "string" }, SocketAddr::from(([0; 4], 0)), |word| word.parse().ok(),
+        |value| value.to_string().into(),
         "an address; write it as in `127.0.0.1:8080` or `[::1]:8080`";
-    IpNet, { "type": "string" }, IpNet { address: [0; 4].into(), prefix: 32 }, IpNet::parse, "an address or a network; write it as in `10.0.0.0/8` or `::1`";
+    IpNet, { "type": "string" }, IpNet { address: [0; 4].into(), prefix: 32 }, IpNet::parse,
+        |value| format!("{}/{}", value.address, value.prefix).into(),
+        "an address or a network; write it as in `10.0.0.0/8` or `::1`";
+}
+
+/// In the largest unit that leaves no rest.
+fn show_duration(value: &Duration) -> Json {
+    let millis = value.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let unit = units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit));
+    let (unit, name) = unit.unwrap_or((1, "ms"));
+    format!("{}{name}", millis / unit).into()
+}
+
+/// In the largest unit that leaves no rest.
+fn show_size(value: &Size) -> Json {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = units.into_iter().find(|(unit, _)| value.0 > 0 && value.0.is_multiple_of(*unit));
+    let (unit, name) = unit.unwrap_or((1, "B"));
+    format!("{}{name}", value.0 / unit).into()
 }
 
 /// A number of bytes.
@@ -266,6 +342,10 @@ impl Read for PathBuf {
         json!({ "type": "string", "format": "path" })
     }
 
+    fn to_json(&self) -> Json {
+        self.display().to_string().into()
+    }
+
     fn recovered() -> Option<Self> {
         Some(Self::new())
     }
@@ -279,6 +359,26 @@ impl Read for Json {
 
     fn schema(_: &mut Definitions) -> Json {
         json!({})
+    }
+
+    fn to_json(&self) -> Json {
+        without_secrets(self)
+    }
+}
+
+/// A plugin's configuration for those who look on: what is called a secret is not shown.
+fn without_secrets(value: &Json) -> Json {
+    const SECRET: [&str; 6] = ["secret", "password", "token", "private", "api_key", "credential"];
+    match value {
+        Json::Object(fields) => {
+            let hide = |name: &str| SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word));
+            let field = |(name, value): (&String, &Json)| {
+                (name.clone(), if hide(name) { "(hidden)".into() } else { without_secrets(value) })
+            };
+            fields.iter().map(field).collect()
+        }
+        Json::Array(items) => items.iter().map(without_secrets).collect(),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => value.clone(),
     }
 }
 
@@ -297,6 +397,19 @@ mod tests {
         assert_eq!(parse_size("1GiB"), Some(Size(1 << 30)));
         assert_eq!(parse_size("12"), Some(Size(12)));
         assert_eq!(parse_size("64KB"), None);
+    }
+
+    #[test]
+    fn what_is_in_force_is_shown_as_it_would_be_written_and_without_secrets() {
+        assert_eq!(show_duration(&Duration::from_secs(90)), "90s");
+        assert_eq!(show_duration(&Duration::from_secs(7200)), "2h");
+        assert_eq!(show_duration(&Duration::ZERO), "0ms");
+        assert_eq!(show_size(&Size(61440)), "60KiB");
+        let config = json!({ "a": { "Api_Key": "x", "b": [{ "password": 1 }] } });
+        assert_eq!(
+            config.to_json(),
+            json!({ "a": { "Api_Key": "(hidden)", "b": [{ "password": "(hidden)" }] } })
+        );
     }
 
     #[test]

@@ -61,7 +61,9 @@ impl Node {
     /// Whether this is `null`, `~` or nothing at all.
     pub fn is_null(&self) -> bool {
         match &self.value {
-            Value::Scalar { text, plain: true } => matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"),
+            Value::Scalar { text, plain: true } => {
+                matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+            }
             Value::Scalar { .. } | Value::Sequence(_) | Value::Mapping(_) => false,
         }
     }
@@ -69,7 +71,9 @@ impl Node {
     /// The entry of a mapping.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
-            Value::Mapping(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value),
+            Value::Mapping(entries) => {
+                entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+            }
             Value::Scalar { .. } | Value::Sequence(_) => None,
         }
     }
@@ -148,10 +152,18 @@ impl<'a> Builder<'a> {
             match event {
                 Event::StreamEnd => break,
                 Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
-                _ if document.is_some() => {
-                    return Err((at, "a second document begins here; a configuration is one document".into()));
+                Event::Alias(_)
+                | Event::Scalar(..)
+                | Event::SequenceStart(..)
+                | Event::SequenceEnd
+                | Event::MappingStart(..)
+                | Event::MappingEnd => {
+                    if document.is_some() {
+                        let message = "a second document begins here; a configuration is one document";
+                        return Err((at, message.to_owned()));
+                    }
+                    document = Some(self.node(event, at, 0)?);
                 }
-                event => document = Some(self.node(event, at, 0)?),
             }
         }
         Ok(document.filter(|node| !node.is_null()).unwrap_or(empty))
@@ -171,12 +183,23 @@ impl<'a> Builder<'a> {
             Event::SequenceStart(anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(anchor, _) => (self.mapping(depth)?, anchor),
             Event::Alias(anchor) => {
-                let (node, size) =
-                    self.anchors.get(&anchor).cloned().ok_or((at, "unknown or recursive alias".to_owned()))?;
+                let (node, size) = self
+                    .anchors
+                    .get(&anchor)
+                    .cloned()
+                    .ok_or((at, "unknown or recursive alias".to_owned()))?;
                 self.count(size, at)?;
                 return Ok(Node { at, value: node.value });
             }
-            _ => return Err((at, "not YAML: something else was expected here".to_owned())),
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd
+            | Event::SequenceEnd
+            | Event::MappingEnd => {
+                return Err((at, "not YAML: something else was expected here".to_owned()));
+            }
         };
         let node = Node { at, value };
         if anchor > 0 {
@@ -213,7 +236,10 @@ impl<'a> Builder<'a> {
                 (_, at) => return Err((at, "a key must be a word, not a list or a mapping".to_owned())),
             };
             if let Some(first) = seen.insert(key.clone(), key_at) {
-                return Err((key_at, format!("`{key}` is here a second time; the first is in line {}", first.line)));
+                return Err((
+                    key_at,
+                    format!("`{key}` is here a second time; the first is in line {}", first.line),
+                ));
             }
             let (event, at) = self.next()?;
             entries.push(Entry { key, key_at, value: self.node(event, at, depth + 1)? });

@@ -40,6 +40,8 @@ pub struct Limits {
     pub header_bytes: u32,
     /// Its fields.
     pub fields: usize,
+    /// A target, in bytes.
+    pub target: usize,
 }
 
 /// The windows that Envoy's edge guide recommends.
@@ -238,7 +240,7 @@ where
 {
     let service = service_fn(move |request: http::Request<HyperIncoming>| {
         let (parts, body) = request.into_parts();
-        let answer = receive(parts, body, scheme, limits.fields).map(|(request, length, body)| {
+        let answer = receive(parts, body, scheme, &limits).map(|(request, length, body)| {
             let (head, told) = oneshot::channel();
             let (body_writer, pipe) = pipe::pipe();
             let responder = Responder { head: RefCell::new(Some(head)), body: body_writer };
@@ -281,9 +283,13 @@ where
 /// The answer to what is no request that a proxy serves.
 fn bad_request() -> http::Response<Outgoing> {
     let (writer, pipe) = pipe::pipe();
+    writer.data(Bytes::from_static(b"the request cannot be served as it is\n"));
     writer.end(None);
     let mut response = http::Response::new(Outgoing { pipe, task: None });
     *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static("weir"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -292,7 +298,7 @@ fn receive(
     parts: http::request::Parts,
     body: HyperIncoming,
     scheme: Scheme,
-    fields: usize,
+    limits: &Limits,
 ) -> Option<(Request, Length, Incoming)> {
     let mut headers = parts.headers;
     let value = |text: &str| HeaderValue::from_str(text).ok();
@@ -300,16 +306,19 @@ fn receive(
     let authority = match parts.uri.authority() {
         Some(authority) if authority.as_str().contains('@') => return None,
         Some(authority) => value(authority.as_str())?,
-        None => host.clone()?,
+        None => host.clone().filter(|host| Authority::try_from(host.as_bytes()).is_ok())?,
     };
     // The two are to be the same (RFC 9113 section 8.3.1).
     if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
         return None;
     }
-    if parts.method == http::Method::CONNECT || headers.len() > fields {
+    if parts.method == http::Method::CONNECT || headers.len() > limits.fields {
         return None;
     }
     let path = value(parts.uri.path_and_query().map_or("/", PathAndQuery::as_str))?;
+    if path.len() > limits.target {
+        return None;
+    }
     let body = Incoming(RefCell::new(body));
     let length = body.length(&headers);
     let request = Request { method: parts.method, scheme, authority, path, version: Version::Http2, headers };
@@ -368,7 +377,9 @@ impl Client {
                 Scheme::Https => UriScheme::HTTPS,
             })
             .authority(Authority::try_from(request.authority.as_bytes()).map_err(|error| error.to_string())?)
-            .path_and_query(PathAndQuery::try_from(request.path.as_bytes()).map_err(|error| error.to_string())?)
+            .path_and_query(
+                PathAndQuery::try_from(request.path.as_bytes()).map_err(|error| error.to_string())?,
+            )
             .build()
             .map_err(|error| error.to_string())?;
         let mut message = http::Request::new(Outgoing { pipe, task: None });

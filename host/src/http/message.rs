@@ -82,7 +82,9 @@ impl Request {
 
     /// The host of the authority, without port.
     pub fn host(&self) -> &str {
-        host_of(self.authority.to_str().unwrap_or(""))
+        let host = host_of(self.authority.to_str().unwrap_or(""));
+        // The root label says nothing that was not clear (RFC 3986 section 3.2.2).
+        host.strip_suffix('.').unwrap_or(host)
     }
 }
 
@@ -109,6 +111,13 @@ impl Response {
     pub fn new(status: StatusCode) -> Self {
         Self { status, headers: HeaderMap::new() }
     }
+}
+
+/// Whether the response to a request has no body, whatever its headers say (RFC 9112 section 6.3).
+pub fn is_bodiless(to: &Method, status: StatusCode) -> bool {
+    to == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// The headers that concern one connection and are never passed on (RFC 9110 section 7.6.1).
@@ -186,9 +195,12 @@ mod tests {
 
     #[test]
     fn the_host_of_an_authority_has_no_port() {
-        for (authority, host) in
-            [("a.example:80", "a.example"), ("a.example", "a.example"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")]
-        {
+        for (authority, host) in [
+            ("a.example:80", "a.example"),
+            ("a.example", "a.example"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+        ] {
             assert_eq!(host_of(authority), host);
         }
     }

@@ -21,6 +21,8 @@ struct Shared {
     writer: Option<Waker>,
     /// Whether the reading end is gone.
     deaf: bool,
+    /// Whether nothing but the end is passed on.
+    mute: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -92,10 +94,15 @@ impl Writer {
         Poll::Pending
     }
 
+    /// From now on what is given is dropped, but for the end: for responses that have no body.
+    pub fn mute(&self) {
+        self.0.borrow_mut().mute = true;
+    }
+
     /// Takes a piece.
     pub fn data(&self, data: Bytes) {
         let mut shared = self.0.borrow_mut();
-        if !data.is_empty() {
+        if !data.is_empty() && !shared.mute {
             shared.queued += data.len();
             shared.frames.push_back(Frame::Data(data));
             shared.wake_reader();
@@ -105,7 +112,9 @@ impl Writer {
     /// Ends the body.
     pub fn end(&self, trailers: Option<HeaderMap>) {
         let mut shared = self.0.borrow_mut();
-        shared.frames.extend(trailers.map(Frame::Trailers));
+        if !shared.mute {
+            shared.frames.extend(trailers.map(Frame::Trailers));
+        }
         shared.state = State::Ended;
         shared.wake_reader();
     }

@@ -51,6 +51,8 @@ pub struct Certificate {
     pub sha256: String,
     /// The serial number, in lower-case hexadecimal.
     pub serial: String,
+    /// When it begins and ends to be valid, in seconds since 1970.
+    pub validity: (i64, i64),
 }
 
 impl Certificate {

@@ -54,6 +54,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the list of kinds is open")]
 fn explain(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.kind() {

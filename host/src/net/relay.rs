@@ -156,7 +156,8 @@ impl Direction {
         // A direction that always has more would keep the others waiting.
         for _ in 0..ROUNDS {
             while !self.pending.is_empty() {
-                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending)).map_err(Fault::Write)?;
+                let written =
+                    ready!(Pin::new(&mut *to).poll_write(cx, &self.pending)).map_err(Fault::Write)?;
                 self.pending.advance(written);
                 self.unflushed = true;
             }
@@ -166,10 +167,11 @@ impl Direction {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Fault::Write)?;
                     self.state = State::Done;
                 }
-                (State::Open, Some(pipe)) => match ready!(pipe.poll(cx, from, to, moved))? {
-                    0 => self.state = State::Ended,
-                    _ => {}
-                },
+                (State::Open, Some(pipe)) => {
+                    if ready!(pipe.poll(cx, from, to, moved))? == 0 {
+                        self.state = State::Ended
+                    }
+                }
                 (State::Open, None) => match self.poll_copy(cx, from, to, scratch, moved) {
                     Poll::Ready(copied) => copied?,
                     Poll::Pending if self.unflushed => {

@@ -1,37 +1,96 @@
-//! A connection, plain or through TLS.
+//! A connection: plain, through TLS, or within the process.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// A connection, plain or through TLS.
+/// A connection: plain, through TLS, or within the process.
 #[derive(Debug)]
 pub enum Stream {
     /// In the clear.
     Tcp(TcpStream),
     /// Through TLS, of either side.
     Tls(Box<TlsStream<TcpStream>>),
+    /// To another part of this process.
+    Local(LocalStream),
+}
+
+/// One end of a connection within the process.
+#[derive(Debug)]
+pub struct LocalStream {
+    io: DuplexStream,
+    /// Whether one end was reset.
+    reset: Arc<AtomicBool>,
 }
 
 impl Stream {
+    /// Two ends that are connected, with room for so many bytes on the way in each direction.
+    pub fn pair(room: usize) -> (Self, Self) {
+        let (one, other) = tokio::io::duplex(room);
+        let reset = Arc::new(AtomicBool::new(false));
+        let end = |io| Self::Local(LocalStream { io, reset: Arc::clone(&reset) });
+        (end(one), end(other))
+    }
+
     /// The socket, when nothing is encrypted.
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(socket) => Some(socket),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Local(_) => None,
         }
     }
 
     /// The socket under it.
-    pub fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tcp(socket) => Some(socket),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Local(_) => None,
         }
+    }
+
+    /// Our address.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket()?.local_addr().ok()
+    }
+
+    /// Has the connection reset when it is dropped, so that the peer sees that it did not end in order.
+    pub fn reset(&self) {
+        if let Self::Local(local) = self {
+            local.reset.store(true, Ordering::Relaxed);
+        }
+        if let Some(socket) = self.socket() {
+            // A socket that is gone needs no reset.
+            let _ = socket.set_zero_linger();
+        }
+    }
+
+    /// Whether the other end of a connection within the process was reset.
+    pub fn was_reset(&self) -> bool {
+        matches!(self, Self::Local(local) if local.reset.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is to be read from the socket, the end included.
+    pub fn is_silent(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.socket().is_none_or(|socket| socket.poll_read_ready(&mut cx).is_pending())
+    }
+
+    /// Whether the peer has sent something that nobody has read. The kernel knows before the runtime does.
+    pub fn has_arrived(&self) -> bool {
+        let mut byte = [0];
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        // What was sent within the process is read as soon as it is looked for.
+        self.socket()
+            .is_some_and(|socket| rustix::net::recv(socket, &mut byte, peek).is_ok_and(|(_, len)| len > 0))
     }
 }
 
@@ -40,6 +99,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Local(local) => Pin::new(&mut local.io).poll_read(cx, buf),
         }
     }
 }
@@ -49,6 +109,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Local(local) => Pin::new(&mut local.io).poll_write(cx, buf),
         }
     }
 
@@ -60,6 +121,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Local(local) => Pin::new(&mut local.io).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -67,6 +129,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Tcp(socket) => socket.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Local(local) => local.io.is_write_vectored(),
         }
     }
 
@@ -74,6 +137,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Local(local) => Pin::new(&mut local.io).poll_flush(cx),
         }
     }
 
@@ -81,6 +145,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Local(local) => Pin::new(&mut local.io).poll_shutdown(cx),
         }
     }
 }

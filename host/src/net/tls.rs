@@ -33,14 +33,15 @@ pub fn describe(der: &[u8]) -> Option<Certificate> {
         issuer: distinguished_name(parsed.issuer()),
         sha256: hex(&Sha256::digest(der)),
         serial: hex(&parsed.serial.to_bytes_be()),
+        validity: (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()),
         ..Certificate::default()
     };
     if let Ok(Some(names)) = parsed.subject_alternative_name() {
         for name in &names.value.general_names {
-            match name {
-                GeneralName::URI(uri) => described.uri_sans.push((*uri).to_owned()),
-                GeneralName::DNSName(name) => described.dns_sans.push((*name).to_owned()),
-                _ => {}
+            if let GeneralName::URI(uri) = name {
+                described.uri_sans.push((*uri).to_owned());
+            } else if let GeneralName::DNSName(name) = name {
+                described.dns_sans.push((*name).to_owned());
             }
         }
     }

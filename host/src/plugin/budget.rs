@@ -11,25 +11,33 @@ use crate::clock::thread_cpu_time;
 /// It is CPU time, not wall time: a thread that the kernel put aside must not cost an innocent filter its life.
 /// Reading the thread's CPU clock takes a system call, so it is read only when an epoch has passed during the
 /// call: the first time to note where the clock stands, then to compare.
+///
+/// That clock also goes on while the processor is busy with interrupts, or is put aside by a hypervisor. Such a gap is
+/// one jump between two epochs, and a loop is there at every epoch: so it takes several looks to tell an overrun.
 #[derive(Debug, Default)]
 pub struct Budget {
     limit: Duration,
     first_seen: Option<Duration>,
+    looks: u32,
     /// Whether the last call was ended for overrunning.
     pub overrun: bool,
 }
 
+/// The looks, an epoch apart or more, that it takes to end a call.
+const LOOKS: u32 = 4;
+
 impl Budget {
     /// Begins a call.
     pub fn begin(&mut self, limit: Duration) {
-        *self = Self { limit, first_seen: None, overrun: false };
+        *self = Self { limit, first_seen: None, looks: 0, overrun: false };
     }
 
     /// An epoch has passed while the guest was running.
     pub fn epoch(&mut self) -> UpdateDeadline {
         let now = thread_cpu_time();
         let first = *self.first_seen.get_or_insert(now);
-        if now.saturating_sub(first) >= self.limit {
+        self.looks += 1;
+        if now.saturating_sub(first) >= self.limit && self.looks >= LOOKS {
             self.overrun = true;
             return UpdateDeadline::Interrupt;
         }
@@ -83,5 +91,24 @@ impl ResourceLimiter for Limiter {
 
     fn instances(&self) -> usize {
         1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_jump_of_the_clock_is_no_overrun_but_a_guest_that_stays_over_its_limit_is_ended() {
+        let mut budget = Budget::default();
+        // Everything is over this limit: as if the processor had been put aside since the first look.
+        budget.begin(Duration::ZERO);
+        for look in 1..LOOKS {
+            assert!(matches!(budget.epoch(), UpdateDeadline::Continue(1)), "look {look}");
+        }
+        assert!(matches!(budget.epoch(), UpdateDeadline::Interrupt));
+        assert!(budget.overrun);
+        budget.begin(Duration::from_secs(3600));
+        assert!((0..100).all(|_| matches!(budget.epoch(), UpdateDeadline::Continue(1))));
     }
 }

@@ -9,10 +9,10 @@
 pub mod data;
 pub mod http;
 pub mod network;
+mod pause;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use ::http::StatusCode;
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use wasmtime::{TypedFunc, WasmParams};
 
 use crate::clock::{Timer, Timers};
 use crate::plugin::abi::Callbacks;
+use crate::plugin::chain::pause::take_resumed;
 use crate::plugin::filter::{Unavailable, VmCell};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
@@ -186,7 +187,9 @@ impl Chain {
     /// Whether a filter takes part and exports a callback. One whose instance is gone counts as if it did, so
     /// that its failure is met.
     fn has<P, R>(&self, at: usize, which: Which<P, R>) -> bool {
-        let Some(Slot { filter, context: Some((generation, _)), .. }) = self.slots.get(at) else { return false };
+        let Some(Slot { filter, context: Some((generation, _)), .. }) = self.slots.get(at) else {
+            return false;
+        };
         filter.vm.with(*generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
     }
 
@@ -223,7 +226,9 @@ impl Chain {
             let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
             Ok((action, intents.unwrap_or_default()))
         });
-        let Ok((action, mut intents)) = called else { return self.fail(at, half, false).map(|()| Outcome::Continue) };
+        let Ok((action, mut intents)) = called else {
+            return self.fail(at, half, false).map(|()| Outcome::Continue);
+        };
         let resumed = take_resumed(&mut intents, half);
         self.give_back(at, half, &mut intents);
         self.obey(at, intents)?;
@@ -238,7 +243,9 @@ impl Chain {
             Half::Answered => Half::Received,
         };
         if take_resumed(intents, other) {
-            let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else { return };
+            let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
+                return;
+            };
             // Of an instance that is gone, nobody waits for anything.
             let _ = filter.vm.with(*generation, |instance| {
                 if let Some(context) = instance.stream(*id) {
@@ -317,99 +324,6 @@ impl Chain {
         Ok(())
     }
 
-    /// Ready when the filter that holds this half lets it go, or when its time is up. Never ready when no
-    /// filter holds it.
-    fn poll_release(&mut self, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
-        let Some((at, _)) = self.progress(half).held else { return Poll::Pending };
-        let Some(slot) = self.slots.get(at) else { return Poll::Ready(Ok(())) };
-        let Some((generation, id)) = slot.context else { return Poll::Ready(self.fail(at, half, true)) };
-        let intents = slot.filter.vm.with(generation, |instance| {
-            Ok(instance.stream(id).map(|context| {
-                context.waker = Some(cx.waker().clone());
-                (take_resumed(&mut context.intents, half), take_stop(&mut context.intents))
-            }))
-        });
-        match intents {
-            Err(Unavailable) | Ok(None) => Poll::Ready(self.fail(at, half, true)),
-            Ok(Some((asked, stop))) => match self.obey(at, stop) {
-                Err(stop) => Poll::Ready(Err(stop)),
-                Ok(()) if asked => {
-                    self.progress(half).pause = None;
-                    Poll::Ready(Ok(()))
-                }
-                Ok(()) => self.poll_pause_timeout(at, half, cx),
-            },
-        }
-    }
-
-    /// Waits until the filter that holds this half lets it go.
-    async fn released(&mut self, half: Half) -> Result<(), Stop> {
-        std::future::poll_fn(|cx| self.poll_release(half, cx)).await?;
-        self.progress(half).held = None;
-        Ok(())
-    }
-
-    fn poll_pause_timeout(&mut self, at: usize, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
-        let Self { slots, timers, received, answered, .. } = self;
-        let Some(slot) = slots.get(at) else { return Poll::Pending };
-        let progress = match half {
-            Half::Received => received,
-            Half::Answered => answered,
-        };
-        let timer = progress.pause.get_or_insert_with(|| {
-            let timer = timers.timer();
-            timer.set(slot.filter.spec.pause_timeout);
-            timer
-        });
-        if timer.poll_expired(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let details: Arc<str> = "pause_timeout".into();
-        let mut stream = self.stream.borrow_mut();
-        stream.info.details = Some(Arc::clone(&details));
-        stream.info.decided_by = Some(Arc::clone(&slot.filter.spec.name));
-        Poll::Ready(Err(Stop::Reply(LocalReply {
-            status: StatusCode::GATEWAY_TIMEOUT,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            grpc_status: None,
-            details,
-        })))
-    }
-
-    /// Ready when a filter ends the stream out of turn: from a timer, a call's answer, or by failing while it
-    /// holds nothing.
-    pub fn poll_interrupt(&mut self, cx: &Context<'_>) -> Poll<Stop> {
-        for at in 0..self.slots.len() {
-            let Some(slot) = self.slots.get(at) else { break };
-            let Some((generation, id)) = slot.context else { continue };
-            let intents = slot.filter.vm.with(generation, |instance| {
-                Ok(instance.stream(id).map(|context| {
-                    match &mut context.waker {
-                        Some(waker) if waker.will_wake(cx.waker()) => {}
-                        slot => *slot = Some(cx.waker().clone()),
-                    }
-                    take_stop(&mut context.intents)
-                }))
-            });
-            let stop = match intents {
-                Ok(Some(intents)) => self.obey(at, intents),
-                Ok(None) | Err(Unavailable) => self.fail_idle(at),
-            };
-            if let Err(stop) = stop {
-                return Poll::Ready(stop);
-            }
-        }
-        Poll::Pending
-    }
-
-    /// A filter's instance ended while the filter was not being called.
-    fn fail_idle(&mut self, at: usize) -> Result<(), Stop> {
-        let holds = |progress: &Progress| progress.held.is_some_and(|(held, _)| held == at);
-        let (received, answered) = (holds(&self.received), holds(&self.answered));
-        self.fail(at, Half::Received, received).and_then(|()| self.fail(at, Half::Answered, answered))
-    }
-
     /// Ends the stream for every filter: done, log, delete. Always happens, on cancellation too.
     pub fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
@@ -435,24 +349,6 @@ impl Chain {
 
 /// A callback of the table.
 type Which<P, R> = fn(&Callbacks) -> &Option<TypedFunc<P, R>>;
-
-/// Whether a half was asked to go on.
-fn take_resumed(intents: &mut Intents, half: Half) -> bool {
-    match half {
-        Half::Received => std::mem::take(&mut intents.resume_received),
-        Half::Answered => std::mem::take(&mut intents.resume_answered),
-    }
-}
-
-/// What ends the stream, without what resumes it.
-fn take_stop(intents: &mut Intents) -> Intents {
-    Intents {
-        reply: intents.reply.take(),
-        close: std::mem::take(&mut intents.close),
-        close_upstream: std::mem::take(&mut intents.close_upstream),
-        ..Intents::default()
-    }
-}
 
 impl Drop for Chain {
     fn drop(&mut self) {

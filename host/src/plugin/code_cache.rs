@@ -14,10 +14,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use wasmtime::{Engine, Module};
 
-use crate::plugin::module::Digest;
+use crate::plugin::digest::Digest;
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -27,17 +28,21 @@ pub struct CodeCache {
 
 const DIGEST: usize = 32;
 
+/// Compiled versions that are kept.
+const KEPT: usize = 64;
+
 impl CodeCache {
     /// Opens the folder, and makes it when it is not there.
     ///
     /// # Errors
-    /// When it cannot be made, or when others may write in it.
+    /// When it cannot be made, or belongs to another user.
     pub fn open(root: &Path) -> io::Result<Self> {
         for folder in [root.to_owned(), root.join("code"), root.join("good")] {
             DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             let meta = fs::metadata(&folder)?;
             if meta.uid() != rustix::process::geteuid().as_raw() {
-                let message = format!("{} belongs to another user; choose another `plugins.cache`", folder.display());
+                let message =
+                    format!("{} belongs to another user; choose another `plugins.cache`", folder.display());
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
             }
             if meta.permissions().mode() & 0o077 != 0 {
@@ -49,13 +54,16 @@ impl CodeCache {
 
     /// Compiled code, when it is there and unharmed.
     pub fn load(&self, engine: &Engine, digest: &Digest) -> Option<Module> {
-        let bytes = read_private(&self.code(engine, digest)).ok()?;
-        let (sum, code) = bytes.split_at_checked(DIGEST)?;
-        if Digest::of(code).0 != *sum {
+        let path = self.code(engine, digest);
+        let bytes = read_private(&path).ok()?;
+        let whole = bytes.split_at_checked(DIGEST).filter(|(sum, code)| Digest::of(code).0 == **sum);
+        let module = whole.and_then(|(_, code)| deserialize(engine, code));
+        if module.is_none() {
             tracing::warn!(%digest, "compiled code in the cache is damaged; compiling again");
-            return None;
         }
-        deserialize(engine, code)
+        // What is used stays; a file that cannot be marked goes a little early.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        module
     }
 
     /// Keeps compiled code. A cache that cannot be written costs time at the next start, and nothing else.
@@ -67,6 +75,20 @@ impl CodeCache {
         });
         if let Err(error) = stored {
             tracing::warn!(path = %path.display(), %error, "compiled code cannot be kept");
+        }
+        self.prune();
+    }
+
+    /// Removes the code that was not used for longest.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(self.root.join("code")) else { return };
+        let used = |entry: fs::DirEntry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()));
+        let mut files: Vec<_> = entries.filter_map(|entry| used(entry.ok()?)).collect();
+        files.sort();
+        let surplus = files.len().saturating_sub(KEPT);
+        for (_, path) in files.iter().take(surplus) {
+            // What cannot be removed takes room, and nothing else.
+            let _ = fs::remove_file(path);
         }
     }
 
@@ -117,7 +139,8 @@ const MAX_FILE: u64 = 1 << 30;
 fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     let write = || -> io::Result<()> {
-        let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file: File =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;
         file.sync_data()?;
         fs::rename(&beside, path)

@@ -1,10 +1,14 @@
 //! The wasmtime engine: what it may use, and the epoch that interrupts guests.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    WasmBacktraceDetails,
+};
 
 /// The distance between two epochs: how finely a guest's CPU time is looked at.
 pub const EPOCH: Duration = Duration::from_millis(1);
@@ -19,7 +23,7 @@ const GUEST_STACK: usize = 512 * 1024;
 #[derive(Debug)]
 pub struct PluginEngine {
     engine: Engine,
-    stopped: Arc<AtomicBool>,
+    pulse: Arc<Pulse>,
 }
 
 impl PluginEngine {
@@ -29,23 +33,96 @@ impl PluginEngine {
     /// When the address space for the slots cannot be had, or the thread cannot be started.
     pub fn new() -> anyhow::Result<Self> {
         let engine = Engine::new(&config())?;
-        let stopped = Arc::new(AtomicBool::new(false));
-        let (ticked, stop) = (engine.weak(), Arc::clone(&stopped));
-        std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                std::thread::sleep(EPOCH);
-                match ticked.upgrade() {
-                    Some(engine) => engine.increment_epoch(),
-                    None => return,
-                }
-            }
-        })?;
-        Ok(Self { engine, stopped })
+        let pulse = Arc::new(Pulse::default());
+        let (ticked, own) = (engine.weak(), Arc::clone(&pulse));
+        std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || own.run(&ticked))?;
+        Ok(Self { engine, pulse })
     }
 
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// What is told when guests run.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+}
+
+impl Drop for PluginEngine {
+    fn drop(&mut self) {
+        self.pulse.stopped.store(true, Ordering::SeqCst);
+        self.pulse.wake();
+    }
+}
+
+/// Whether guests run: without one the epoch stands still, and an idle process does not wake a thousand times in a
+/// second.
+///
+/// A guest that runs while the epoch comes to a stand has seen it move before, so that it marks the pulse itself at
+/// its next look, as every call does at its beginning.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// Whether a guest has run of late.
+    marked: AtomicBool,
+    /// Whether the epoch stands still.
+    resting: AtomicBool,
+    stopped: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// Epochs without a call after which the epoch stands still.
+const REST_AFTER: u32 = 100;
+
+impl Pulse {
+    /// A guest runs.
+    #[inline]
+    pub fn mark(&self) {
+        // It almost always is marked, and then nothing is written that other threads would have to fetch.
+        if !self.marked.load(Ordering::Relaxed) {
+            self.marked.store(true, Ordering::SeqCst);
+            if self.resting.load(Ordering::SeqCst) {
+                self.wake();
+            }
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Moves the epoch while guests run, as long as there is an engine.
+    fn run(&self, engine: &EngineWeak) {
+        // There is one such thread for each pulse.
+        let _ = self.thread.set(std::thread::current());
+        let mut epochs = 0;
+        while !self.stopped.load(Ordering::SeqCst) {
+            std::thread::sleep(EPOCH);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+            epochs += 1;
+            if epochs == REST_AFTER {
+                epochs = 0;
+                if !self.marked.swap(false, Ordering::SeqCst) {
+                    self.rest();
+                }
+            }
+        }
+    }
+
+    /// Waits for a guest. Whoever marks the pulse looks whether the epoch rests after that, and here it is the
+    /// other way round: one of the two sees the other.
+    fn rest(&self) {
+        self.resting.store(true, Ordering::SeqCst);
+        while !self.marked.load(Ordering::SeqCst) && !self.stopped.load(Ordering::SeqCst) {
+            std::thread::park();
+        }
+        self.resting.store(false, Ordering::SeqCst);
     }
 }
 
@@ -77,10 +154,4 @@ fn config() -> Config {
         .wasm_memory64(false)
         .wasm_multi_memory(false);
     config
-}
-
-impl Drop for PluginEngine {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
 }

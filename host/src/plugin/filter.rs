@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::plugin::digest::Digest;
 use crate::plugin::instance::{Fault, Instance, StartCx, StartError};
-use crate::plugin::module::{Digest, PluginModule};
+use crate::plugin::module::PluginModule;
 use crate::plugin::services::Services;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::vm::{CallAnswer, HttpCall, Outgoing};
@@ -21,7 +23,7 @@ pub struct VmSpec {
     pub digest: Digest,
     /// Its module.
     pub module: PluginModule,
-    /// The filters; more than one when they share a VM id.
+    /// The filters that live in it, each with a root context of its own.
     pub filters: Vec<Arc<FilterSpec>>,
     /// What all VMs share.
     pub services: Arc<Services>,
@@ -140,7 +142,10 @@ impl VmCell {
         }
         let mut slot = self.instance.borrow_mut();
         let instance = slot.as_mut().ok_or(Unavailable)?;
-        match work(instance) {
+        // A panic below is a mistake of ours, and yet only this plugin is to feel it: it is a fault like others.
+        let worked =
+            catch_unwind(AssertUnwindSafe(|| work(instance))).unwrap_or_else(|_| Err(Fault::of_the_host()));
+        match worked {
             Ok(done) => {
                 if instance.has_outgoing() {
                     let outgoing = instance.take_outgoing();
@@ -176,13 +181,14 @@ impl VmCell {
             match item {
                 Outgoing::Tick { root } => self.start_timer(root),
                 Outgoing::Call(call) => {
-                    let (me, generation, root, token) = (self.me.clone(), self.generation(), call.root, call.token);
+                    let (me, generation, root, token) =
+                        (self.me.clone(), self.generation(), call.root, call.token);
                     let then = move |answer: Option<CallAnswer>| {
                         if let Some(cell) = me.upgrade() {
                             cell.call_answered(generation, root, token, answer);
                         }
                     };
-                    self.host.http_call(call, Box::new(then));
+                    self.host.http_call(*call, Box::new(then));
                 }
             }
         }

@@ -72,7 +72,7 @@ pub struct StartCx<'a> {
     pub module: &'a InstancePre<Vm>,
     /// The ABI that it speaks.
     pub version: Version,
-    /// The filters that live in the instance; they share its VM id, and its fate.
+    /// The filters that live in the instance; they share its fate.
     pub filters: &'a [Arc<FilterSpec>],
     /// What all VMs share.
     pub services: &'a Arc<Services>,
@@ -90,20 +90,29 @@ impl Instance {
     pub fn start(cx: &StartCx<'_>) -> Result<Self, StartError> {
         let mut store = Store::new(cx.module.module().engine(), vm(cx));
         store.limiter(|vm| &mut vm.limiter);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().budget.epoch()));
+        store.epoch_deadline_callback(|mut store| {
+            let vm = store.data_mut();
+            vm.services.pulse.mark();
+            Ok(vm.budget.epoch())
+        });
         store.set_epoch_deadline(1);
         let limit = cx.filters.iter().map(|spec| spec.start_cpu).max().unwrap_or_default();
+        cx.services.pulse.mark();
         store.data_mut().budget.begin(limit);
-        let instance = cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
-            Some(_) => start_fault("the start function", &mut store, error),
-            None => StartError::NoRoom(format!("{error:#}")),
-        })?;
+        let instance =
+            cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
+                Some(_) => start_fault("the start function", &mut store, error),
+                None => StartError::NoRoom(format!("{error:#}")),
+            })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
         let allocator = ["malloc", "proxy_on_memory_allocate"]
             .into_iter()
             .find_map(|name| instance.get_typed_func::<u32, u32>(&mut store, name).ok());
         store.data_mut().allocator = allocator;
         let callbacks = Callbacks::of(&instance, &mut store);
+        // What a VM has of memory is counted of its first filter.
+        let initial = store.data().limiter.used as i64;
+        store.data().roots.iter().take(1).for_each(|root| root.usage.memory.add(initial));
         let alive = store.data().roots.iter().map(|root| root.usage.instances.hold()).collect();
         let mut started = Self { store, callbacks, _alive: alive };
         started.run_start_functions(&instance, limit)?;
@@ -114,7 +123,11 @@ impl Instance {
     }
 
     /// `_initialize` and then `main`, or else `_start`.
-    fn run_start_functions(&mut self, instance: &wasmtime::Instance, limit: Duration) -> Result<(), StartError> {
+    fn run_start_functions(
+        &mut self,
+        instance: &wasmtime::Instance,
+        limit: Duration,
+    ) -> Result<(), StartError> {
         let store = &mut self.store;
         let plain = |store: &mut Store<Vm>, name| instance.get_typed_func::<(), ()>(store, name).ok();
         if let Some(initialize) = plain(store, "_initialize") {
@@ -132,7 +145,8 @@ impl Instance {
 
     /// Creates a plugin's root context, starts it and configures it.
     fn start_root(&mut self, spec: &Arc<FilterSpec>) -> Result<(), StartError> {
-        let Some(root) = self.store.data().roots.iter().find(|root| root.spec == *spec).map(|root| root.id) else {
+        let Some(root) = self.store.data().roots.iter().find(|root| root.spec == *spec).map(|root| root.id)
+        else {
             return Ok(());
         };
         let limit = spec.start_cpu;
@@ -306,6 +320,7 @@ where
 {
     let vm = store.data_mut();
     vm.effective = context;
+    vm.services.pulse.mark();
     vm.budget.begin(limit);
     vm.limiter.refused = false;
     let before = vm.limiter.used;
@@ -320,14 +335,21 @@ where
     if let Ok(root) = vm.root() {
         root.usage.calls.inc();
         root.usage.cpu.add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
-        if vm.limiter.used != before {
-            root.usage.memory.add(vm.limiter.used as i64 - before as i64);
-        }
+    }
+    if let Some(root) = vm.roots.first().filter(|_| vm.limiter.used != before) {
+        root.usage.memory.add(vm.limiter.used as i64 - before as i64);
     }
     result.map_err(|error| Fault::new(vm, &error))
 }
 
 impl Fault {
+    /// The host panicked while it served the guest.
+    pub fn of_the_host() -> Self {
+        let message =
+            "the host panicked while it served the plugin; that is a mistake of Weir's, please report it";
+        Self { kind: FaultKind::Trap, message: message.to_owned() }
+    }
+
     fn new(vm: &Vm, error: &wasmtime::Error) -> Self {
         let kind = match () {
             () if vm.budget.overrun => FaultKind::Cpu,
@@ -337,7 +359,9 @@ impl Fault {
         };
         let message = match kind {
             FaultKind::Cpu => format!("it used up its CPU time: {error:?}"),
-            FaultKind::Memory => format!("it was refused more than {} bytes of memory: {error:?}", vm.limiter.limit()),
+            FaultKind::Memory => {
+                format!("it was refused more than {} bytes of memory: {error:?}", vm.limiter.limit())
+            }
             FaultKind::Exit | FaultKind::Trap => format!("{error:?}"),
         };
         if let Ok(root) = vm.root() {

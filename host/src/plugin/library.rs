@@ -13,8 +13,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use crate::plugin::digest::Digest;
 use crate::plugin::filter::VmSpec;
-use crate::plugin::module::{Digest, MAX_SIZE, PluginModule};
+use crate::plugin::module::{MAX_SIZE, PluginModule};
 
 /// A version that is compiled.
 #[derive(Clone)]
@@ -125,7 +126,8 @@ fn read(path: &Path, seen: Option<&Stamp>) -> Result<Option<Change>, Trouble> {
         return Ok(None);
     }
     if !link.is_file() {
-        let what = "it is not a regular file (links, pipes and devices are not followed); copy the file itself";
+        let what =
+            "it is not a regular file (links, pipes and devices are not followed); copy the file itself";
         return Ok(Some(Change::Unfit(stamp, what.to_owned())));
     }
     let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path).map_err(Trouble::Io)?;
@@ -196,6 +198,8 @@ pub struct Plugin {
     versions: VecDeque<Version>,
     /// What is odd about its file, when something is.
     notice: Option<String>,
+    /// What its file holds now, when that can be loaded and yet does not go with the configuration in force.
+    candidate: Option<Loaded>,
 }
 
 impl Plugin {
@@ -215,7 +219,13 @@ impl Plugin {
     }
 
     fn record(&mut self, digest: Option<Digest>, state: State, reason: Option<String>) {
-        self.versions.push_front(Version { digest, state, reason, since: SystemTime::now(), vms: Vec::new() });
+        self.versions.push_front(Version {
+            digest,
+            state,
+            reason,
+            since: SystemTime::now(),
+            vms: Vec::new(),
+        });
         self.versions.truncate(KEPT);
     }
 }
@@ -262,19 +272,33 @@ impl Library {
         plugin.record(Some(loaded.digest), State::Serving, None);
         plugin.serving = Some(loaded);
         plugin.notice = notice;
+        plugin.candidate = None;
     }
 
     /// A version is not used.
     pub fn reject(&mut self, name: &str, digest: Option<Digest>, reason: String) {
         let plugin = self.plugins.entry(name.to_owned()).or_default();
         // The same content rejected again is the same version.
+        plugin.candidate = None;
         plugin.versions.retain(|version| version.state != State::Rejected || version.digest != digest);
         plugin.record(digest, State::Rejected, Some(reason));
+    }
+
+    /// A version that was rejected could be used with another configuration.
+    pub fn keep_candidate(&mut self, name: &str, loaded: Loaded) {
+        self.plugins.entry(name.to_owned()).or_default().candidate = Some(loaded);
+    }
+
+    /// The versions that wait for another configuration.
+    pub fn candidates(&self) -> Vec<(String, Loaded)> {
+        let waiting = |(name, plugin): (&String, &Plugin)| Some((name.clone(), plugin.candidate.clone()?));
+        self.plugins.iter().filter_map(waiting).collect()
     }
 
     /// The file of a plugin is what serves.
     pub fn as_expected(&mut self, name: &str) {
         if let Some(plugin) = self.plugins.get_mut(name) {
+            plugin.candidate = None;
             plugin.notice = None;
         }
     }
@@ -283,6 +307,7 @@ impl Library {
     pub fn gone(&mut self, name: &str, used: bool) {
         if used {
             if let Some(plugin) = self.plugins.get_mut(name) {
+                plugin.candidate = None;
                 plugin.notice = Some("its file is gone; the last version goes on serving".to_owned());
             }
         } else {
@@ -293,11 +318,12 @@ impl Library {
     /// The VMs that run a version now.
     pub fn runs(&mut self, name: &str, digest: Digest, vm: &Arc<VmSpec>) {
         let Some(plugin) = self.plugins.get_mut(name) else { return };
-        let serving = |version: &&mut Version| version.state == State::Serving && version.digest == Some(digest);
-        if let Some(version) = plugin.versions.iter_mut().find(serving) {
-            if !version.vms.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(vm))) {
-                version.vms.push(Arc::downgrade(vm));
-            }
+        let serving =
+            |version: &&mut Version| version.state == State::Serving && version.digest == Some(digest);
+        if let Some(version) = plugin.versions.iter_mut().find(serving)
+            && !version.vms.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(vm)))
+        {
+            version.vms.push(Arc::downgrade(vm));
         }
     }
 

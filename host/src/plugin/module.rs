@@ -2,53 +2,18 @@
 //!
 //! What is refused is refused here, before anything of it runs, with a sentence that says what to do.
 
-use std::fmt;
+use std::time::Instant;
 
-use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
 use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
 
 use crate::plugin::abi::{self, CALLBACKS, Function, HOST_FUNCTIONS, MEMORY_GROWTH, WASI_FUNCTIONS};
 use crate::plugin::code_cache::CodeCache;
+use crate::plugin::digest::Digest;
 use crate::plugin::vm::Vm;
 
 /// The largest plugin, in bytes.
 pub const MAX_SIZE: usize = 64 << 20;
-
-/// SHA-256 of a plugin's bytes: what a version is known by.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest(pub [u8; 32]);
-
-impl Digest {
-    /// The digest of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// In lower-case hexadecimal.
-    pub fn hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
-        out.collect_str(self)
-    }
-}
 
 /// Why a plugin is not loaded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,13 +22,17 @@ pub enum Refusal {
     #[error("it is larger than 64 MiB; strip it (`wasm-opt -Os --strip-debug`)")]
     TooLarge,
     /// No WebAssembly at all.
-    #[error("it is not a WebAssembly module (it does not begin with `\\0asm`); copy the .wasm that the build wrote")]
+    #[error(
+        "it is not a WebAssembly module (it does not begin with `\\0asm`); copy the .wasm that the build wrote"
+    )]
     NotWasm,
     /// A component.
     #[error("it is a component; build a module: for Rust, target wasm32-wasip1 and crate-type cdylib")]
     Component,
     /// Machine code.
-    #[error("it is precompiled machine code, which is never loaded from here; copy the .wasm that it was made from")]
+    #[error(
+        "it is precompiled machine code, which is never loaded from here; copy the .wasm that it was made from"
+    )]
     Precompiled,
     /// WebAssembly that does not validate.
     #[error("it is not valid WebAssembly, or not all of it: {0}")]
@@ -89,7 +58,9 @@ pub enum Refusal {
         name: String,
     },
     /// An import of another type.
-    #[error("it imports `{module}.{name}` with another signature than the contract's; rebuild it with a current SDK")]
+    #[error(
+        "it imports `{module}.{name}` with another signature than the contract's; rebuild it with a current SDK"
+    )]
     WrongImport {
         /// The module.
         module: String,
@@ -103,7 +74,9 @@ pub enum Refusal {
     #[error("it exports no memory named `memory`, so the host could not pass it anything; export it")]
     NoMemory,
     /// No allocator.
-    #[error("it exports neither `malloc` nor `proxy_on_memory_allocate`, so the host could not pass it anything; export one")]
+    #[error(
+        "it exports neither `malloc` nor `proxy_on_memory_allocate`, so the host could not pass it anything; export one"
+    )]
     NoAllocator,
 }
 
@@ -151,9 +124,14 @@ impl Compiler {
         refuse_by_header(bytes)?;
         let engine = self.linker.engine();
         let module = match self.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
-            Some(module) => module,
+            Some(module) => {
+                tracing::debug!(%digest, "compiled code is taken from the cache");
+                module
+            }
             None => {
+                let started = Instant::now();
                 let module = Module::from_binary(engine, bytes).map_err(|e| Refusal::Invalid(reason(&e)))?;
+                tracing::info!(%digest, took = ?started.elapsed(), "a plugin is compiled");
                 if let Some(cache) = &self.cache {
                     cache.store(engine, digest, &module);
                 }
@@ -164,7 +142,17 @@ impl Compiler {
         let pre = self.linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)))?;
         Ok(PluginModule { version, pre })
     }
+}
 
+/// Compiles a file only to look at it: the module, and why it would be refused nevertheless.
+///
+/// # Errors
+/// Why it is no module at all.
+pub fn examine(engine: &Engine, bytes: &[u8]) -> Result<(Module, Option<Refusal>), Refusal> {
+    refuse_by_header(bytes)?;
+    let module = Module::from_binary(engine, bytes).map_err(|e| Refusal::Invalid(reason(&e)))?;
+    let refusal = check(&module).err();
+    Ok((module, refusal))
 }
 
 /// Refuses a module whose imports or exports do not fit, and tells its version.
@@ -195,7 +183,9 @@ fn refuse_by_header(bytes: &[u8]) -> Result<(), Refusal> {
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(()),
         // The layer of a component (component-model, Binary.md).
         [0, b'a', b's', b'm', _, _, 1, 0, ..] => Err(Refusal::Component),
-        [0, b'a', b's', b'm', ..] => Err(Refusal::Invalid("its header is cut off, or of another version".into())),
+        [0, b'a', b's', b'm', ..] => {
+            Err(Refusal::Invalid("its header is cut off, or of another version".into()))
+        }
         _ => Err(Refusal::NotWasm),
     }
 }
@@ -205,7 +195,9 @@ fn check_imports(module: &Module) -> Result<(), Refusal> {
         let name = || (import.module().to_owned(), import.name().to_owned());
         let known = match import.module() {
             HOST_MODULE => HOST_FUNCTIONS.iter().chain([&MEMORY_GROWTH]).find(|f| f.name == import.name()),
-            module if WASI_MODULES.contains(&module) => WASI_FUNCTIONS.iter().find(|f| f.name == import.name()),
+            module if WASI_MODULES.contains(&module) => {
+                WASI_FUNCTIONS.iter().find(|f| f.name == import.name())
+            }
             _ => None,
         };
         let Some(known) = known else {
@@ -230,8 +222,7 @@ fn check_exports(module: &Module) -> Result<(), Refusal> {
         return Err(Refusal::NoMemory);
     }
     let allocator = |name| Function { name, params: &[4], returns: true };
-    let allocates =
-        |name| module.get_export(name).is_some_and(|ty| has_signature(&ty, &allocator(name)));
+    let allocates = |name| module.get_export(name).is_some_and(|ty| has_signature(&ty, &allocator(name)));
     if !allocates("malloc") && !allocates("proxy_on_memory_allocate") {
         return Err(Refusal::NoAllocator);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
 
+use crate::plugin::engine::Pulse;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 
 /// The services of the process.
@@ -13,13 +14,15 @@ use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 pub struct Services {
     /// All metrics.
     pub registry: Arc<Registry>,
+    /// What is told when guests run.
+    pub pulse: Arc<Pulse>,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
 }
 
 impl Services {
-    /// Services that count into `registry`.
-    pub fn new(registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new(Self { registry, spaces: Mutex::default() })
+    /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
+    pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
+        Arc::new(Self { registry, pulse, spaces: Mutex::default() })
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.
@@ -49,12 +52,16 @@ impl Usage {
         let labels = [("plugin", plugin), ("filter", filter), ("listener", listener)];
         Arc::new(Self {
             calls: registry.counter("weir_plugin_calls_total", "Calls into plugins.", &labels),
-            cpu: registry.counter("weir_plugin_cpu_nanoseconds_total", "CPU time in plugins.", &labels),
+            cpu: registry.time("weir_plugin_cpu_seconds_total", "CPU time in plugins.", &labels),
             instances: registry.gauge("weir_plugin_instances", "Instances that are alive.", &labels),
             memory: registry.gauge("weir_plugin_memory_bytes", "Memory of the instances.", &labels),
             faults: FaultKind::ALL.map(|kind| {
                 let labels: Vec<_> = labels.iter().copied().chain([("kind", kind.as_str())]).collect();
-                registry.counter("weir_plugin_faults_total", "Calls that ended an instance, by kind.", &labels)
+                registry.counter(
+                    "weir_plugin_faults_total",
+                    "Calls that ended an instance, by kind.",
+                    &labels,
+                )
             }),
         })
     }

@@ -39,7 +39,12 @@ pub struct FilterSpec {
 
 impl FilterSpec {
     /// The spec of a filter as it is configured; `config` is the route's, when the route has one.
-    pub fn new(listener: &str, filter: &Filter, defaults: &Defaults, config: Option<&serde_json::Value>) -> Self {
+    pub fn new(
+        listener: &str,
+        filter: &Filter,
+        defaults: &Defaults,
+        config: Option<&serde_json::Value>,
+    ) -> Self {
         let own = filter.config.as_ref().map(|config| &config.value);
         Self {
             name: filter.name().as_str().into(),
@@ -49,7 +54,11 @@ impl FilterSpec {
             vm_id: filter.vm_id.clone().unwrap_or_default(),
             vm_config: config_bytes(filter.vm_config.as_ref()),
             config: config_bytes(config.or(own)),
-            environment: filter.environment.clone().into_iter().collect(),
+            environment: filter
+                .environment
+                .iter()
+                .map(|(name, value)| (name.clone(), value.0.clone()))
+                .collect(),
             cpu: filter.cpu.unwrap_or(defaults.cpu),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,

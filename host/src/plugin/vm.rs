@@ -5,7 +5,7 @@
 //! a context, and carried out after the guest has returned.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use wasmtime::{Memory, TypedFunc};
-use weir_abi::{BufferKind, LogLevel, MapKind, Status, Version};
+use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
 use crate::plugin::abi::Wasi;
 use crate::plugin::budget::{Budget, Limiter};
@@ -59,25 +59,6 @@ pub struct Vm {
     pub clusters: Arc<BTreeSet<Box<str>>>,
     /// Metrics that the guest defined; their ids are the places, from 1.
     pub metrics: Vec<GuestMetric>,
-}
-
-/// Hashes context ids, which the host chose itself.
-#[derive(Debug, Default)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u32(byte.into()));
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        // Fibonacci hashing: the table looks at the upper bits too.
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
 }
 
 /// A plugin in a VM: the root context of its streams.
@@ -200,7 +181,7 @@ pub enum Outgoing {
         root: u32,
     },
     /// An HTTP call.
-    Call(HttpCall),
+    Call(Box<HttpCall>),
 }
 
 /// An HTTP request of a guest's own.

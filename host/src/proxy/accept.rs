@@ -1,42 +1,96 @@
 //! Accepting: sockets to sessions. No peer is ever waited for here.
 
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::proxy::session;
 use crate::proxy::worker::Worker;
+use crate::snapshot::SocketKey;
 
 /// How long to wait when the process or the system is out of something: short enough to be back soon, long
 /// enough not to spin.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Accepts connections of a listener until it is aborted.
-pub async fn run(worker: Rc<Worker>, name: Arc<str>, socket: StdListener) {
+/// A socket that connections are accepted from, until this is dropped.
+#[derive(Debug)]
+pub struct Accepting {
+    open: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Accepting {
+    /// Accepts connections of a listener.
+    pub fn start(worker: Rc<Worker>, key: SocketKey, socket: StdListener) -> Self {
+        let (open, closed) = oneshot::channel();
+        Self { open, task: spawn_local(run(worker, Rc::new(key), socket, closed)) }
+    }
+
+    /// Accepts what waits already, and closes the socket.
+    pub async fn close(self) {
+        let Self { open, task } = self;
+        drop(open);
+        // A task that panicked has closed it, too.
+        let _ = task.await;
+    }
+}
+
+async fn run(worker: Rc<Worker>, key: Rc<SocketKey>, socket: StdListener, mut closed: oneshot::Receiver<()>) {
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::error!(listener = &*name, %error, "cannot accept on this worker");
+            tracing::error!(address = %key.1, %error, "cannot accept on this worker");
             return;
         }
     };
     loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => {
-                let session = session::serve(Rc::clone(&worker), Arc::clone(&name), stream, peer);
-                tokio::task::spawn_local(session);
-            }
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            _ = &mut closed => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => begin(&worker, &key, stream, peer),
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(listener = &*name, %error, "cannot accept for the moment");
+                tracing::warn!(address = %key.1, %error, "cannot accept for the moment");
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
     }
+    if let Err(error) = empty(&worker, &key, socket) {
+        tracing::warn!(address = %key.1, %error, "connections that wait to be accepted are lost");
+    }
+}
+
+/// Takes what waits to be accepted: closing the socket would reset it.
+fn empty(worker: &Rc<Worker>, key: &Rc<SocketKey>, socket: TcpListener) -> io::Result<()> {
+    let socket = socket.into_std()?;
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                begin(worker, key, TcpStream::from_std(stream)?, peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Begins a session, for which a drain waits from now on.
+fn begin(worker: &Rc<Worker>, key: &Rc<SocketKey>, stream: TcpStream, peer: SocketAddr) {
+    let participant = worker.drain.join();
+    let session = session::serve(Rc::clone(worker), Rc::clone(key), stream, peer);
+    spawn_local(async move {
+        let _participant = participant;
+        session.await;
+    });
 }
 
 /// Whether an error concerns the connection that was to be accepted, and not the listener.

@@ -12,6 +12,7 @@ use crate::http::h1::Length;
 use crate::http::peer::Source;
 use crate::http::{h1, h2};
 use crate::plugin::vm::{CallAnswer, HttpCall};
+use crate::proxy::forward::{MOST_INTERIM, is_idempotent};
 use crate::proxy::worker::Worker;
 use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
 
@@ -30,13 +31,26 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
         timer.set(timeout);
     }
     let answered = timer.limit(send(&cluster, &call)).await?;
-    answered.inspect_err(|reason| tracing::debug!(cluster = &*call.cluster, "a plugin's call failed: {reason}")).ok()
+    answered
+        .inspect_err(|reason| tracing::debug!(cluster = &*call.cluster, "a plugin's call failed: {reason}"))
+        .ok()
 }
 
 async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
-    match cluster.connect_http(Wanted::Any).await.map_err(|error| error.to_string())? {
-        HttpConnection::H1(http) => send_h1(cluster, http, call).await,
-        HttpConnection::H2(_, client) => send_h2(client, call).await,
+    let reused = match cluster.connect_http(Wanted::Any).await.map_err(|error| error.to_string())? {
+        HttpConnection::H1(http) if http.reused && is_idempotent(&call.request.method) => http,
+        HttpConnection::H1(http) => return send_h1(cluster, http, call).await,
+        HttpConnection::H2(_, client) => return send_h2(client, call).await,
+    };
+    // An idle connection may have been closed as the call was on its way: what may be repeated is sent once more.
+    let failed = match send_h1(cluster, reused, call).await {
+        Ok(answer) => return Ok(answer),
+        Err(reason) => reason,
+    };
+    match cluster.connect_http(Wanted::Fresh).await {
+        Ok(HttpConnection::H1(http)) => send_h1(cluster, http, call).await,
+        Ok(HttpConnection::H2(_, client)) => send_h2(client, call).await,
+        Err(error) => Err(format!("{failed}; then {error}")),
     }
 }
 
@@ -49,7 +63,11 @@ fn length(call: &HttpCall) -> Length {
     }
 }
 
-async fn send_h1(cluster: &Rc<LocalCluster>, http: Box<Http1>, call: &HttpCall) -> Result<CallAnswer, String> {
+async fn send_h1(
+    cluster: &Rc<LocalCluster>,
+    http: Box<Http1>,
+    call: &HttpCall,
+) -> Result<CallAnswer, String> {
     let connection = &http.connection;
     connection.send_request(&call.request, length(call), false);
     let trailers = (!call.trailers.is_empty()).then_some(&call.trailers);
@@ -58,11 +76,16 @@ async fn send_h1(cluster: &Rc<LocalCluster>, http: Box<Http1>, call: &HttpCall) 
         .and_then(|()| connection.send_end(trailers))
         .map_err(|error| error.to_string())?;
     connection.flush().await.map_err(|error| error.to_string())?;
+    let mut interim = 0;
     let head = loop {
         let head = poll_fn(|cx| connection.poll_response(cx, &call.request.method)).await;
         let head = head.map_err(|error| error.to_string())?;
         if !head.response.status.is_informational() {
             break head;
+        }
+        interim += 1;
+        if interim == MOST_INTERIM {
+            return Err("it sent no answer, but interim responses that nobody asked for".to_owned());
         }
     };
     if !head.keep_alive {

@@ -3,13 +3,15 @@
 use std::cell::Cell;
 use std::task::{Context, Poll};
 
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 
+use crate::drain::Drain;
 use crate::http::h1::connection::Persistence;
 use crate::http::h1::{self, Length};
 use crate::http::h2::{Incoming, Responder};
-use crate::http::message::{Response, Version};
+use crate::http::message::{Response, Version, is_bodiless};
 use crate::http::peer::{Sink, Source};
+use crate::net::stream::Stream;
 
 /// The client's side of an exchange.
 #[derive(Clone, Copy)]
@@ -35,6 +37,8 @@ pub struct H1Side<'a> {
     pub expects_continue: Cell<bool>,
     /// Whether the connection ends with this exchange.
     pub closes: Cell<bool>,
+    /// The worker's drain, which may begin while the exchange is under way.
+    pub drain: &'a Drain,
 }
 
 impl<'a> Downstream<'a> {
@@ -72,10 +76,10 @@ impl<'a> Downstream<'a> {
     /// Has the connection end with this exchange unless all of the request's body is here already: what comes later
     /// nobody would read.
     pub fn abandon_body(&self) {
-        if let Self::H1(side) = self {
-            if side.expects_continue.get() || !side.connection.discard_buffered() {
-                side.closes.set(true);
-            }
+        if let Self::H1(side) = self
+            && (side.expects_continue.get() || !side.connection.discard_buffered())
+        {
+            side.closes.set(true);
         }
     }
 
@@ -84,7 +88,7 @@ impl<'a> Downstream<'a> {
         match self {
             Self::H1(side) => {
                 let modern = side.version > Version::Http10;
-                if !modern && length == Length::Unknown {
+                if side.drain.started() || (!modern && length == Length::Unknown) {
                     side.closes.set(true);
                 }
                 let persistence = match (side.closes.get(), modern) {
@@ -97,8 +101,11 @@ impl<'a> Downstream<'a> {
             Self::H2 { responder, .. } => {
                 let mut head = response.clone();
                 // A length that a filter made wrong must not be promised.
-                if length == Length::Unknown {
+                if length == Length::Unknown || response.status == StatusCode::NO_CONTENT {
                     head.headers.remove(header::CONTENT_LENGTH);
+                }
+                if is_bodiless(to, response.status) {
+                    responder.body().mute();
                 }
                 responder.send_head(head);
             }
@@ -118,10 +125,7 @@ impl<'a> Downstream<'a> {
         match self {
             Self::H1(side) => {
                 side.closes.set(true);
-                // A socket that is gone needs no reset.
-                side.connection.with_stream(|stream| {
-                    let _ = stream.socket().set_zero_linger();
-                });
+                side.connection.with_stream(Stream::reset);
             }
             Self::H2 { responder, .. } => responder.body().break_off(),
         }

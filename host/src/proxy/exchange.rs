@@ -77,6 +77,10 @@ pub struct Exchange<'a> {
     pub moved: Cell<bool>,
     /// What is told in the end.
     pub record: RefCell<Record>,
+    /// Whether all of the request has come.
+    pub received: Cell<bool>,
+    /// Ends an exchange whose request takes too long to come.
+    arrival: Timer,
     /// Ends an exchange in which nothing moves.
     pub idle: Timer,
     idle_after: Duration,
@@ -87,8 +91,11 @@ impl<'a> Begin<'a> {
     /// goes on until it ends.
     pub async fn run(self, http: &HttpService) -> Option<(Upgraded, Record)> {
         let stream = StreamState::new(Arc::clone(self.connection));
-        let record = Record::new(Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
+        let mut record = Record::new(Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
         let route = http.routes.find(&self.request).cloned();
+        record.route = route.clone();
+        let (authority, path) = (self.request.authority.clone(), self.request.path.clone());
+        record.received = Some((self.request.method.clone(), authority, path));
         let method = self.request.method.clone();
         {
             let mut state = stream.borrow_mut();
@@ -111,10 +118,15 @@ impl<'a> Begin<'a> {
             buffer_limit: http.limits.max_buffered_body.0,
             moved: Cell::new(false),
             record: RefCell::new(record),
+            received: Cell::new(self.length == Length::None),
+            arrival: self.worker.timers.timer(),
             idle: self.worker.timers.timer(),
             idle_after: http.limits.stream_idle_timeout,
         };
         exchange.moved();
+        if !exchange.received.get() && !http.limits.request_timeout.is_zero() {
+            exchange.arrival.set(http.limits.request_timeout);
+        }
         let ended = match begun {
             Ok(()) => exchange.answer(route, http).await,
             Err(stop) => Err(stop.into()),
@@ -125,7 +137,11 @@ impl<'a> Begin<'a> {
 
 impl Exchange<'_> {
     /// Everything between the request's arrival and its answer.
-    async fn answer(&self, route: Option<Arc<Route>>, http: &HttpService) -> Result<Option<Upgraded>, Failure> {
+    async fn answer(
+        &self,
+        route: Option<Arc<Route>>,
+        http: &HttpService,
+    ) -> Result<Option<Upgraded>, Failure> {
         let route = self.filter_request(route, http).await?;
         let route = route.ok_or(Failure::NoRoute)?;
         match &route.action {
@@ -168,6 +184,7 @@ impl Exchange<'_> {
         }
         let route = stream.request.as_ref().and_then(|request| http.routes.find(request)).cloned();
         stream.info.route = route.as_ref().map(|route| Arc::clone(&route.name));
+        self.record.borrow_mut().route = route.clone();
         Ok(route)
     }
 
@@ -189,8 +206,18 @@ impl Exchange<'_> {
         let details = failure.details();
         match &failure {
             Failure::Connect(error) => tracing::warn!("{error}"),
-            Failure::UpstreamClosed(reason) | Failure::UpstreamBody(reason) => tracing::debug!("upstream: {reason}"),
-            _ => {}
+            Failure::UpstreamClosed(reason) | Failure::UpstreamBody(reason) => {
+                tracing::debug!("upstream: {reason}")
+            }
+            Failure::Reply(_)
+            | Failure::Reset(_)
+            | Failure::NoRoute
+            | Failure::UpstreamHead(_)
+            | Failure::Timeout
+            | Failure::Idle
+            | Failure::RequestTimeout
+            | Failure::RequestBody(_)
+            | Failure::ClientGone => {}
         }
         self.record.borrow_mut().cause = Some(Arc::clone(&details));
         self.stream.borrow_mut().info.details.get_or_insert(details);
@@ -213,7 +240,11 @@ impl Exchange<'_> {
             Err(Failure::Reply(reply)) if !self.answered.get() => {
                 let (response, body) = render(reply, self.stream.borrow().request.as_ref());
                 self.stream.borrow_mut().response = Some(response);
-                self.start_response(if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) });
+                self.start_response(if body.is_empty() {
+                    Length::None
+                } else {
+                    Length::Known(body.len() as u64)
+                });
                 self.write_all(body).await
             }
             Err(failure) => Err(failure),
@@ -278,6 +309,9 @@ impl Exchange<'_> {
         }
         if !self.idle_after.is_zero() && self.idle.poll_expired(cx).is_ready() {
             return Poll::Ready(Failure::Idle);
+        }
+        if !self.received.get() && self.arrival.poll_expired(cx).is_ready() {
+            return Poll::Ready(Failure::RequestTimeout);
         }
         Poll::Pending
     }

@@ -22,8 +22,8 @@ use crate::http::pipe;
 use crate::net::stream::Stream;
 use crate::plugin::chain::Half;
 use crate::plugin::stream::Upstream as UpstreamInfo;
-use crate::proxy::exchange::Exchange;
 use crate::proxy::downstream::Downstream;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::pump::{Broken, Pump};
 use crate::proxy::reply::Failure;
 use crate::route::Route;
@@ -38,7 +38,7 @@ pub struct Upgraded {
 }
 
 /// Interim responses that an upstream may send before its answer.
-const MOST_INTERIM: usize = 16;
+pub const MOST_INTERIM: usize = 16;
 
 /// The upstream's side of one exchange.
 enum Upstream {
@@ -65,16 +65,18 @@ impl Exchange<'_> {
         let mut attempt = self.attempt(cluster, wanted, route).await;
         // An idle connection that the endpoint closed as the request was on its way: nothing was answered, so what
         // may be repeated is sent once more, on a new one.
-        if let Err(Attempt { reused: true, failure: Failure::UpstreamClosed(_) }) = &attempt {
-            if self.length == Length::None && is_idempotent(&self.method) {
-                let wanted = if self.upgrade.is_some() { Wanted::Upgrade } else { Wanted::Fresh };
-                attempt = self.attempt(cluster, wanted, route).await;
-            }
+        if let Err(Attempt { reused: true, failure: Failure::UpstreamClosed(_) }) = &attempt
+            && self.length == Length::None
+            && is_idempotent(&self.method)
+        {
+            let wanted = if self.upgrade.is_some() { Wanted::Upgrade } else { Wanted::Fresh };
+            attempt = self.attempt(cluster, wanted, route).await;
         }
         let metrics = &cluster.cluster().metrics;
         match attempt {
             Ok(upgraded) => {
-                let status = self.stream.borrow().response.as_ref().map_or(0, |response| response.status.as_u16());
+                let status =
+                    self.stream.borrow().response.as_ref().map_or(0, |response| response.status.as_u16());
                 if let Some(counter) = metrics.responses.get(usize::from(status / 100).wrapping_sub(1)) {
                     counter.inc();
                 }
@@ -111,11 +113,12 @@ impl Exchange<'_> {
             }
         };
         let local = match &upstream {
-            Upstream::H1(http) => http.connection.with_stream(|stream| stream.socket().local_addr().ok()),
+            Upstream::H1(http) => http.local,
             Upstream::H2 { .. } => None,
         };
         self.stream.borrow_mut().info.upstream = Some(UpstreamInfo { address, local });
-        let upgraded = self.converse(&upstream, route).await.map_err(|failure| Attempt { failure, reused })?;
+        let upgraded =
+            self.converse(&upstream, route).await.map_err(|failure| Attempt { failure, reused })?;
         match upstream {
             Upstream::H1(http) if upgraded => {
                 let (stream, rest) = http.connection.into_parts();
@@ -207,7 +210,9 @@ impl Exchange<'_> {
         match pump.run(start).await {
             Ok(()) | Err(Broken::Sink(SinkError::Io(_) | SinkError::Gone(_))) => Ok(()),
             Err(Broken::Sink(SinkError::Length(error))) => Err(Failure::UpstreamBody(error.to_string())),
-            Err(Broken::Source(BodyError::Io(_) | BodyError::Cut | BodyError::Reset)) => Err(Failure::ClientGone),
+            Err(Broken::Source(BodyError::Io(_) | BodyError::Cut | BodyError::Reset)) => {
+                Err(Failure::ClientGone)
+            }
             Err(Broken::Source(error @ (BodyError::Chunk | BodyError::Trailers(_)))) => {
                 Err(Failure::RequestBody(error))
             }
@@ -233,10 +238,8 @@ impl Exchange<'_> {
         self.record.borrow_mut().upstream_ms = Some(started.elapsed());
         self.moved.set(true);
         strip_hop_by_hop(&mut response.headers);
-        if upgraded {
-            if let Some(upgrade) = &self.upgrade {
-                response.headers.insert(header::UPGRADE, upgrade.clone());
-            }
+        if upgraded && let Some(upgrade) = &self.upgrade {
+            response.headers.insert(header::UPGRADE, upgrade.clone());
         }
         self.stream.borrow_mut().response = Some(response);
         let end = length == Length::None;
@@ -276,14 +279,15 @@ impl Exchange<'_> {
         let http = match upstream {
             Upstream::H1(http) => http,
             Upstream::H2 { answer, incoming, .. } => {
-                let mut answer = answer.borrow_mut();
-                let (response, length, body) = answer.as_mut().await.map_err(Failure::UpstreamClosed)?;
+                let answered = poll_fn(|cx| answer.borrow_mut().as_mut().poll(cx)).await;
+                let (response, length, body) = answered.map_err(Failure::UpstreamClosed)?;
                 incoming.replace(Some(body));
                 return Ok((response, length, false));
             }
         };
         for _ in 0..MOST_INTERIM {
-            let method = self.stream.borrow().request.as_ref().map_or(Method::GET, |request| request.method.clone());
+            let method =
+                self.stream.borrow().request.as_ref().map_or(Method::GET, |request| request.method.clone());
             let head = poll_fn(|cx| http.connection.poll_response(cx, &method)).await;
             let head = head.map_err(|error| match error {
                 HeadFailure::Refused(error) => Failure::UpstreamHead(error),
@@ -305,7 +309,9 @@ impl Exchange<'_> {
                 }
             }
         }
-        Err(Failure::UpstreamClosed("it sent no answer, but interim responses that nobody asked for".to_owned()))
+        Err(Failure::UpstreamClosed(
+            "it sent no answer, but interim responses that nobody asked for".to_owned(),
+        ))
     }
 
     /// Tells the client that the protocol changes.
@@ -348,6 +354,9 @@ impl Deadline {
 }
 
 /// Methods that may be repeated (RFC 9110 section 9.2.2).
-fn is_idempotent(method: &Method) -> bool {
-    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+pub fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    )
 }

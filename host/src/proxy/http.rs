@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::clock::Timer;
 use crate::config::limits::Limits;
+use crate::drain::Drain;
 use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
 use crate::http::h2::{self, PREFACE, Received};
@@ -20,11 +22,12 @@ use crate::net::connection::Connection;
 use crate::net::relay::{Relay, Relayed};
 use crate::net::stream::Stream;
 use crate::net::tls::H2;
+use crate::plugin::stream::LocalReply;
 use crate::proxy::downstream::{Downstream, H1Side};
 use crate::proxy::exchange::Begin;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::local::{Local, LocalListener};
-use crate::proxy::record::Record;
+use crate::proxy::record::{self, Record};
 use crate::proxy::reply::{refusal, render};
 use crate::proxy::request::prepare;
 use crate::proxy::worker::Worker;
@@ -50,9 +53,11 @@ pub async fn serve(worker: Rc<Worker>, connection: Arc<Connection>, mut stream: 
         Some(protocol) => protocol == H2,
         None => {
             timer.set(limits.idle_timeout);
-            match timer.limit(speaks_h2(&mut stream, &mut first)).await {
-                Some(Ok(h2)) => h2,
-                Some(Err(_)) | None => return,
+            // From its first byte on it is a request that has to arrive.
+            let begun = || timer.set(limits.request_headers_timeout);
+            match speaks_h2(&mut stream, &mut first, &session.worker.drain, &timer, begun).await {
+                Some(h2) => h2,
+                None => return,
             }
         }
     };
@@ -63,24 +68,51 @@ pub async fn serve(worker: Rc<Worker>, connection: Arc<Connection>, mut stream: 
     }
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`.
-async fn speaks_h2(stream: &mut Stream, first: &mut BytesMut) -> std::io::Result<bool> {
+/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`. `None`
+/// when the connection is over: it failed, its time is up, or the worker drains and nothing was asked for. `begun` is
+/// called with the first byte.
+async fn speaks_h2(
+    stream: &mut Stream,
+    first: &mut BytesMut,
+    drain: &Drain,
+    timer: &Timer,
+    begun: impl Fn(),
+) -> Option<bool> {
     loop {
         let known = first.len().min(PREFACE.len());
         if first.get(..known) != PREFACE.get(..known) {
-            return Ok(false);
+            return Some(false);
         }
         if known == PREFACE.len() {
-            return Ok(true);
+            return Some(true);
         }
-        if let (true, Some(socket)) = (first.is_empty(), stream.as_tcp()) {
-            // A connection that says nothing holds no buffer.
-            socket.readable().await?;
+        let read = poll_fn(|cx| match poll_more(stream, first, cx) {
+            Poll::Ready(read) => Poll::Ready(read.ok()),
+            Poll::Pending if drain.started() && first.is_empty() && !stream.has_arrived() => {
+                Poll::Ready(None)
+            }
+            // HTTP/1 knows what to say to a request that does not arrive.
+            Poll::Pending => timer.poll_expired(cx).map(|()| (known > 0).then_some(0)),
+        });
+        if read.await? == 0 {
+            return Some(false);
         }
-        if stream.read_buf(first).await? == 0 {
-            return Ok(false);
+        if known == 0 {
+            begun();
         }
     }
+}
+
+fn poll_more(
+    stream: &mut Stream,
+    first: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> Poll<std::io::Result<usize>> {
+    if let (true, Some(socket)) = (first.is_empty(), stream.as_tcp()) {
+        // A connection that says nothing holds no buffer.
+        ready!(socket.poll_read_ready(cx))?;
+    }
+    pin!(stream.read_buf(first)).poll(cx)
 }
 
 /// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
@@ -111,7 +143,9 @@ impl Session {
                 Next::Request(head) => match self.exchange(&connection, *head).await {
                     After::Next => connection.rest(),
                     After::Close => break,
-                    After::Upgraded(upgraded, record) => return self.tunnel(connection, *upgraded, record, timer).await,
+                    After::Upgraded(upgraded, record) => {
+                        return self.tunnel(connection, *upgraded, record, timer).await;
+                    }
                 },
                 Next::Refused(error) => {
                     self.refuse(&connection, error).await;
@@ -142,7 +176,7 @@ impl Session {
                 }
                 Poll::Pending => {}
             }
-            if !begun.get() && self.worker.drain.started() {
+            if self.worker.drain.started() && !begun.get() && !connection.with_stream(Stream::has_arrived) {
                 return Poll::Ready(None);
             }
             timer.poll_expired(cx).map(|()| None)
@@ -158,18 +192,21 @@ impl Session {
     async fn exchange(&self, connection: &h1::Connection, head: RequestHead) -> After {
         let Some((local, listener)) = self.listener() else { return After::Close };
         let RequestHead { mut request, length, keep_alive, expects_continue } = head;
-        let upgrade = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let upgrade =
+            prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
         let side = H1Side {
             connection,
             version: request.version,
             expects_continue: Cell::new(expects_continue),
-            closes: Cell::new(!keep_alive || self.worker.drain.started()),
+            closes: Cell::new(!keep_alive),
+            drain: &self.worker.drain,
         };
         let down = Downstream::H1(&side);
         let shared = Rc::clone(&listener);
         let Service::Http(http) = &shared.listener.service else { return After::Close };
         let worker = &self.worker;
-        let begin = Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
+        let begin =
+            Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
         match begin.run(http).await {
             Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
             None if side.closes.get() || !connection.is_between_messages() => After::Close,
@@ -182,9 +219,11 @@ impl Session {
         if let Some((_, listener)) = self.listener() {
             listener.listener.metrics.refuse(error);
         }
+        let reply = refusal(error);
+        self.record_refusal(&reply);
         let (listener, peer) = (&*self.connection.listener, self.connection.peer);
         tracing::debug!(listener, %peer, reason = error.as_str(), "request refused");
-        let (response, body) = render(refusal(error), None);
+        let (response, body) = render(reply, None);
         self.send_last(connection, &response, body).await;
     }
 
@@ -192,12 +231,26 @@ impl Session {
     async fn time_out(&self, connection: &h1::Connection) {
         let failure = crate::proxy::reply::Failure::RequestTimeout;
         if let Some(reply) = failure.reply() {
+            self.record_refusal(&reply);
             let (response, body) = render(reply, None);
             self.send_last(connection, &response, body).await;
         }
     }
 
-    async fn send_last(&self, connection: &h1::Connection, response: &crate::http::message::Response, body: Bytes) {
+    /// Counts and logs what could not be read as a request.
+    fn record_refusal(&self, reply: &LocalReply) {
+        let Some((local, listener)) = self.listener() else { return };
+        let status = Some(reply.status.as_u16());
+        listener.listener.metrics.request(None, status, Duration::ZERO);
+        record::refused(&local, &self.connection, reply);
+    }
+
+    async fn send_last(
+        &self,
+        connection: &h1::Connection,
+        response: &crate::http::message::Response,
+        body: Bytes,
+    ) {
         use crate::http::h1::Length;
         use crate::http::h1::connection::Persistence;
         let length = if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) };
@@ -233,18 +286,22 @@ impl Session {
             streams: limits.max_concurrent_streams,
             header_bytes: u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX),
             fields: limits.max_headers.into(),
+            target: limits.max_target.0,
         };
-        // Woken when the drain starts.
-        let timer = session.worker.timers.timer();
-        let drained = Rc::clone(&session);
-        let drain = move |cx: &mut std::task::Context<'_>| {
-            let _ = timer.poll_expired(cx);
-            drained.worker.drain.started() || drained.listener().is_none()
+        // Woken when the drain starts, too.
+        let idle = Rc::new(Idle::new(session.worker.timers.timer(), limits.idle_timeout));
+        let (drained, watched) = (Rc::clone(&session), Rc::clone(&idle));
+        let drain = move |cx: &mut Context<'_>| {
+            let idle = watched.poll_expired(cx);
+            idle || drained.worker.drain.started() || drained.listener().is_none()
         };
         let (scheme, served) = (session.scheme, Rc::clone(&session));
         let ended = h2::serve(stream, first, scheme, streams, drain, move |received| {
-            let session = Rc::clone(&served);
-            async move { session.exchange_h2(received).await }
+            let (session, busy) = (Rc::clone(&served), Idle::busy(&idle));
+            async move {
+                session.exchange_h2(received).await;
+                drop(busy);
+            }
         })
         .await;
         if let Err(reason) = ended {
@@ -262,6 +319,52 @@ impl Session {
         let Service::Http(http) = &shared.listener.service else { return };
         let (worker, connection) = (&self.worker, &self.connection);
         Begin { worker, local, listener, connection, down, request, length, upgrade: None }.run(http).await;
+    }
+}
+
+/// Ends a connection on which no exchange has been for too long.
+struct Idle {
+    timer: Timer,
+    after: Duration,
+    /// Exchanges that are under way.
+    busy: Cell<usize>,
+}
+
+/// An exchange that is under way.
+struct Busy(Rc<Idle>);
+
+impl Idle {
+    fn new(timer: Timer, after: Duration) -> Self {
+        timer.set(after);
+        Self { timer, after, busy: Cell::new(0) }
+    }
+
+    fn busy(idle: &Rc<Self>) -> Busy {
+        idle.busy.set(idle.busy.get() + 1);
+        Busy(Rc::clone(idle))
+    }
+
+    fn poll_expired(&self, cx: &Context<'_>) -> bool {
+        if self.timer.poll_expired(cx).is_pending() {
+            return false;
+        }
+        let idle = self.busy.get() == 0;
+        if !idle {
+            // Whoever waits is to be woken again, and not only by this.
+            self.timer.set(self.after);
+            let _ = self.timer.poll_expired(cx);
+        }
+        idle
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let busy = self.0.busy.get() - 1;
+        self.0.busy.set(busy);
+        if busy == 0 {
+            self.0.timer.set(self.0.after);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::plugin::chain::Filter;
 use crate::plugin::filter::{PluginHost, VmCell};
 use crate::plugin::instance::Instance;
 use crate::proxy::worker::Retired;
-use crate::snapshot::{FilterUse, Listener, Service, Snapshot};
+use crate::snapshot::{FilterUse, Listener, Service, Snapshot, SocketKey};
 use crate::upstream::local::LocalCluster;
 
 /// A snapshot on one worker.
@@ -22,9 +22,13 @@ pub struct Local {
     pub clusters: Vec<Rc<LocalCluster>>,
     /// Its VMs, by id.
     pub vms: HashMap<u64, Rc<VmCell>>,
-    /// Where the snapshot goes when the last stream that holds it is gone.
-    reaper: Sender<Retired>,
+    /// Dropped after everything else that refers to compiled code.
+    _last: Last,
 }
+
+/// The last reference to a snapshot on a worker. It goes to where dropping may take its time: freeing compiled
+/// code unmaps memory.
+struct Last(Option<Arc<Snapshot>>, Sender<Retired>);
 
 /// A listener on one worker.
 pub struct LocalListener {
@@ -72,7 +76,8 @@ impl Build<'_> {
                 Rc::new(LocalListener { filters: filters(&listener.filters), chains, listener })
             })
             .collect();
-        Rc::new(Local { snapshot, listeners, clusters, vms, reaper: self.reaper })
+        let last = Last(Some(Arc::clone(&snapshot)), self.reaper);
+        Rc::new(Local { snapshot, listeners, clusters, vms, _last: last })
     }
 
     fn vm(&mut self, spec: &Arc<crate::plugin::filter::VmSpec>) -> Option<Rc<VmCell>> {
@@ -101,16 +106,22 @@ fn filter_of(filter: &FilterUse, vms: &HashMap<u64, Rc<VmCell>>) -> Option<Rc<Fi
 }
 
 impl Local {
+    /// The listener that a socket belongs to.
+    pub fn listener_at(&self, key: &SocketKey) -> Option<&Rc<LocalListener>> {
+        self.listeners.iter().find(|local| local.listener.socket_key() == *key)
+    }
+
     /// The listener of a name.
     pub fn listener(&self, name: &str) -> Option<&Rc<LocalListener>> {
         self.listeners.iter().find(|local| &*local.listener.name == name)
     }
 }
 
-impl Drop for Local {
+impl Drop for Last {
     fn drop(&mut self) {
-        // The last reference frees compiled code, which unmaps memory: not on a worker. Nobody listens any more
-        // only when the process ends.
-        let _ = self.reaper.send(Retired::Snapshot(Arc::clone(&self.snapshot)));
+        if let Some(snapshot) = self.0.take() {
+            // Nobody listens any more only when the process ends.
+            let _ = self.1.send(Retired::Snapshot(snapshot));
+        }
     }
 }

@@ -48,15 +48,14 @@ impl Pump<'_, '_> {
         let filtered = self.exchange.chain.borrow().wants_data(self.half);
         let waits = filtered && matches!(self.length, Length::Known(_));
         let mut start = Some(start);
-        if !waits {
-            if let Some(start) = start.take() {
-                start(self.length);
-            }
+        if !waits && let Some(start) = start.take() {
+            start(self.length);
         }
         let ended = RefCell::new(false);
         loop {
             let started = start.is_none();
-            let passed = poll_fn(|cx| self.poll_passed(filtered, started, &mut ended.borrow_mut(), cx)).await?;
+            let passed =
+                poll_fn(|cx| self.poll_passed(filtered, started, &mut ended.borrow_mut(), cx)).await?;
             let (data, end, trailers) = match passed {
                 Passed::Held => continue,
                 Passed::Data(data, end) => (data, end, None),
@@ -111,10 +110,12 @@ impl Pump<'_, '_> {
             Some(Frame::Data(data)) => {
                 self.count(data.len());
                 *ended = self.source.at_end();
+                self.received(*ended);
                 Poll::Ready(self.data(filtered, data, *ended))
             }
             Some(Frame::Trailers(trailers)) => {
                 *ended = true;
+                self.received(true);
                 if !filtered {
                     return Poll::Ready(Ok(Passed::End(Bytes::new(), trailers)));
                 }
@@ -123,6 +124,7 @@ impl Pump<'_, '_> {
             }
             None => {
                 *ended = true;
+                self.received(true);
                 Poll::Ready(self.data(filtered, Bytes::new(), true))
             }
         }
@@ -134,6 +136,13 @@ impl Pump<'_, '_> {
         }
         let limit = self.exchange.buffer_limit;
         self.exchange.chain.borrow_mut().on_data(self.half, data, end, limit).map_err(Broken::Stop)
+    }
+
+    /// Notes that all of the request has come.
+    fn received(&self, ended: bool) {
+        if ended && self.half == Half::Received {
+            self.exchange.received.set(true);
+        }
     }
 
     fn count(&self, bytes: usize) {

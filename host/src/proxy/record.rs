@@ -2,13 +2,15 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 
-use crate::plugin::stream::SharedStream;
+use crate::net::connection::Connection;
+use crate::plugin::stream::{LocalReply, SharedStream};
 use crate::proxy::local::{Local, LocalListener};
 use crate::proxy::request::REQUEST_ID;
+use crate::route::Route;
 use crate::telemetry::access_log::{Entry, RequestPart};
 
 /// The record of one exchange. It tells when it is dropped.
@@ -17,6 +19,10 @@ pub struct Record {
     pub stream: SharedStream,
     /// How long it took until the upstream's headers were there.
     pub upstream_ms: Option<Duration>,
+    /// The route.
+    pub route: Option<Arc<Route>>,
+    /// Method, authority and target as they came, before any filter or route changed them.
+    pub received: Option<(Method, HeaderValue, HeaderValue)>,
     /// Why the exchange was answered by Weir, or cut.
     pub cause: Option<Arc<str>>,
     /// The status that was sent.
@@ -28,8 +34,46 @@ pub struct Record {
 impl Record {
     /// The record of an exchange that begins.
     pub fn new(stream: SharedStream, local: Rc<Local>, listener: Rc<LocalListener>) -> Self {
-        Self { stream, upstream_ms: None, cause: None, status: None, local, listener }
+        Self {
+            stream,
+            upstream_ms: None,
+            route: None,
+            received: None,
+            cause: None,
+            status: None,
+            local,
+            listener,
+        }
     }
+}
+
+/// Logs what could not be read as a request.
+pub fn refused(local: &Local, connection: &Connection, reply: &LocalReply) {
+    let Some(log) = &local.snapshot.access_log else { return };
+    log.write(&Entry {
+        time: SystemTime::now(),
+        listener: &connection.listener,
+        peer: connection.peer,
+        sni: connection.server_name(),
+        identity: connection.identity(),
+        request: Some(RequestPart {
+            method: "-",
+            authority: "-",
+            path: "-",
+            protocol: "-",
+            request_id: "-",
+            route: None,
+            status: Some(reply.status.as_u16()),
+        }),
+        filter: None,
+        reason: Some(&reply.details),
+        cluster: None,
+        upstream: None,
+        bytes_received: 0,
+        bytes_sent: reply.body.len() as u64,
+        duration_ms: Duration::ZERO,
+        upstream_ms: None,
+    });
 }
 
 impl Drop for Record {
@@ -38,13 +82,17 @@ impl Drop for Record {
         let (info, connection) = (&stream.info, &stream.connection);
         let duration = info.started.elapsed();
         let metrics = &self.listener.listener.metrics;
-        metrics.request(self.status, duration);
+        metrics.request(self.route.as_deref(), self.status, duration);
         metrics.received.add(info.received_bytes);
         metrics.sent.add(info.answered_bytes);
         let Some(log) = &self.local.snapshot.access_log else { return };
-        let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned();
+        let text = |value: Option<&HeaderValue>| {
+            value.and_then(|value| value.to_str().ok()).unwrap_or("").to_owned()
+        };
         let request = stream.request.as_ref();
-        let authority = text(request.map(|request| &request.authority));
+        let received = self.received.as_ref();
+        let authority = text(received.map(|(_, authority, _)| authority));
+        let path = text(received.map(|(_, _, path)| path));
         let id = text(request.and_then(|request| request.headers.get(REQUEST_ID)));
         log.write(&Entry {
             time: info.started_at,
@@ -53,9 +101,9 @@ impl Drop for Record {
             sni: connection.server_name(),
             identity: connection.identity(),
             request: request.map(|request| RequestPart {
-                method: request.method.as_str(),
+                method: received.map_or("", |(method, ..)| method.as_str()),
                 authority: &authority,
-                path: request.target(),
+                path: &path,
                 protocol: request.version.as_str(),
                 request_id: &id,
                 route: info.route.as_deref(),

@@ -9,7 +9,8 @@ use crate::plugin::stream::LocalReply;
 
 /// The answer that sends the client elsewhere.
 pub fn reply(redirect: &Redirect, request: &Request) -> LocalReply {
-    let location = HeaderValue::try_from(location(redirect, request)).unwrap_or(HeaderValue::from_static("/"));
+    let location =
+        HeaderValue::try_from(location(redirect, request)).unwrap_or(HeaderValue::from_static("/"));
     LocalReply {
         status: redirect.status.0,
         headers: vec![(header::LOCATION, location)],

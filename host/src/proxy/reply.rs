@@ -88,7 +88,9 @@ impl Failure {
             Self::Connect(ConnectError::Failed { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "the upstream could not be connected to")
             }
-            Self::UpstreamClosed(_) => (StatusCode::BAD_GATEWAY, "the upstream closed the connection without an answer"),
+            Self::UpstreamClosed(_) => {
+                (StatusCode::BAD_GATEWAY, "the upstream closed the connection without an answer")
+            }
             Self::UpstreamHead(_) => (StatusCode::BAD_GATEWAY, "the upstream sent a malformed answer"),
             Self::UpstreamBody(_) => (StatusCode::BAD_GATEWAY, "the upstream's answer broke off"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer in time"),
@@ -122,7 +124,13 @@ pub fn refusal(error: HeadError) -> LocalReply {
 
 /// A reply with a line of text.
 pub fn plain(status: StatusCode, text: &str, details: Arc<str>) -> LocalReply {
-    LocalReply { status, headers: Vec::new(), body: Bytes::from(format!("{text}\n")), grpc_status: None, details }
+    LocalReply {
+        status,
+        headers: Vec::new(),
+        body: Bytes::from(format!("{text}\n")),
+        grpc_status: None,
+        details,
+    }
 }
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

@@ -1,10 +1,10 @@
 //! What Weir does to every request on receipt: hop-by-hop headers go, claims about who is calling are replaced by
 //! what is known, and every request has an id.
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use crate::config::value::IpNet;
-use crate::http::message::{Request, strip_hop_by_hop};
+use crate::http::message::{Request, Version, has_token, strip_hop_by_hop};
 use crate::net::connection::Connection;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -13,6 +13,9 @@ const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert
 
 /// The header with a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Goes with an upgrade to HTTP/2 (RFC 7540 section 3.2.1), which is not passed on.
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Headers that only a proxy that is trusted may have set.
 const CLAIMS: [HeaderName; 5] = [
@@ -30,20 +33,20 @@ const LONGEST_ID: usize = 128;
 ///
 /// Returns the protocol that the client wants to change to, when it asks for that.
 pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]) -> Option<HeaderValue> {
-    let upgrade = upgrade(&request.headers);
+    let upgrade = upgrade(request);
     let headers = &mut request.headers;
     strip_hop_by_hop(headers);
+    headers.remove(HTTP2_SETTINGS);
     // Weir itself tells the client to go on.
     headers.remove(header::EXPECT);
     if !trusted.iter().any(|net| net.contains(connection.peer.ip())) {
         CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
     }
     let peer = connection.peer.ip().to_canonical().to_string();
-    let forwarded = match headers.get(FORWARDED_FOR).and_then(|before| before.to_str().ok()) {
-        Some(before) => HeaderValue::try_from(format!("{before}, {peer}")),
-        None => HeaderValue::try_from(peer),
-    };
-    if let Ok(forwarded) = forwarded {
+    // Some proxies add a line of their own: all lines are one list, and the last of it is what the nearest said.
+    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
+    let forwarded: Vec<&str> = lines.chain([peer.as_str()]).collect();
+    if let Ok(forwarded) = HeaderValue::try_from(forwarded.join(", ")) {
         headers.insert(FORWARDED_FOR, forwarded);
     }
     headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(request.scheme.as_str()));
@@ -60,10 +63,17 @@ pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]
     upgrade
 }
 
-/// What `Upgrade` says, when `Connection` names it (RFC 9110 section 7.8).
-fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+/// What `Upgrade` says, when `Connection` names it; in HTTP/1.0 it says nothing (RFC 9110 section 7.8). HTTP/2 is not
+/// begun that way: what followed would pass by routes and filters.
+fn upgrade(request: &Request) -> Option<HeaderValue> {
+    let headers = &request.headers;
+    let all = headers.get_all(header::UPGRADE);
+    let http2 = |value: &HeaderValue| ["h2c", "h2"].iter().any(|token| has_token(value, token));
+    if request.version == Version::Http10 || all.iter().any(http2) || all.iter().count() > 1 {
+        return None;
+    }
     let mut options = headers.get_all(header::CONNECTION).iter();
-    if !options.any(|value| crate::http::message::has_token(value, "upgrade")) {
+    if !options.any(|value| has_token(value, "upgrade")) {
         return None;
     }
     headers.get(header::UPGRADE).cloned()
@@ -121,10 +131,10 @@ mod tests {
     use std::sync::Arc;
     use std::time::SystemTime;
 
-    use http::Method;
+    use http::{HeaderMap, Method};
 
     use super::*;
-    use crate::http::message::{Scheme, Version};
+    use crate::http::message::Scheme;
     use crate::net::connection::{Certificate, Tls};
 
     fn connection(tls: Option<Tls>) -> Connection {
@@ -138,7 +148,11 @@ mod tests {
         }
     }
 
-    fn prepared(headers: &[(&'static str, &'static str)], connection: &Connection, trusted: &[IpNet]) -> HeaderMap {
+    fn prepared(
+        headers: &[(&'static str, &'static str)],
+        connection: &Connection,
+        trusted: &[IpNet],
+    ) -> HeaderMap {
         let mut request = Request {
             method: Method::GET,
             scheme: Scheme::Https,
@@ -156,15 +170,27 @@ mod tests {
 
     #[test]
     fn claims_of_strangers_are_replaced_and_those_of_trusted_proxies_continued() {
-        let claims = [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")];
+        let claims =
+            [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")];
         let headers = prepared(&claims, &connection(None), &[]);
-        assert_eq!((&headers["x-forwarded-for"], &headers["x-forwarded-proto"]), (&"10.0.0.7".parse().expect("a value"), &"https".parse().expect("a value")));
+        assert_eq!(
+            (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
+            (&"10.0.0.7".parse().expect("a value"), &"https".parse().expect("a value"))
+        );
         assert!(!headers.contains_key("x-forwarded-host"));
-        let trusted = crate::config::value::IpNet::from(([10, 0, 0, 0], 8));
+        let trusted = IpNet::from(([10, 0, 0, 0], 8));
         let headers = prepared(&claims, &connection(None), &[trusted]);
         assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.7");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "evil");
+    }
+
+    #[test]
+    fn all_lines_of_x_forwarded_for_are_one_list() {
+        let claims = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "9.9.9.9")];
+        let headers = prepared(&claims, &connection(None), &[IpNet::from(([10, 0, 0, 0], 8))]);
+        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 9.9.9.9, 10.0.0.7");
+        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
     }
 
     #[test]
@@ -188,7 +214,8 @@ mod tests {
             sha256: "ab12".into(),
             ..Certificate::default()
         };
-        let local = Certificate { uri_sans: vec!["spiffe://mesh.internal/gw".into()], ..Certificate::default() };
+        let local =
+            Certificate { uri_sans: vec!["spiffe://mesh.internal/gw".into()], ..Certificate::default() };
         let tls = Tls { peer: Some(Arc::new(peer)), local: Some(Arc::new(local)), ..Tls::default() };
         let headers = prepared(&forged, &connection(Some(tls)), &[]);
         assert_eq!(

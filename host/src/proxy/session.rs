@@ -16,9 +16,9 @@ use crate::net::connection::{Connection, Tls as TlsInfo};
 use crate::net::stream::Stream;
 use crate::net::tls::server::ServerTls;
 use crate::proxy::local::{Local, LocalListener};
-use crate::proxy::{http, tcp};
 use crate::proxy::worker::Worker;
-use crate::snapshot::{Service, Tls};
+use crate::proxy::{behind_filters, http, tcp};
+use crate::snapshot::{Service, SocketKey, Tls};
 use crate::telemetry::access_log::Entry;
 
 /// How long a client may take for its ClientHello.
@@ -35,10 +35,9 @@ pub struct SessionCx {
 }
 
 /// Serves a connection.
-pub async fn serve(worker: Rc<Worker>, name: Arc<str>, socket: TcpStream, peer: SocketAddr) {
+pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, socket: TcpStream, peer: SocketAddr) {
     let Some(local) = worker.local() else { return };
-    let Some(listener) = local.listener(&name).cloned() else { return };
-    let _participant = worker.drain.join();
+    let Some(listener) = local.listener_at(&key).cloned() else { return };
     let _open = listener.listener.metrics.open.hold();
     listener.listener.metrics.accepted.inc();
     // Small writes are not to wait for each other; a socket that cannot do it works all the same.
@@ -114,6 +113,9 @@ async fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, fi
         Service::Tcp { .. } => return tcp::serve(&cx, connection, stream, first).await,
         Service::Http(service) => service.limits.clone(),
     };
+    if !cx.listener.filters.is_empty() {
+        return behind_filters::serve(cx, connection, stream, limits).await;
+    }
     let worker = Rc::clone(&cx.worker);
     drop(cx);
     http::serve(worker, connection, stream, limits).await;
@@ -124,7 +126,8 @@ async fn passthrough(cx: SessionCx, accepted: Accepted, mut socket: TcpStream) {
     let mut bytes = BytesMut::with_capacity(2048);
     let timer = cx.worker.timers.timer();
     timer.set(HELLO_TIMEOUT);
-    let hello = timer.limit(read_hello(&mut socket, &mut bytes)).await.unwrap_or(Err(CloseReason::HelloTimeout));
+    let hello =
+        timer.limit(read_hello(&mut socket, &mut bytes)).await.unwrap_or(Err(CloseReason::HelloTimeout));
     drop(timer);
     let refusal = match &hello {
         Ok(ClientHello { server_name: Some(_), .. }) => None,
@@ -156,10 +159,7 @@ async fn read_hello(socket: &mut TcpStream, bytes: &mut BytesMut) -> Result<Clie
 
 /// Closes a connection that could not be identified: counted, logged.
 fn refuse(cx: &SessionCx, connection: &Connection, accepted: &Accepted, reason: CloseReason, received: u64) {
-    cx.closed(reason);
-    tracing::info!(
-        listener = &*connection.listener, peer = %connection.peer, reason = reason.as_str(), "connection closed"
-    );
+    cx.closed(connection, reason);
     if let Some(log) = &cx.local.snapshot.access_log {
         log.write(&Entry {
             time: accepted.at,
@@ -181,10 +181,14 @@ fn refuse(cx: &SessionCx, connection: &Connection, accepted: &Accepted, reason: 
 }
 
 impl SessionCx {
-    /// Counts a connection that was closed instead of served.
-    pub fn closed(&self, reason: CloseReason) {
+    /// Counts and logs a connection that was closed instead of served.
+    pub fn closed(&self, connection: &Connection, reason: CloseReason) {
         if let Some(counter) = self.listener.listener.metrics.closed(reason) {
             counter.inc();
         }
+        tracing::info!(
+            listener = &*connection.listener, peer = %connection.peer, sni = connection.server_name(),
+            reason = reason.as_str(), "connection closed"
+        );
     }
 }

@@ -1,64 +1,59 @@
 //! TCP: network filters, then a relay to the cluster that was chosen.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
-use tokio::io::AsyncWrite;
+use bytes::Bytes;
 use weir_abi::{PeerKind, TCP_PROXY_CLUSTER};
 
 use crate::net::close::CloseReason;
 use crate::net::connection::Connection;
-use crate::net::relay::{End, Relay, Relayed, Scratch};
+use crate::net::relay::{End, Relay, Relayed};
 use crate::net::stream::Stream;
-use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Chain, Half, Stop};
 use crate::plugin::stream::{SharedStream, Stream as StreamState, Upstream};
+use crate::proxy::filtered::Filtered;
 use crate::proxy::session::SessionCx;
 use crate::snapshot::Service;
 use crate::telemetry::access_log::Entry;
 use crate::upstream::local::{ConnectError, Connected, LocalCluster};
 
 /// How long a connection may be silent.
-const IDLE: Duration = Duration::from_secs(3600);
-
-/// What filters may hold of a connection's data.
-const MAX_HELD: usize = 1 << 20;
+pub(super) const IDLE: Duration = Duration::from_secs(3600);
 
 /// Serves a connection. `first`: bytes that were read from it already.
 pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stream, first: Bytes) {
     let stream = StreamState::new(Arc::clone(&connection));
     let (mut chain, begun) = Chain::begin(cx.listener.filters.iter().cloned(), &stream, &cx.worker.timers);
-    let mut record = Record { cx, stream, relayed: Relayed::default(), reason: None, upstream_ms: None };
+    let mut record = Record::new(cx, stream, None);
     let reason = match begun {
         Ok(()) => run(&mut record, &mut chain, downstream, first).await,
         Err(stop) => Some(reason_of(&stop)),
     };
     record.reason = reason.map(CloseReason::as_str);
     if let Some(reason) = reason {
-        cx.closed(reason);
-        tracing::info!(
-            listener = &*connection.listener, peer = %connection.peer, sni = connection.server_name(),
-            reason = reason.as_str(), "connection closed"
-        );
+        cx.closed(&connection, reason);
     }
     chain.on_close(Half::Received, PeerKind::Unknown);
     chain.finish();
 }
 
 /// What is told of a connection when it is over, on cancellation too.
-struct Record<'a> {
+pub(super) struct Record<'a> {
     cx: &'a SessionCx,
     stream: SharedStream,
     relayed: Relayed,
     reason: Option<&'static str>,
     upstream_ms: Option<Duration>,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(cx: &'a SessionCx, stream: SharedStream, reason: Option<CloseReason>) -> Self {
+        let reason = reason.map(CloseReason::as_str);
+        Self { cx, stream, relayed: Relayed::default(), reason, upstream_ms: None }
+    }
 }
 
 /// Everything after the filters have their contexts. The reason, when the connection was closed instead of served.
@@ -89,38 +84,46 @@ async fn run(
         }
     };
     record.upstream_ms = Some(started.elapsed());
-    let local = stream.socket().local_addr().ok();
+    let local = stream.local_addr();
     record.stream.borrow_mut().info.upstream = Some(Upstream { address, local });
     record.relayed.received += first.len() as u64;
-    let end = if chain.wants_data(Half::Received) || chain.wants_data(Half::Answered) {
-        filtered(record, chain, &mut downstream, &mut stream, first).await
-    } else {
-        let timer = cx.worker.timers.timer();
-        let (scratch, idle) = (&cx.worker.scratch, IDLE);
-        let relay = Relay { downstream: &mut downstream, upstream: &mut stream, first, scratch, timer: &timer, idle };
-        Ok(relay.run(&mut record.relayed).await)
-    };
+    let end = relay(record, chain, &mut downstream, &mut stream, first).await;
     chain.on_close(Half::Answered, PeerKind::Unknown);
     match end {
         Err(stop) => Some(reason_of(&stop)),
         Ok(End::Closed) => None,
         Ok(End::Idle) => Some(CloseReason::Idle),
         Ok(End::Downstream(_)) => {
-            reset(&stream);
+            stream.reset();
             None
         }
         // What the upstream cut off must not look complete to the downstream.
         Ok(End::Upstream(_)) => {
-            reset(&downstream);
+            downstream.reset();
             None
         }
     }
 }
 
-/// Has a connection reset when it is dropped, so that the peer sees that it did not end in order.
-fn reset(stream: &Stream) {
-    // A socket that is gone needs no reset.
-    let _ = stream.socket().set_zero_linger();
+/// Relays, through the filters as long as one of them wants the bytes.
+async fn relay(
+    record: &mut Record<'_>,
+    chain: &mut Chain,
+    downstream: &mut Stream,
+    upstream: &mut Stream,
+    first: Bytes,
+) -> Result<End, Stop> {
+    let cx = record.cx;
+    let (timer, scratch, idle) = (cx.worker.timers.timer(), &cx.worker.scratch, IDLE);
+    let timer = &timer;
+    if !chain.wants_data(Half::Received) && !chain.wants_data(Half::Answered) {
+        let relay = Relay { downstream, upstream, first, scratch, timer, idle };
+        return Ok(relay.run(&mut record.relayed).await);
+    }
+    let relayed = RefCell::new(&mut record.relayed);
+    let (downstream, upstream) = (RefCell::new(downstream), RefCell::new(upstream));
+    let (chain, one_way) = (RefCell::new(chain), false);
+    Filtered { chain, downstream, upstream, relayed, scratch, timer, idle, one_way }.run(first).await
 }
 
 /// The cluster: the one that a filter chose, or else the listener's.
@@ -143,146 +146,10 @@ fn choose(cx: &SessionCx, stream: &SharedStream) -> Result<Rc<LocalCluster>, Clo
     Ok(Rc::clone(cluster))
 }
 
-fn reason_of(stop: &Stop) -> CloseReason {
+pub(super) fn reason_of(stop: &Stop) -> CloseReason {
     match stop {
         Stop::Reset(details) if &**details == "closed_by_filter" => CloseReason::Filter,
         Stop::Reset(_) | Stop::Reply(_) => CloseReason::FilterFailure,
-    }
-}
-
-/// A relay whose bytes pass the filters.
-async fn filtered(
-    record: &mut Record<'_>,
-    chain: &mut Chain,
-    downstream: &mut Stream,
-    upstream: &mut Stream,
-    first: Bytes,
-) -> Result<End, Stop> {
-    let shared = Filtered {
-        chain: RefCell::new(chain),
-        downstream: RefCell::new(downstream),
-        upstream: RefCell::new(upstream),
-        relayed: RefCell::new(&mut record.relayed),
-        scratch: &record.cx.worker.scratch,
-    };
-    let mut up = pin!(shared.pump(Half::Received, first));
-    let mut down = pin!(shared.pump(Half::Answered, Bytes::new()));
-    let (mut up_done, mut down_done) = (false, false);
-    poll_fn(|cx| {
-        if let Poll::Ready(stop) = shared.chain.borrow_mut().poll_interrupt(cx) {
-            return Poll::Ready(Err(stop));
-        }
-        if !up_done {
-            match up.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => up_done = true,
-                Poll::Ready(Err(broken)) => return Poll::Ready(broken.end(Half::Received)),
-                Poll::Pending => {}
-            }
-        }
-        if !down_done {
-            match down.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => down_done = true,
-                Poll::Ready(Err(broken)) => return Poll::Ready(broken.end(Half::Answered)),
-                Poll::Pending => {}
-            }
-        }
-        if up_done && down_done { Poll::Ready(Ok(End::Closed)) } else { Poll::Pending }
-    })
-    .await
-}
-
-/// What the two directions of a filtered relay share.
-struct Filtered<'a> {
-    chain: RefCell<&'a mut Chain>,
-    downstream: RefCell<&'a mut Stream>,
-    upstream: RefCell<&'a mut Stream>,
-    relayed: RefCell<&'a mut Relayed>,
-    scratch: &'a Scratch,
-}
-
-enum Broken {
-    Read(io::Error),
-    Write(io::Error),
-    Stop(Stop),
-}
-
-impl Broken {
-    fn end(self, half: Half) -> Result<End, Stop> {
-        match (self, half) {
-            (Self::Stop(stop), _) => Err(stop),
-            (Self::Read(error), Half::Received) | (Self::Write(error), Half::Answered) => Ok(End::Downstream(error)),
-            (Self::Write(error), Half::Received) | (Self::Read(error), Half::Answered) => Ok(End::Upstream(error)),
-        }
-    }
-}
-
-impl Filtered<'_> {
-    /// Moves one direction through the filters until its end has been passed on.
-    async fn pump(&self, half: Half, first: Bytes) -> Result<(), Broken> {
-        let mut ended = false;
-        if !first.is_empty() {
-            let passed = self.chain.borrow_mut().on_data(half, first, false, MAX_HELD).map_err(Broken::Stop)?;
-            self.write(half, passed).await?;
-        }
-        loop {
-            let passed = poll_fn(|cx| {
-                if let Poll::Ready(resumed) = self.chain.borrow_mut().poll_resumed(half, ended, cx) {
-                    return Poll::Ready(resumed.map_err(Broken::Stop));
-                }
-                if ended {
-                    return Poll::Pending;
-                }
-                let Poll::Ready(data) = self.poll_read(half, cx) else { return Poll::Pending };
-                let data = data.map_err(Broken::Read)?;
-                ended = data.is_empty();
-                Poll::Ready(self.chain.borrow_mut().on_data(half, data, ended, MAX_HELD).map_err(Broken::Stop))
-            })
-            .await?;
-            if self.write(half, passed).await? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn poll_read(&self, half: Half, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let mut stream = match half {
-            Half::Received => self.downstream.borrow_mut(),
-            Half::Answered => self.upstream.borrow_mut(),
-        };
-        let bytes = ready!(self.scratch.poll_read(cx, &mut stream))?;
-        let mut relayed = self.relayed.borrow_mut();
-        match half {
-            Half::Received => relayed.received += bytes.len() as u64,
-            Half::Answered => relayed.sent += bytes.len() as u64,
-        }
-        Poll::Ready(Ok(bytes))
-    }
-
-    /// Writes what has passed the filters; true when it was the end.
-    async fn write(&self, half: Half, passed: Passed) -> Result<bool, Broken> {
-        let (mut data, end) = match passed {
-            Passed::Held => return Ok(false),
-            Passed::Data(data, end) => (data, end),
-            Passed::End(data, _) => (data, true),
-        };
-        let stream = match half {
-            Half::Received => &self.upstream,
-            Half::Answered => &self.downstream,
-        };
-        poll_fn(|cx| {
-            let mut stream = stream.borrow_mut();
-            while !data.is_empty() {
-                match Pin::new(&mut **stream).poll_write(cx, &data) {
-                    Poll::Ready(Ok(written)) => data.advance(written),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            if end { Pin::new(&mut **stream).poll_shutdown(cx) } else { Pin::new(&mut **stream).poll_flush(cx) }
-        })
-        .await
-        .map_err(Broken::Write)?;
-        Ok(end)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -11,16 +11,15 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
 use crate::clock::Timers;
 use crate::drain::Drain;
 use crate::net::relay::Scratch;
 use crate::plugin::instance::Instance;
-use crate::proxy::accept;
+use crate::proxy::accept::Accepting;
 use crate::proxy::local::{Build, Local};
 use crate::proxy::plugin_host::WorkerHost;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SocketKey};
 use crate::telemetry::metrics::use_worker_shard;
 
 /// An order to a worker.
@@ -49,9 +48,6 @@ pub struct Publish {
     /// Told once the snapshot is in force.
     pub done: oneshot::Sender<()>,
 }
-
-/// By what a socket is known across snapshots: the name and the configured address of its listener.
-pub type SocketKey = (Arc<str>, SocketAddr);
 
 /// What a worker tells the control plane.
 #[derive(Debug)]
@@ -126,7 +122,7 @@ pub struct Worker {
     pub scratch: Scratch,
     /// The snapshot in force.
     local: RefCell<Option<Rc<Local>>>,
-    sockets: RefCell<HashMap<SocketKey, JoinHandle<()>>>,
+    sockets: RefCell<HashMap<SocketKey, Accepting>>,
     host: Rc<WorkerHost>,
     reaper: Sender<Retired>,
 }
@@ -194,22 +190,17 @@ impl Worker {
             reaper: self.reaper.clone(),
         };
         let local = build.run(snapshot);
-        let new = local.vms.values().filter(|vm| {
-            before.as_ref().is_none_or(|before| !before.vms.contains_key(&vm.spec().id))
-        });
+        let new = local
+            .vms
+            .values()
+            .filter(|vm| before.as_ref().is_none_or(|before| !before.vms.contains_key(&vm.spec().id)));
         let new: Vec<_> = new.cloned().collect();
         self.local.replace(Some(Rc::clone(&local)));
         // Timers start now that the version serves.
         new.iter().for_each(|vm| vm.run_outgoing());
-        self.sockets.borrow_mut().retain(|(name, address), accepting| {
-            let kept = local.listener(name).is_some_and(|known| known.listener.address == *address);
-            if !kept {
-                accepting.abort();
-            }
-            kept
-        });
+        self.sockets.borrow_mut().retain(|key, _| local.listener_at(key).is_some());
         for (key, socket) in sockets {
-            let accepting = tokio::task::spawn_local(accept::run(Rc::clone(self), Arc::clone(&key.0), socket));
+            let accepting = Accepting::start(Rc::clone(self), key.clone(), socket);
             self.sockets.borrow_mut().insert(key, accepting);
         }
         // Whoever published may have stopped waiting.
@@ -223,12 +214,19 @@ impl Worker {
     }
 
     async fn end(&self, timeout: Duration) {
-        self.sockets.borrow_mut().drain().for_each(|(_, accepting)| accepting.abort());
+        let sockets = self.sockets.take();
+        for accepting in sockets.into_values() {
+            accepting.close().await;
+        }
         self.drain.start();
         let finished = tokio::time::timeout(timeout, self.drain.finished()).await.is_ok();
         if !finished {
             let cut = self.drain.participants();
-            tracing::warn!(worker = self.index, connections = cut, "the drain is over; what still runs is cut");
+            tracing::warn!(
+                worker = self.index,
+                connections = cut,
+                "the drain is over; what still runs is cut"
+            );
         }
         self.local.replace(None);
     }

@@ -44,11 +44,16 @@ impl Names {
         for (at, cluster) in snapshot.clusters.iter().enumerate() {
             if has_names(&cluster.config) && !self.tasks.contains_key(&cluster.id) {
                 let (discovery, cluster) = (self.discovery.clone(), Arc::clone(cluster));
-                first.push((at, tokio::spawn(async move {
-                    let mut last = HashMap::new();
-                    let resolved = tokio::time::timeout(PATIENCE, discovery.resolve(&cluster.config, &mut last)).await;
-                    (resolved.ok(), last)
-                })));
+                first.push((
+                    at,
+                    tokio::spawn(async move {
+                        let mut last = HashMap::new();
+                        let resolved =
+                            tokio::time::timeout(PATIENCE, discovery.resolve(&cluster.config, &mut last))
+                                .await;
+                        (resolved.ok(), last)
+                    }),
+                ));
             }
         }
         for (at, resolving) in first {

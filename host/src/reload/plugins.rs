@@ -8,9 +8,10 @@ use wasmtime::Engine;
 use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::plugin::code_cache::CodeCache;
+use crate::plugin::digest::Digest;
 use crate::plugin::library::{Change, Loaded, Scan, scan};
-use crate::plugin::module::{Compiler, Digest};
-use crate::reload::{Status, lock};
+use crate::plugin::module::Compiler;
+use crate::reload::status::{Status, lock};
 
 /// The plugin directory and what belongs to it.
 #[derive(Clone)]
@@ -39,7 +40,8 @@ impl Shelf {
                     Ok(cache) => (directory, Some(cache)),
                     Err(error) => {
                         let cure = "set `plugins.cache` to a folder that Weir may write";
-                        let message = format!("the cache {} cannot be used: {error}; {cure}", folder.display());
+                        let message =
+                            format!("the cache {} cannot be used: {error}; {cure}", folder.display());
                         return Ok(Err(config.problem(&plugins.directory.place, message)));
                     }
                 }
@@ -136,12 +138,14 @@ fn check_name(name: &str) -> Result<(), String> {
     if name.chars().all(plain) && !name.starts_with('.') && name.len() <= 128 {
         return Ok(());
     }
-    Err("its name may hold letters, digits, `-`, `_` and `.` only, and not begin with a dot; rename the file".into())
+    Err("its name may hold letters, digits, `-`, `_` and `.` only, and not begin with a dot; rename the file"
+        .into())
 }
 
 /// Below the user's cache folder, one for each plugin directory.
 fn default_cache(directory: &Path) -> PathBuf {
-    let from = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from =
+        |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
     let absolute = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let name = Digest::of(absolute.as_os_str().as_encoded_bytes()).hex();

@@ -85,14 +85,14 @@ pub async fn start_all(
 /// # Errors
 /// When its file cannot be opened.
 pub fn access_log(config: &Config) -> Result<Option<AccessLog>, Problem> {
-    let opened = match &config.sections.access_log {
+    let opened = match &*config.sections.access_log {
         AccessLogTarget::Off => return Ok(None),
         AccessLogTarget::Stdout => AccessLog::stdout(),
         AccessLogTarget::File(path) => AccessLog::file(path),
     };
     opened.map(Some).map_err(|error| {
-        let place = Place { field: "access_log".into(), ..Place::default() };
-        let message = format!("the access log cannot be opened: {error}; give a path in a folder that Weir may write");
-        config.problem(&place, message)
+        let message =
+            format!("the access log cannot be opened: {error}; give a path in a folder that Weir may write");
+        config.problem(&config.sections.access_log.place, message)
     })
 }

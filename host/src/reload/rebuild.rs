@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::proxy::worker::Order;
-use crate::reload::Status;
+use crate::reload::status::Status;
 
 /// The wait before the first new instance; it doubles with every further failure.
 const FIRST: Duration = Duration::from_millis(100);
@@ -26,13 +26,7 @@ pub struct Rebuilds {
 
 impl Rebuilds {
     /// Builds a new instance for a worker, in its own time.
-    pub fn rebuild(
-        &mut self,
-        status: &Arc<Status>,
-        worker: usize,
-        vm: u64,
-        orders: UnboundedSender<Order>,
-    ) {
+    pub fn rebuild(&mut self, status: &Arc<Status>, worker: usize, vm: u64, orders: UnboundedSender<Order>) {
         self.failures.retain(|_, (_, last)| last.elapsed() < FORGIVEN);
         let (count, last) = self.failures.entry((worker, vm)).or_insert((0, Instant::now()));
         let wait = FIRST.saturating_mul(1 << (*count).min(16)).min(LONGEST);
@@ -55,7 +49,9 @@ impl Rebuilds {
                         let _ = orders.send(Order::Replace { vm, instance: Box::new(instance) });
                         return;
                     }
-                    Ok(Err(error)) => tracing::error!(worker, "a plugin that failed does not start again: {error}"),
+                    Ok(Err(error)) => {
+                        tracing::error!(worker, "a plugin that failed does not start again: {error}")
+                    }
                     Err(panic) => tracing::error!(worker, "starting a plugin anew failed: {panic}"),
                 }
                 wait = (wait * 2).min(LONGEST);

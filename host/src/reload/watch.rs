@@ -33,9 +33,12 @@ impl Watch {
         let mut watch = Self { changed, watcher: None };
         match watcher {
             Ok(watcher) => watch.watcher = Some(watcher),
-            Err(error) => tracing::warn!(%error, "changes are looked for every two seconds: no watch is to be had"),
+            Err(error) => {
+                tracing::warn!(%error, "changes are looked for every two seconds: no watch is to be had")
+            }
         }
-        folders.iter().for_each(|folder| watch.add(folder));
+        // Without a plugin directory, its path is empty.
+        folders.iter().filter(|folder| !folder.as_os_str().is_empty()).for_each(|folder| watch.add(folder));
         watch
     }
 

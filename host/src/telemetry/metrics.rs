@@ -35,6 +35,8 @@ enum Kind {
 #[derive(Debug, Clone)]
 enum Series {
     Counter(Counter),
+    /// A counter of nanoseconds, which is exposed in seconds.
+    Time(Counter),
     Gauge(Gauge),
     Histogram(Histogram),
 }
@@ -62,7 +64,16 @@ impl Registry {
         let make = || Series::Counter(Counter(Shards::new(self.shards)));
         match self.series(name, help, Kind::Counter, labels, make) {
             Series::Counter(counter) => counter,
-            Series::Gauge(_) | Series::Histogram(_) => Counter(Shards::new(self.shards)),
+            Series::Time(_) | Series::Gauge(_) | Series::Histogram(_) => Counter(Shards::new(self.shards)),
+        }
+    }
+
+    /// A sum of durations: counted in nanoseconds, exposed in seconds.
+    pub fn time(&self, name: &str, help: &'static str, labels: &[Label<'_>]) -> Counter {
+        let make = || Series::Time(Counter(Shards::new(self.shards)));
+        match self.series(name, help, Kind::Counter, labels, make) {
+            Series::Time(counter) => counter,
+            Series::Counter(_) | Series::Gauge(_) | Series::Histogram(_) => Counter(Shards::new(self.shards)),
         }
     }
 
@@ -71,7 +82,7 @@ impl Registry {
         let make = || Series::Gauge(Gauge(Shards::new(self.shards)));
         match self.series(name, help, Kind::Gauge, labels, make) {
             Series::Gauge(gauge) => gauge,
-            Series::Counter(_) | Series::Histogram(_) => Gauge(Shards::new(self.shards)),
+            Series::Counter(_) | Series::Time(_) | Series::Histogram(_) => Gauge(Shards::new(self.shards)),
         }
     }
 
@@ -89,7 +100,7 @@ impl Registry {
         let make = || Series::Histogram(Histogram::new(self.shards, scale));
         match self.series(name, help, Kind::Histogram, labels, make) {
             Series::Histogram(histogram) => histogram,
-            Series::Counter(_) | Series::Gauge(_) => Histogram::new(self.shards, scale),
+            Series::Counter(_) | Series::Time(_) | Series::Gauge(_) => Histogram::new(self.shards, scale),
         }
     }
 
@@ -103,11 +114,8 @@ impl Registry {
         make: impl FnOnce() -> Series,
     ) -> Series {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name.to_owned()).or_insert_with(|| Family {
-            help,
-            kind,
-            series: BTreeMap::new(),
-        });
+        let family =
+            families.entry(name.to_owned()).or_insert_with(|| Family { help, kind, series: BTreeMap::new() });
         if family.kind != kind {
             return make();
         }
@@ -130,6 +138,10 @@ impl Registry {
                 match series {
                     Series::Counter(counter) => {
                         let _ = writeln!(out, "{name}{} {}", braced(labels), counter.value());
+                    }
+                    Series::Time(counter) => {
+                        let seconds = Duration::from_nanos(counter.value()).as_secs_f64();
+                        let _ = writeln!(out, "{name}{} {seconds}", braced(labels));
                     }
                     Series::Gauge(gauge) => {
                         let _ = writeln!(out, "{name}{} {}", braced(labels), gauge.value());
@@ -255,8 +267,8 @@ const MICROS: f64 = 1e6;
 
 /// The upper bounds of the buckets: for durations, from 100 µs to a minute.
 const BOUNDS: [u64; 16] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
-    15_000_000, 60_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    5_000_000, 15_000_000, 60_000_000,
 ];
 
 impl Histogram {

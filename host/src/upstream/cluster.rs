@@ -43,7 +43,11 @@ impl ClusterMetrics {
     fn new(registry: &Registry, cluster: &str) -> Self {
         let labels = [("cluster", cluster)];
         Self {
-            connects: registry.counter("weir_upstream_connects_total", "Connections made to endpoints.", &labels),
+            connects: registry.counter(
+                "weir_upstream_connects_total",
+                "Connections made to endpoints.",
+                &labels,
+            ),
             connect_failures: registry.counter(
                 "weir_upstream_connect_failures_total",
                 "Connections that could not be made.",
@@ -52,7 +56,11 @@ impl ClusterMetrics {
             connections: registry.gauge("weir_upstream_connections", "Connections that are open.", &labels),
             responses: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|code| {
                 let labels = [("cluster", cluster), ("code", code)];
-                registry.counter("weir_upstream_responses_total", "Answers of endpoints, by class of status.", &labels)
+                registry.counter(
+                    "weir_upstream_responses_total",
+                    "Answers of endpoints, by class of status.",
+                    &labels,
+                )
             }),
             failures: registry.counter(
                 "weir_upstream_failures_total",
@@ -105,8 +113,5 @@ pub fn offer(config: &ClusterConfig) -> Offer {
 
 /// What to call the endpoints in TLS when the configuration does not say: their DNS name, when they have one.
 pub fn endpoint_name(config: &ClusterConfig) -> Option<&str> {
-    config.endpoints.iter().find_map(|endpoint| match endpoint {
-        Endpoint::Dns { name, .. } => Some(name.as_str()),
-        Endpoint::Address(_) => None,
-    })
+    config.endpoints.iter().find_map(Endpoint::dns_name)
 }

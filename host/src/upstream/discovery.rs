@@ -66,7 +66,11 @@ impl Discovery {
     }
 
     /// Resolves the names of a cluster. `last` holds the answers that there were, and takes the new ones.
-    pub async fn resolve(&self, cluster: &ClusterConfig, last: &mut HashMap<String, Vec<IpAddr>>) -> Resolved {
+    pub async fn resolve(
+        &self,
+        cluster: &ClusterConfig,
+        last: &mut HashMap<String, Vec<IpAddr>>,
+    ) -> Resolved {
         let mut endpoints = Vec::new();
         let mut again = LONGEST;
         let mut failures = Vec::new();

@@ -24,7 +24,7 @@ pub struct LocalCluster {
     balancer: Box<dyn Balancer>,
     timers: Rc<Timers>,
     /// HTTP/1 connections that nobody uses, by endpoint; the last to come is the first to go.
-    idle: RefCell<HashMap<SocketAddr, Vec<(Http1, Instant)>>>,
+    idle: RefCell<HashMap<SocketAddr, Idle>>,
     /// HTTP/2 connections, which many streams share.
     shared: RefCell<HashMap<SocketAddr, h2::Client>>,
 }
@@ -61,6 +61,9 @@ pub enum ConnectError {
     },
 }
 
+/// Connections that carry nothing at the moment, and since when.
+type Idle = Vec<(Box<Http1>, Instant)>;
+
 /// A connection for one stream of bytes.
 #[derive(Debug)]
 pub struct Connected {
@@ -77,6 +80,8 @@ pub struct Connected {
 pub struct Http1 {
     /// The endpoint.
     pub address: SocketAddr,
+    /// Our own address on it.
+    pub local: Option<SocketAddr>,
     /// The connection.
     pub connection: h1::Connection,
     /// Whether it has carried an exchange before.
@@ -177,10 +182,10 @@ impl LocalCluster {
     pub async fn connect_http(&self, wanted: Wanted) -> Result<HttpConnection, ConnectError> {
         let cluster = self.cluster();
         let address = self.pick(&cluster)?;
-        if wanted != Wanted::Fresh {
-            if let Some(http) = self.take_idle(address) {
-                return Ok(HttpConnection::H1(http));
-            }
+        if wanted != Wanted::Fresh
+            && let Some(http) = self.take_idle(address)
+        {
+            return Ok(HttpConnection::H1(http));
         }
         if wanted != Wanted::Upgrade {
             let shared = self.shared.borrow().get(&address).filter(|client| client.is_open()).cloned();
@@ -192,7 +197,12 @@ impl LocalCluster {
         self.in_time(&cluster, address, work).await
     }
 
-    async fn open_http(&self, cluster: &Cluster, address: SocketAddr, wanted: Wanted) -> io::Result<HttpConnection> {
+    async fn open_http(
+        &self,
+        cluster: &Cluster,
+        address: SocketAddr,
+        wanted: Wanted,
+    ) -> io::Result<HttpConnection> {
         let socket = dial(address).await?;
         let open = cluster.metrics.connections.hold();
         let (stream, h2) = match (&cluster.tls, cluster.config.protocol) {
@@ -201,8 +211,15 @@ impl LocalCluster {
             (None, Protocol::Http1 | Protocol::Auto) => (Stream::Tcp(socket), false),
         };
         if !h2 {
+            let local = stream.local_addr();
             let connection = h1::Connection::new(stream, h1::Limits::default());
-            return Ok(HttpConnection::H1(Box::new(Http1 { address, connection, reused: false, _open: open })));
+            return Ok(HttpConnection::H1(Box::new(Http1 {
+                address,
+                local,
+                connection,
+                reused: false,
+                _open: open,
+            })));
         }
         if wanted == Wanted::Upgrade {
             return Err(io::Error::other("the endpoint speaks HTTP/2, which cannot change its protocol"));
@@ -237,9 +254,10 @@ impl LocalCluster {
     fn take_idle(&self, address: SocketAddr) -> Option<Box<Http1>> {
         let mut idle = self.idle.borrow_mut();
         let list = idle.get_mut(&address)?;
-        while let Some((http, _)) = list.pop() {
+        while let Some((mut http, _)) = list.pop() {
             if http.connection.is_reusable() {
-                return Some(Box::new(Http1 { reused: true, ..http }));
+                http.reused = true;
+                return Some(http);
             }
         }
         None
@@ -255,7 +273,7 @@ impl LocalCluster {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(http.address).or_default();
         if list.len() < MOST_IDLE {
-            list.push((*http, Instant::now()));
+            list.push((http, Instant::now()));
         }
     }
 }

@@ -38,10 +38,10 @@ impl HttpFilter for Bodies {
     }
 
     fn on_response_body(&self, body: &mut Body, _: &mut ()) -> Result<Action> {
-        if let Some(prefix) = &self.0.prepend {
-            if !body.is_empty() {
-                body.prepend(prefix)?;
-            }
+        if let Some(prefix) = &self.0.prepend
+            && !body.is_empty()
+        {
+            body.prepend(prefix)?;
         }
         if self.0.hold_response {
             if !body.is_last() {

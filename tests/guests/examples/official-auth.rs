@@ -36,13 +36,16 @@ impl HttpContext for HttpAuth {
 impl Context for HttpAuth {
     fn on_http_call_response(&mut self, _: u32, headers: usize, body_size: usize, _: usize) {
         let status = self.get_http_call_response_header(":status");
-        if let Some(body) = self.get_http_call_response_body(0, body_size) {
-            if body.first().is_some_and(|byte| byte % 2 == 0) {
-                info!("Access granted.");
-                self.add_http_request_header("x-granted-by", &format!("{} of {headers}", status.unwrap_or_default()));
-                self.resume_http_request();
-                return;
-            }
+        if let Some(body) = self.get_http_call_response_body(0, body_size)
+            && body.first().is_some_and(|byte| byte % 2 == 0)
+        {
+            info!("Access granted.");
+            self.add_http_request_header(
+                "x-granted-by",
+                &format!("{} of {headers}", status.unwrap_or_default()),
+            );
+            self.resume_http_request();
+            return;
         }
         info!("Access forbidden.");
         self.send_http_response(403, vec![("Powered-By", "proxy-wasm")], Some(b"Access forbidden.\n"));

@@ -17,7 +17,8 @@ impl Context for TcpRoutingRoot {}
 
 impl RootContext for TcpRoutingRoot {
     fn on_configure(&mut self, _: usize) -> bool {
-        self.cluster = self.get_plugin_configuration().and_then(|c| String::from_utf8(c).ok()).unwrap_or_default();
+        self.cluster =
+            self.get_plugin_configuration().and_then(|c| String::from_utf8(c).ok()).unwrap_or_default();
         true
     }
 

@@ -1,11 +1,13 @@
-//! Replies by itself, in the phase that the request names in `x-reply-in`.
+//! Replies by itself, in the phase that the request names in `x-reply-in`, and makes another method of the
+//! request when `x-method` says so.
 
 use weir_sdk::prelude::*;
 
 struct Replies;
 
 fn reply(phase: &str) -> Action {
-    let reply = Reply::new(418).header("x-phase", phase).body(format!("from {phase}")).details(format!("in_{phase}"));
+    let reply =
+        Reply::new(418).header("x-phase", phase).body(format!("from {phase}")).details(format!("in_{phase}"));
     Action::Reply(reply)
 }
 
@@ -18,6 +20,9 @@ impl HttpFilter for Replies {
     }
 
     fn on_request_headers(&self, request: &mut Request, phase: &mut String) -> Result<Action> {
+        if let Some(method) = request.header("x-method")? {
+            request.set_header(":method", &method)?;
+        }
         *phase = request.header("x-reply-in")?.unwrap_or_default();
         match phase.as_str() {
             "request_headers" => Ok(reply("request_headers")),

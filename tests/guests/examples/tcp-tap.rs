@@ -29,10 +29,11 @@ impl NetworkFilter for Tap {
         if self.0.forbidden.as_ref().is_some_and(|word| text.contains(word.as_str())) {
             return Ok(ConnectionAction::Close);
         }
-        if let Some(end) = self.0.until {
-            if !text.contains(end) && !data.is_last() {
-                return Ok(ConnectionAction::Pause);
-            }
+        if let Some(end) = self.0.until
+            && !text.contains(end)
+            && !data.is_last()
+        {
+            return Ok(ConnectionAction::Pause);
         }
         data.replace(text.to_uppercase())?;
         Ok(ConnectionAction::Continue)

@@ -59,7 +59,9 @@ impl Chunked {
                         *self = Self::Size;
                     }
                     Some(_) => return Err(BodyError::Chunk),
-                    None if buffer.first().is_some_and(|byte| *byte != b'\r') => return Err(BodyError::Chunk),
+                    None if buffer.first().is_some_and(|byte| *byte != b'\r') => {
+                        return Err(BodyError::Chunk);
+                    }
                     None => return Ok(Step::More),
                 },
                 Self::Trailers => return Ok(Step::Trailers),

@@ -71,7 +71,11 @@ impl Connection {
     }
 
     /// Reads the response to a request with the method `to`.
-    pub fn poll_response(&self, cx: &mut Context<'_>, to: &Method) -> Poll<Result<ResponseHead, HeadFailure>> {
+    pub fn poll_response(
+        &self,
+        cx: &mut Context<'_>,
+        to: &Method,
+    ) -> Poll<Result<ResponseHead, HeadFailure>> {
         self.reader.borrow_mut().poll_response(cx, &mut self.io.borrow_mut(), to)
     }
 
@@ -111,21 +115,12 @@ impl Connection {
     /// since that nobody asked for.
     pub fn is_reusable(&self) -> bool {
         let idle = self.is_between_messages() && self.reader.borrow().buffered() == 0;
-        idle && !self.retired.get() && self.is_silent()
+        idle && !self.retired.get() && self.io.borrow().is_silent()
     }
 
     /// Has the connection end with the exchange that is under way.
     pub fn retire(&self) {
         self.retired.set(true);
-    }
-
-    /// Whether nothing is to be read, the end included.
-    fn is_silent(&self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        match &*self.io.borrow() {
-            Stream::Tcp(socket) => socket.poll_read_ready(&mut cx).is_pending(),
-            Stream::Tls(stream) => stream.get_ref().0.poll_read_ready(&mut cx).is_pending(),
-        }
     }
 
     /// Whether both messages are complete.
@@ -199,9 +194,8 @@ impl Connection {
         poll_fn(|cx| Pin::new(&mut *self.io.borrow_mut()).poll_shutdown(cx)).await?;
         let mut thrown = self.reader.borrow_mut().take_buffered().len();
         while thrown < limit {
-            let read = poll_fn(|cx| {
-                self.reader.borrow_mut().poll_fill(cx, &mut self.io.borrow_mut(), READ_AHEAD)
-            });
+            let read =
+                poll_fn(|cx| self.reader.borrow_mut().poll_fill(cx, &mut self.io.borrow_mut(), READ_AHEAD));
             match read.await? {
                 0 => return Ok(()),
                 read => thrown += read,

@@ -65,8 +65,8 @@ pub(super) fn response(
     out.put_slice(response.status.canonical_reason().unwrap_or("").as_bytes());
     out.put_slice(b"\r\n");
     fields(&response.headers, out);
-    let bodiless =
-        response.status.is_informational() || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = response.status.is_informational()
+        || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     match length {
         _ if bodiless => {}
         // What GET would have been told.

@@ -11,7 +11,7 @@ use http::uri::Authority;
 use http::{Method, StatusCode};
 
 use crate::http::h1::Length;
-use crate::http::message::{Request, Response, Scheme, Version, has_token};
+use crate::http::message::{Request, Response, Scheme, Version, has_token, is_bodiless};
 
 /// What a head may be like.
 #[derive(Debug, Clone, Copy)]
@@ -186,7 +186,9 @@ pub fn parse_request(head: Bytes, scheme: Scheme, limits: &Limits) -> Result<Req
     let length = framing(&headers, version)?.unwrap_or(Length::None);
     let keep_alive = keeps_alive(&headers, version);
     let expects_continue = version == Version::Http11
-        && headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        && headers
+            .get(header::EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let request = Request { method, scheme, authority, path, version, headers };
     Ok(RequestHead { request, length, keep_alive, expects_continue })
 }
@@ -211,10 +213,7 @@ pub fn parse_response(head: Bytes, to: &Method, limits: &Limits) -> Result<Respo
     let (headers, _) = header_map(&head, parsed.headers, false)?;
     // What stands in the head counts only where a body may be (RFC 9112 section 6.3), but must be sound everywhere.
     let framed = framing(&headers, version)?;
-    let bodiless = to == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
+    let bodiless = is_bodiless(to, status);
     let length = if bodiless { Length::None } else { framed.unwrap_or(Length::Unknown) };
     let until_close = !bodiless && framed.is_none();
     let keep_alive = keeps_alive(&headers, version) && !until_close;
@@ -232,7 +231,8 @@ pub fn parse_trailers(section: Bytes, limits: &Limits) -> Result<HeaderMap, Head
     match httparse::parse_headers(&section, room) {
         Ok(httparse::Status::Complete((_, parsed))) => {
             let (mut trailers, _) = header_map(&section, parsed, false)?;
-            for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION] {
+            for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION]
+            {
                 trailers.remove(name);
             }
             Ok(trailers)
@@ -312,7 +312,8 @@ fn target_of(
     if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
         return Ok((host, value_of(head, target.as_bytes())?));
     }
-    let lower = |scheme: &str| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let lower =
+        |scheme: &str| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     let rest = match () {
         () if lower("http://") => target.get(7..),
         () if lower("https://") => target.get(8..),

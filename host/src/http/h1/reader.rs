@@ -88,7 +88,7 @@ impl Reader {
     }
 
     /// Begins a body.
-    pub(super) fn expect(&mut self, length: Length, chunked: bool) {
+    pub(super) fn begin_body(&mut self, length: Length, chunked: bool) {
         self.body = match length {
             Length::None => Body::Done,
             Length::Known(length) => Body::Length(length),
@@ -98,12 +98,17 @@ impl Reader {
     }
 
     /// Reads more from the connection; 0 at its end.
-    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, io: &mut Stream, room: usize) -> Poll<io::Result<usize>> {
-        if self.buffer.is_empty() {
-            if let Some(socket) = io.as_tcp() {
-                // A connection that has nothing to say holds no buffer.
-                ready!(socket.poll_read_ready(cx))?;
-            }
+    pub(super) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Stream,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty()
+            && let Some(socket) = io.as_tcp()
+        {
+            // A connection that has nothing to say holds no buffer.
+            ready!(socket.poll_read_ready(cx))?;
         }
         self.buffer.reserve(room);
         let read = pin!(io.read_buf(&mut self.buffer)).poll(cx);
@@ -114,7 +119,11 @@ impl Reader {
     }
 
     /// Reads a head; `None` when the connection ended before its first byte.
-    fn poll_head(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<Result<Option<Bytes>, HeadFailure>> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Stream,
+    ) -> Poll<Result<Option<Bytes>, HeadFailure>> {
         loop {
             if self.scanned == 0 {
                 skip_empty_line(&mut self.buffer);
@@ -147,7 +156,7 @@ impl Reader {
     ) -> Poll<Result<Option<RequestHead>, HeadFailure>> {
         let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Ok(None)) };
         let head = parse_request(head, scheme, &self.limits)?;
-        self.expect(head.length, true);
+        self.begin_body(head.length, true);
         Poll::Ready(Ok(Some(head)))
     }
 
@@ -161,7 +170,7 @@ impl Reader {
         let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Err(HeadFailure::Cut)) };
         let head = parse_response(head, to, &self.limits)?;
         let chunked = head.response.headers.contains_key(http::header::TRANSFER_ENCODING);
-        self.expect(head.length, chunked);
+        self.begin_body(head.length, chunked);
         Poll::Ready(Ok(head))
     }
 
@@ -193,7 +202,8 @@ impl Reader {
             Body::Done => return Ok(Some(None)),
             _ if self.buffer.is_empty() => return Ok(None),
             Body::Length(left) => {
-                let here = usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+                let here =
+                    usize::try_from(*left).map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
                 *left -= here as u64;
                 if *left == 0 {
                     self.body = Body::Done;

@@ -25,11 +25,16 @@ fn refused(text: &str) -> HeadError {
 
 #[test]
 fn a_request_is_read() {
-    let head = request("POST /a/b?c=d HTTP/1.1\r\nHost: Example.com:80\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 3\r\n\r\n")
-        .expect("a good request");
+    let head = request(
+        "POST /a/b?c=d HTTP/1.1\r\nHost: Example.com:80\r\nX-A: 1\r\nx-a: 2\r\nContent-Length: 3\r\n\r\n",
+    )
+    .expect("a good request");
     let request = head.request;
     assert_eq!((request.method, request.version), (Method::POST, Version::Http11));
-    assert_eq!((request.authority.as_bytes(), request.path.as_bytes()), (&b"Example.com:80"[..], &b"/a/b?c=d"[..]));
+    assert_eq!(
+        (request.authority.as_bytes(), request.path.as_bytes()),
+        (&b"Example.com:80"[..], &b"/a/b?c=d"[..])
+    );
     let values: Vec<_> = request.headers.get_all("x-a").iter().collect();
     assert_eq!(values, ["1", "2"]);
     assert!(!request.headers.contains_key("host"));
@@ -170,7 +175,10 @@ fn responses_end_as_the_rules_say() {
     assert_eq!(get("200 OK\r\nContent-Length: 5\r\nConnection: close"), Ok((Length::Known(5), false)));
     assert_eq!(response("200 OK\r\nContent-Length: 5", &Method::HEAD), Ok((Length::None, true)));
     assert_eq!(get("200 OK\r\nContent-Length: 5\r\nContent-Length: 6"), Err(HeadError::ContentLength));
-    assert_eq!(get("200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked"), Err(HeadError::LengthAndEncoding));
+    assert_eq!(
+        get("200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked"),
+        Err(HeadError::LengthAndEncoding)
+    );
     assert_eq!(get("200 OK\r\n folded: x"), Err(HeadError::Malformed));
 }
 
@@ -214,7 +222,10 @@ fn chunks_that_two_readers_could_read_in_two_ways_are_refused() {
         "g\r\n",
     ] {
         for size in [1, bad.len()] {
-            assert!(matches!(unchunk(bad.as_bytes(), size), Err(BodyError::Chunk)), "{bad:?} in pieces of {size}");
+            assert!(
+                matches!(unchunk(bad.as_bytes(), size), Err(BodyError::Chunk)),
+                "{bad:?} in pieces of {size}"
+            );
         }
     }
     let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(300));
@@ -223,7 +234,8 @@ fn chunks_that_two_readers_could_read_in_two_ways_are_refused() {
 
 #[test]
 fn trailers_lose_what_would_change_the_framing() {
-    let section = Bytes::from_static(b"X-Sum: 1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: b\r\n\r\n");
+    let section =
+        Bytes::from_static(b"X-Sum: 1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\nHost: b\r\n\r\n");
     let trailers = parse_trailers(section, &Limits::default()).expect("good");
     assert_eq!(trailers.len(), 1);
     assert_eq!(trailers["x-sum"], "1");

@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite;
 
 use crate::http::h1::Length;
 use crate::http::h1::encode::{self, Persistence};
-use crate::http::message::{Request, Response};
+use crate::http::message::{Request, Response, is_bodiless};
 use crate::net::stream::Stream;
 
 /// The writing half.
@@ -37,6 +37,8 @@ enum Body {
     Length(u64),
     Chunked,
     UntilClose,
+    /// There is none, whatever is given: the response to HEAD, and those without content.
+    Ignored,
     /// The message is of no use any more: its body contradicted its head.
     Broken,
 }
@@ -77,6 +79,9 @@ impl Writer {
     ) {
         self.head_with(|out| encode::response(response, length, to, chunked, persistence, out));
         self.begin(length, chunked);
+        if self.body != Body::Done && is_bodiless(to, response.status) {
+            self.body = Body::Ignored;
+        }
     }
 
     /// Sends bytes outside of any message: `100 Continue`.
@@ -136,6 +141,7 @@ impl Writer {
                 self.head_with(|out| out.extend_from_slice(b"\r\n"));
             }
             Body::UntilClose => self.push(data),
+            Body::Ignored => {}
             Body::Done | Body::Broken => return self.broken(),
         }
         Ok(())
@@ -148,7 +154,7 @@ impl Writer {
                 out.extend_from_slice(b"0\r\n");
                 encode::trailers(trailers.unwrap_or(&HeaderMap::new()), out);
             }),
-            Body::Length(0) | Body::UntilClose | Body::Done => {}
+            Body::Length(0) | Body::UntilClose | Body::Ignored | Body::Done => {}
             Body::Length(_) | Body::Broken => return self.broken(),
         }
         self.body = Body::Done;

@@ -172,9 +172,27 @@ fn names_are_canonical_or_refused() {
     let long = "a.".repeat(127) + "example";
     let label = "a".repeat(64) + ".example";
     let bad = [
-        "", ".", "a..example", ".example", "a.example..", "127.0.0.1", "::1", "[::1]", "127.1", "0x7f.1", "0x7f000001",
-        "münchen.de", "a b.example", "a\0.example", "-a.example", "a-.example", "xn--.de", "xn--a.de", "xn--mnchen-3yb-.de",
-        &long, &label,
+        "",
+        ".",
+        "a..example",
+        ".example",
+        "a.example..",
+        "127.0.0.1",
+        "::1",
+        "[::1]",
+        "127.1",
+        "0x7f.1",
+        "0x7f000001",
+        "münchen.de",
+        "a b.example",
+        "a\0.example",
+        "-a.example",
+        "a-.example",
+        "xn--.de",
+        "xn--a.de",
+        "xn--mnchen-3yb-.de",
+        &long,
+        &label,
     ];
     for name in bad {
         assert_eq!(canonical_name(name), None, "{name:?}");

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::tls::ClusterTls;
+use crate::net::connection::Certificate;
 use crate::net::stream::Stream;
 use crate::net::tls::files::{FileProblem, authorities, certified_key, contents};
 use crate::net::tls::{H2, HTTP_1_1, describe, provider};
@@ -26,6 +27,7 @@ pub struct ClientTls {
     server_name: Option<ServerName<'static>>,
     contents: Vec<Option<Vec<u8>>>,
     offer: Offer,
+    own: Option<Certificate>,
 }
 
 /// Which protocols are offered where HTTP is spoken inside.
@@ -48,10 +50,13 @@ impl ClientTls {
         let mut problems = Vec::new();
         let roots = authorities(&config.ca).map_err(|problem| problems.push(problem)).ok();
         let own = match (&config.cert, &config.key) {
-            (Some(cert), Some(key)) => certified_key(cert, key).map_err(|problem| problems.push(problem)).ok(),
+            (Some(cert), Some(key)) => certified_key(cert, key).map_err(|wrong| problems.extend(wrong)).ok(),
             (None, None) => None,
             (Some(path), None) | (None, Some(path)) => {
-                problems.push((path.place.clone(), "`cert` and `key` belong together; give both or none".to_owned()));
+                problems.push((
+                    path.place.clone(),
+                    "`cert` and `key` belong together; give both or none".to_owned(),
+                ));
                 None
             }
         };
@@ -66,16 +71,20 @@ impl ClientTls {
         let identities = config.verify_identity.iter().map(|identity| identity.value.clone()).collect();
         let verifier = Verifier::new(roots, identities);
         let place = config.ca.place.clone();
-        let broken = |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
+        let broken =
+            |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
         let verifier = verifier.map_err(|error| broken(&error))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| broken(&error))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
+        let described = own.as_ref().and_then(|own| describe(own.cert.first()?));
         let mut tcp = match own {
             None => builder.with_no_client_auth(),
-            Some(own) => builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own))),
+            Some(own) => {
+                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)))
+            }
         };
         tcp.enable_sni = server_name.is_some();
         let mut http = tcp.clone();
@@ -91,7 +100,13 @@ impl ClientTls {
             server_name,
             contents: contents(files_of(config)),
             offer,
+            own: described,
         })
+    }
+
+    /// The certificate that Weir shows, when it has one.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.own.as_ref()
     }
 
     /// Whether this is what the configuration and its files would give.
@@ -130,7 +145,10 @@ impl ClientTls {
 }
 
 fn files_of(config: &ClusterTls) -> impl Iterator<Item = &Path> {
-    [Some(&config.ca), config.cert.as_ref(), config.key.as_ref()].into_iter().flatten().map(|path| path.value.as_path())
+    [Some(&config.ca), config.cert.as_ref(), config.key.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|path| path.value.as_path())
 }
 
 /// Verifies endpoints: the chain always; then the identity, where identities are configured, or else the name.
@@ -142,8 +160,12 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(roots: RootCertStore, identities: Vec<String>) -> Result<Self, rustls::server::VerifierBuilderError> {
-        let by_name = WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider()).build()?;
+    fn new(
+        roots: RootCertStore,
+        identities: Vec<String>,
+    ) -> Result<Self, rustls::server::VerifierBuilderError> {
+        let by_name =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider()).build()?;
         Ok(Self { by_name, roots, identities })
     }
 }
@@ -158,20 +180,27 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if self.identities.is_empty() {
-            return self.by_name.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            return self.by_name.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
         }
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = provider().signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
         // One URI and no other (SPIFFE X.509-SVID, section 2).
-        let certificate = describe(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let certificate =
+            describe(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
         match certificate.uri_sans.as_slice() {
             [uri] if self.identities.contains(uri) => Ok(ServerCertVerified::assertion()),
             uris => {
                 let message = format!("the endpoint is {uris:?}, not one of {:?}", self.identities);
-                Err(Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(io::Error::other(
-                    message,
-                ))))))
+                Err(Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(Arc::new(
+                    io::Error::other(message),
+                )))))
             }
         }
     }

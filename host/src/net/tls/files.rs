@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 
 use crate::config::problem::Place;
 use crate::config::value::Spanned;
@@ -18,27 +18,40 @@ pub type FileProblem = (Place, String);
 /// Reads a chain and its key, and makes sure that they belong together.
 ///
 /// # Errors
-/// Which file is wrong, how, and what to do.
+/// Which files are wrong, how, and what to do.
 pub fn certified_key(
     cert: &Spanned<impl AsRef<Path>>,
     key: &Spanned<impl AsRef<Path>>,
-) -> Result<Arc<CertifiedKey>, FileProblem> {
-    let chain = certificates(cert)?;
+) -> Result<Arc<CertifiedKey>, Vec<FileProblem>> {
+    let (chain, signing) = match (certificates(cert), signing_key(key)) {
+        (Ok(chain), Ok(signing)) => (chain, signing),
+        (chain, signing) => return Err(chain.err().into_iter().chain(signing.err()).collect()),
+    };
+    let certified = CertifiedKey::new(chain, signing);
+    certified.keys_match().map_err(|_| {
+        let (file, cert) = (key.value.as_ref().display(), cert.value.as_ref().display());
+        let message = format!(
+            "the key in {file} does not match the certificate in {cert}; give the pair that was made together"
+        );
+        vec![(key.place.clone(), message)]
+    })?;
+    Ok(Arc::new(certified))
+}
+
+fn signing_key(key: &Spanned<impl AsRef<Path>>) -> Result<Arc<dyn SigningKey>, FileProblem> {
     let (place, path) = (&key.place, key.value.as_ref());
     let bytes = read(path).map_err(|message| (place.clone(), message))?;
     let parsed = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
-        let message = format!("{} holds no private key in PEM form; give the key of {}", path.display(), cert.value.as_ref().display());
+        let message =
+            format!("{} holds no private key in PEM form; give the key of the certificate", path.display());
         (place.clone(), message)
     })?;
-    let signing = provider().key_provider.load_private_key(parsed).map_err(|error| {
-        (place.clone(), format!("the key in {} cannot be used: {error}; use RSA, ECDSA or Ed25519", path.display()))
-    })?;
-    let certified = CertifiedKey::new(chain, signing);
-    certified.keys_match().map_err(|_| {
-        let (key, cert) = (path.display(), cert.value.as_ref().display());
-        (place.clone(), format!("the key in {key} does not match the certificate in {cert}; give the pair that was made together"))
-    })?;
-    Ok(Arc::new(certified))
+    provider().key_provider.load_private_key(parsed).map_err(|error| {
+        (
+            place.clone(),
+            format!("the key in {} cannot be used: {error}; use RSA, ECDSA or Ed25519", path.display()),
+        )
+    })
 }
 
 /// Reads a chain.
@@ -52,7 +65,8 @@ pub fn certificates(path: &Spanned<impl AsRef<Path>>) -> Result<Vec<CertificateD
     match chain {
         Ok(chain) if !chain.is_empty() => Ok(chain),
         Ok(_) | Err(_) => {
-            let message = format!("{} holds no certificate in PEM form; give a file that has one", path.display());
+            let message =
+                format!("{} holds no certificate in PEM form; give a file that has one", path.display());
             Err((place.clone(), message))
         }
     }
@@ -66,7 +80,8 @@ pub fn authorities(path: &Spanned<impl AsRef<Path>>) -> Result<RootCertStore, Fi
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| {
-            let message = format!("{} holds a certificate that cannot be used: {error}", path.value.as_ref().display());
+            let message =
+                format!("{} holds a certificate that cannot be used: {error}", path.value.as_ref().display());
             (path.place.clone(), message)
         })?;
     }

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::tls::{ClientCertificate, ListenerTls};
+use crate::config::tls::{CertificateFiles, ClientCertificate, ListenerTls};
 use crate::net::client_hello::canonical_name;
 use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
@@ -40,11 +40,12 @@ impl ServerTls {
         for files in &config.certificates {
             match certified_key(&files.cert, &files.key) {
                 Ok(key) => keys.push(key),
-                Err(problem) => problems.push(problem),
+                Err(wrong) => problems.extend(wrong),
             }
         }
         let provider = provider();
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
         let asks = config.client_certificate.value != ClientCertificate::None;
         let roots = match config.client_ca.as_ref().filter(|_| asks).map(authorities).transpose() {
             Ok(roots) => roots,
@@ -57,7 +58,8 @@ impl ServerTls {
             return Err(problems);
         }
         let place = config.client_certificate.place.clone();
-        let broken = |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
+        let broken =
+            |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
         let builder = builder.map_err(|error| broken(&error))?;
         let builder = match roots {
             None => builder.with_no_client_auth(),
@@ -89,6 +91,12 @@ impl ServerTls {
     /// Whether this is what the configuration and its files would give.
     pub fn is_current(&self, config: &ListenerTls, http: bool) -> bool {
         self.config == *config && self.http == http && self.contents == contents(files_of(config))
+    }
+
+    /// The listener's certificates, and the files that each came from.
+    pub fn certificates(&self) -> impl Iterator<Item = (&CertificateFiles, &Certificate)> {
+        let files = self.config.certificates.iter().map(|files| &files.value);
+        files.zip(self.certificates.all.iter().map(|(_, described)| &**described))
     }
 
     /// Shakes hands. What is known of the peer comes from the verified chain alone.

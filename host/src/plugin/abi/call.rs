@@ -51,7 +51,7 @@ pub fn proxy_http_call(
     vm.last_token = token;
     vm.root_mut()?.calls.insert(token);
     let call = HttpCall { root: id, token, cluster, request, body, trailers, timeout };
-    vm.outbox.push(Outgoing::Call(call));
+    vm.outbox.push(Outgoing::Call(Box::new(call)));
     Ok(())
 }
 

@@ -89,11 +89,7 @@ impl<'a> View<'a> {
 }
 
 /// Gives `f` the map of the context that host functions act on.
-fn with_map<T>(
-    vm: &Vm,
-    map: u32,
-    f: impl FnOnce(View<'_>) -> Result<T, Status>,
-) -> Result<T, Status> {
+fn with_map<T>(vm: &Vm, map: u32, f: impl FnOnce(View<'_>) -> Result<T, Status>) -> Result<T, Status> {
     let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
     match kind {
         MapKind::HttpRequestHeaders
@@ -110,7 +106,9 @@ fn with_map<T>(
             let answer = vm.root()?.answer.as_ref().ok_or(Status::BadArgument)?;
             f(View::of_answer(answer, kind))
         }
-        MapKind::GrpcReceiveInitialMetadata | MapKind::GrpcReceiveTrailingMetadata => Err(Status::BadArgument),
+        MapKind::GrpcReceiveInitialMetadata | MapKind::GrpcReceiveTrailingMetadata => {
+            Err(Status::BadArgument)
+        }
     }
 }
 
@@ -153,7 +151,7 @@ pub fn proxy_set_header_map_pairs(host: &mut Host<'_>, map: Int, data: Ptr, data
                 target.set_pseudo(name, value)?;
             } else {
                 let (name, value) = valid_pair(name, value)?;
-                headers.append(name, value);
+                add(&mut headers, name, value)?;
             }
         }
         *target.headers() = headers;
@@ -175,8 +173,7 @@ pub fn proxy_add_header_map_value(
             return target.set_pseudo(key, value);
         }
         let (name, value) = valid_pair(key, value)?;
-        target.headers().append(name, value);
-        Ok(())
+        add(target.headers(), name, value)
     })
 }
 
@@ -194,8 +191,8 @@ pub fn proxy_replace_header_map_value(
             return target.set_pseudo(key, value);
         }
         let (name, value) = valid_pair(key, value)?;
-        target.headers().insert(name, value);
-        Ok(())
+        target.headers().remove(&name);
+        add(target.headers(), name, value)
     })
 }
 
@@ -261,11 +258,7 @@ impl Target<'_> {
 }
 
 /// Lets `change` edit a map of the context that host functions act on.
-fn edit(
-    vm: &mut Vm,
-    map: u32,
-    change: impl FnOnce(&mut Target<'_>) -> Result<(), Status>,
-) -> Answer {
+fn edit(vm: &mut Vm, map: u32, change: impl FnOnce(&mut Target<'_>) -> Result<(), Status>) -> Answer {
     let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
     let context = vm.stream()?;
     if !context.access.writes(kind) {
@@ -274,9 +267,10 @@ fn edit(
     let place = 1 << context.place;
     let mut stream = context.stream.borrow_mut();
     let stream = &mut *stream;
-    match kind {
-        MapKind::HttpRequestHeaders | MapKind::HttpRequestTrailers => stream.edited_received |= place,
-        _ => stream.edited_answered |= place,
+    if matches!(kind, MapKind::HttpRequestHeaders | MapKind::HttpRequestTrailers) {
+        stream.edited_received |= place;
+    } else {
+        stream.edited_answered |= place;
     }
     let mut target = match kind {
         MapKind::HttpRequestHeaders => {
@@ -293,6 +287,23 @@ fn edit(
         | MapKind::HttpCallResponseTrailers => return Err(Status::BadArgument.into()),
     };
     Ok(change(&mut target)?)
+}
+
+/// What a guest may make of one map: fields, and bytes of names and values. Far above what any peer takes.
+const MOST_FIELDS: usize = 1024;
+const MOST_BYTES: usize = 1 << 20;
+
+/// Adds a header, as long as the map stays within bounds: it is the host's memory, and `http` panics on a map that is
+/// far too large.
+fn add(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), Status> {
+    // Counting is for what could matter.
+    if headers.len() >= 64 || value.len() >= 8192 {
+        let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        if headers.len() >= MOST_FIELDS || bytes + name.as_str().len() + value.len() > MOST_BYTES {
+            return Err(Status::BadArgument);
+        }
+    }
+    headers.try_append(name, value).map(drop).map_err(|_| Status::BadArgument)
 }
 
 /// A header that may go onto the wire: no pseudo-header, no control characters.

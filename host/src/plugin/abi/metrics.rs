@@ -7,7 +7,13 @@ use crate::plugin::abi::{Answer, Delta, Int, Len, Long, OutInt, OutLong, Ptr};
 use crate::plugin::services::GuestMetric;
 use crate::plugin::vm::Vm;
 
-pub fn proxy_define_metric(host: &mut Host<'_>, kind: Int, name: Ptr, name_len: Len, metric: OutInt) -> Answer {
+pub fn proxy_define_metric(
+    host: &mut Host<'_>,
+    kind: Int,
+    name: Ptr,
+    name_len: Len,
+    metric: OutInt,
+) -> Answer {
     let kind = MetricKind::try_from(kind).map_err(|_| Status::BadArgument)?;
     let (name, vm) = host.bytes(name, name_len)?;
     let name = str::from_utf8(name).map_err(|_| Status::BadArgument)?;

@@ -18,13 +18,25 @@ use crate::plugin::abi::{Answer, Len, OutLen, OutPtr, Ptr};
 use crate::plugin::stream::Stream;
 use crate::plugin::vm::{Starting, Vm};
 
-pub fn proxy_get_property(host: &mut Host<'_>, path: Ptr, path_len: Len, data: OutPtr, data_len: OutLen) -> Answer {
+pub fn proxy_get_property(
+    host: &mut Host<'_>,
+    path: Ptr,
+    path_len: Len,
+    data: OutPtr,
+    data_len: OutLen,
+) -> Answer {
     let (path, vm) = host.bytes(path, path_len)?;
     let value = get(vm, path).ok_or(Status::NotFound)?;
     host.give(&value, data, data_len)
 }
 
-pub fn proxy_set_property(host: &mut Host<'_>, path: Ptr, path_len: Len, value: Ptr, value_len: Len) -> Answer {
+pub fn proxy_set_property(
+    host: &mut Host<'_>,
+    path: Ptr,
+    path_len: Len,
+    value: Ptr,
+    value_len: Len,
+) -> Answer {
     let ((path, value), vm) = host.two((path, path_len), (value, value_len))?;
     let (key, value) = (own_key(path), Bytes::copy_from_slice(value));
     let context = vm.stream().map_err(|_| Status::NotFound)?;
@@ -48,7 +60,8 @@ fn own_key(path: &[u8]) -> Vec<u8> {
 
 /// The value of a property.
 fn get(vm: &Vm, path: &[u8]) -> Option<Vec<u8>> {
-    let segments: Option<SmallVec<[&str; 4]>> = split_path(path).map(|part| str::from_utf8(part).ok()).collect();
+    let segments: Option<SmallVec<[&str; 4]>> =
+        split_path(path).map(|part| str::from_utf8(part).ok()).collect();
     let segments = segments?;
     if let Some(value) = of_plugin(vm, &segments) {
         return Some(value);
@@ -144,14 +157,18 @@ fn of_connection(stream: &Stream, segments: &[&str]) -> Option<Vec<u8>> {
         ["id"] => number(connection.id),
         ["mtls"] => Some(vec![u8::from(connection.peer_certificate().is_some())]),
         ["requested_server_name"] => text(connection.server_name()?),
-        ["tls_version"] => tls().map(|Tls { version, .. }| version).filter(|v| !v.is_empty()).and_then(|v| text(v)),
+        ["tls_version"] => {
+            tls().map(|Tls { version, .. }| version).filter(|v| !v.is_empty()).and_then(|v| text(v))
+        }
         ["subject_peer_certificate"] => text(&peer()?.subject),
         ["subject_local_certificate"] => text(&local()?.subject),
         ["uri_san_peer_certificate"] => identity(peer()?),
         ["uri_san_local_certificate"] => first(&local()?.uri_sans),
         ["dns_san_peer_certificate"] => first(&peer()?.dns_sans),
         ["dns_san_local_certificate"] => first(&local()?.dns_sans),
-        ["sha256_peer_certificate_digest"] => peer().map(|Certificate { sha256, .. }| sha256.clone().into_bytes()),
+        ["sha256_peer_certificate_digest"] => {
+            peer().map(|Certificate { sha256, .. }| sha256.clone().into_bytes())
+        }
         ["termination_details"] => text(stream.info.details.as_deref()?),
         _ => None,
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
-use weir_abi::{Status, StreamKind, decode_pairs};
+use weir_abi::{LogLevel, Status, StreamKind, decode_pairs};
 
 use crate::plugin::abi::headers::valid_pair;
 use crate::plugin::abi::memory::Host;
@@ -51,6 +51,9 @@ pub fn proxy_clear_route_cache(host: &mut Host<'_>) -> Answer {
     Ok(())
 }
 
+/// The headers of a reply.
+const MOST_HEADERS: usize = 1024;
+
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
 pub fn proxy_send_local_response(
     host: &mut Host<'_>,
@@ -63,19 +66,26 @@ pub fn proxy_send_local_response(
     headers_len: Len,
     grpc_status: Int,
 ) -> Answer {
-    let status = u16::try_from(status).ok().filter(|status| (200..600).contains(status));
-    let status = status.and_then(|status| StatusCode::from_u16(status).ok()).ok_or(Status::BadArgument)?;
+    let wanted = u16::try_from(status).ok().filter(|status| (200..600).contains(status));
+    let wanted = wanted.and_then(|status| StatusCode::from_u16(status).ok());
     let ((details, body), _) = host.two((details, details_len), (body, body_len))?;
     let (details, body) = (String::from_utf8_lossy(details).as_ref().into(), Bytes::copy_from_slice(body));
     let (headers, vm) = host.bytes(headers, headers_len)?;
-    let headers = decode_pairs(headers)
-        .map_err(|_| Status::BadArgument)?
-        .map(|(name, value)| valid_pair(name, value))
-        .collect::<Result<Vec<(HeaderName, HeaderValue)>, Status>>()?;
+    // A reply is always taken, as in Envoy: SDKs panic when it is not. What cannot be sent of it is left out.
+    let headers: Option<Vec<Result<_, Status>>> =
+        decode_pairs(headers).ok().map(|pairs| pairs.map(|(name, value)| valid_pair(name, value)).collect());
+    let sound = wanted.is_some() && headers.as_ref().is_some_and(|headers| headers.iter().all(Result::is_ok));
+    let headers: Vec<(HeaderName, HeaderValue)> =
+        headers.into_iter().flatten().flatten().take(MOST_HEADERS).collect();
+    if !sound {
+        vm.log(LogLevel::Warn, &format!("a reply (status {status}) cannot be sent as it is, and is mended"));
+    }
+    let status = wanted.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let grpc_status = (grpc_status != u32::MAX).then_some(grpc_status);
     let context = vm.stream_mut()?;
     if !context.stream.borrow().is_http() {
-        return Err(Status::BadArgument.into());
+        // A connection has no reply; Envoy says nothing to that either.
+        return Ok(());
     }
     // The first one counts.
     let reply = LocalReply { status, headers, body, grpc_status, details };

@@ -2,6 +2,7 @@
 //!
 //! There are clocks, random numbers, an environment, and lines to the log. There are no files, no directories
 //! and no sockets: what asks for one is told that its descriptor is bad.
+#![expect(clippy::too_many_arguments, reason = "the signatures are WASI's")]
 
 use std::time::{Duration, SystemTime};
 
@@ -49,6 +50,9 @@ const MAX_LINE: usize = 8 * 1024;
 /// The most bytes that one write takes; the guest is told how many it were.
 const MAX_WRITE: usize = 64 * 1024;
 
+/// The most pieces that one write is made of (IOV_MAX).
+const MAX_VECTORS: u32 = 1024;
+
 /// The most that one call of `random_get` gives (proxy-wasm-cpp-host's limit).
 const MAX_RANDOM: u32 = 64 * 1024;
 
@@ -59,6 +63,10 @@ pub fn proc_exit(_: Caller<'_, Vm>, status: u32) -> wasmtime::Result<()> {
 pub fn fd_write(host: &mut Host<'_>, fd: Int, vectors: Ptr, count: Int, written: OutInt) -> Result {
     if !(1..=STDERR).contains(&fd) {
         return Err(WasiErrno::BadF);
+    }
+    // As on Linux: no call works through more than that.
+    if count > MAX_VECTORS {
+        return Err(WasiErrno::Inval);
     }
     let size = count.checked_mul(8).ok_or(WasiErrno::Inval)?;
     let vectors = host.bytes(vectors, size)?.0.to_vec();
@@ -159,7 +167,13 @@ pub fn sched_yield(_: &mut Host<'_>) -> Result {
 }
 
 /// Nothing is waited for: the guest is told at once that no event has come.
-pub fn poll_oneoff(host: &mut Host<'_>, _subscriptions: Ptr, _events: OutPtr, _count: Int, ready: OutInt) -> Result {
+pub fn poll_oneoff(
+    host: &mut Host<'_>,
+    _subscriptions: Ptr,
+    _events: OutPtr,
+    _count: Int,
+    ready: OutInt,
+) -> Result {
     Ok(host.write_int(ready, 0)?)
 }
 

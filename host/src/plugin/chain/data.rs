@@ -95,10 +95,10 @@ impl Chain {
             return Err(self.overflow(half));
         }
         // A filter that holds the data sees it again, with what has come since.
-        if let Some(at) = holder {
-            if self.data_step(half, at, end)? {
-                return Ok(Passed::Held);
-            }
+        if let Some(at) = holder
+            && self.data_step(half, at, end)?
+        {
+            return Ok(Passed::Held);
         }
         self.pass_data(half, holder, end)
     }

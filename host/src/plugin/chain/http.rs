@@ -93,10 +93,10 @@ impl Chain {
             Half::Answered => self.stream.borrow_mut().response_trailers = Some(trailers),
         }
         let holder = self.progress(half).held.take().map(|(at, _)| at);
-        if let Some(at) = holder {
-            if self.trailers_step(half, at)? {
-                return Ok(Passed::Held);
-            }
+        if let Some(at) = holder
+            && self.trailers_step(half, at)?
+        {
+            return Ok(Passed::Held);
         }
         self.pass_trailers(half, holder)
     }

@@ -31,7 +31,10 @@ impl Chain {
             let Some((generation, id)) = slot.context else { continue };
             let limit = slot.filter.spec.cpu;
             // The stream is over: a fault ends the instance and nothing else.
-            let _ = slot.filter.vm.with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
+            let _ = slot
+                .filter
+                .vm
+                .with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
         }
     }
 }

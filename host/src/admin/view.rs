@@ -1,0 +1,198 @@
+//! What is in force, as JSON. Secrets are left out.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::config::section::Read;
+use crate::net::connection::Certificate;
+use crate::plugin::services::{FaultKind, Usage};
+use crate::reload::status::{Status, lock};
+use crate::snapshot::{FilterUse, Listener, Service, Snapshot, Tls};
+use crate::telemetry::metrics::Registry;
+
+/// The plugins: versions, who uses them, and what they used.
+pub fn plugins(status: &Status, registry: &Registry) -> Json {
+    let snapshot = status.snapshot();
+    let mut library = lock(&status.library);
+    library.prune();
+    let plugins: Vec<Json> = library
+        .plugins()
+        .map(|(name, plugin)| {
+            let uses = snapshot.as_deref().map(|snapshot| uses(snapshot, name)).unwrap_or_default();
+            let mut fields = Map::new();
+            fields.insert("name".to_owned(), name.into());
+            fields.insert("versions".to_owned(), json!(plugin.versions().collect::<Vec<_>>()));
+            if let Some(notice) = plugin.notice() {
+                fields.insert("notice".to_owned(), notice.into());
+            }
+            let filters: Vec<Json> = uses
+                .iter()
+                .map(|(listener, filter)| json!({ "listener": &**listener, "filter": &**filter }))
+                .collect();
+            fields.insert("filters".to_owned(), filters.into());
+            fields.extend(usage(name, &uses, registry));
+            fields.into()
+        })
+        .collect();
+    json!({ "plugins": plugins })
+}
+
+/// The filters that use a plugin: listener and filter name, each once.
+fn uses(snapshot: &Snapshot, plugin: &str) -> BTreeSet<(Arc<str>, Arc<str>)> {
+    let of = |uses: &[FilterUse]| -> Vec<(Arc<str>, Arc<str>)> {
+        let own = uses.iter().filter(|filter| &*filter.spec.plugin == plugin);
+        own.map(|filter| (Arc::clone(&filter.spec.listener), Arc::clone(&filter.spec.name))).collect()
+    };
+    let of_listener = |listener: &Arc<Listener>| {
+        let mut all = of(&listener.filters);
+        if let Service::Http(http) = &listener.service {
+            all.extend(http.chains.iter().flat_map(|chain| of(chain)));
+        }
+        all
+    };
+    snapshot.listeners.iter().flat_map(of_listener).collect()
+}
+
+/// What the filters of a plugin used, taken together.
+fn usage(plugin: &str, uses: &BTreeSet<(Arc<str>, Arc<str>)>, registry: &Registry) -> Map<String, Json> {
+    let usages: Vec<_> =
+        uses.iter().map(|(listener, filter)| Usage::new(registry, plugin, filter, listener)).collect();
+    let sum = |of: &dyn Fn(&Usage) -> u64| usages.iter().map(|usage| of(usage)).sum::<u64>();
+    let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
+    let faults: Map<String, Json> = FaultKind::ALL
+        .iter()
+        .map(|&kind| (kind.as_str().to_owned(), sum(&|usage| usage.faults(kind).value()).into()))
+        .collect();
+    let fields = json!({
+        "instances": sum(&|usage| gauge(usage.instances.value())),
+        "calls": sum(&|usage| usage.calls.value()),
+        "cpu_seconds": sum(&|usage| usage.cpu.value()) as f64 / 1e9,
+        "memory_bytes": sum(&|usage| gauge(usage.memory.value())),
+        "faults": faults,
+    });
+    if let Json::Object(fields) = fields { fields } else { Map::new() }
+}
+
+/// The listeners: where they listen and what they do.
+pub fn listeners(status: &Status) -> Json {
+    let bound = lock(&status.bound);
+    let listeners = each(status, |snapshot| {
+        let show = |listener: &Arc<Listener>| {
+            let address = bound.get(&listener.socket_key()).unwrap_or(&listener.address);
+            let (kind, detail) = match &listener.service {
+                Service::Tcp { cluster } => {
+                    let cluster = cluster.and_then(|number| snapshot.clusters.get(number));
+                    ("tcp", json!({ "cluster": cluster.map(|cluster| &*cluster.name) }))
+                }
+                Service::Http(http) => {
+                    let names: Vec<&str> = http.routes.routes().iter().map(|route| &*route.name).collect();
+                    ("http", json!({ "routes": names, "filters": filter_names(http.chains.first()) }))
+                }
+            };
+            let tls = match &listener.tls {
+                Tls::None => "none",
+                Tls::Passthrough => "passthrough",
+                Tls::Terminate(_) => "terminate",
+            };
+            json!({
+                "name": &*listener.name,
+                "address": address.to_string(),
+                "tls": tls,
+                "filters": filter_names(Some(&listener.filters)),
+                kind: detail,
+                "open_connections": listener.metrics.open.value(),
+                "connections": listener.metrics.accepted.value(),
+            })
+        };
+        snapshot.listeners.iter().map(show).collect()
+    });
+    json!({ "listeners": listeners })
+}
+
+fn filter_names(filters: Option<&Vec<FilterUse>>) -> Vec<&str> {
+    filters.into_iter().flatten().map(|filter| &*filter.spec.name).collect()
+}
+
+/// The clusters: their endpoints, resolved.
+pub fn clusters(status: &Status) -> Json {
+    let clusters = each(status, |snapshot| {
+        let show = |cluster: &Arc<crate::upstream::cluster::Cluster>| {
+            let endpoints: Vec<Json> =
+                cluster.endpoints.iter().map(|address| json!({ "address": address.to_string() })).collect();
+            json!({
+                "name": &*cluster.name,
+                "endpoints": endpoints,
+                "configured": cluster.config.endpoints.to_json(),
+                "protocol": cluster.config.protocol.word(),
+                "balance": cluster.config.balance.word(),
+                "tls": cluster.tls.is_some(),
+                "open_connections": cluster.metrics.connections.value(),
+                "connects": cluster.metrics.connects.value(),
+                "connect_failures": cluster.metrics.connect_failures.value(),
+            })
+        };
+        snapshot.clusters.iter().map(show).collect()
+    });
+    json!({ "clusters": clusters })
+}
+
+/// The certificates that Weir shows, to clients and to endpoints.
+pub fn certificates(status: &Status) -> Json {
+    let certificates = each(status, |snapshot| {
+        let mut all = Vec::new();
+        for listener in &snapshot.listeners {
+            if let Tls::Terminate(tls) = &listener.tls {
+                for (files, certificate) in tls.certificates() {
+                    let file = files.cert.value.display().to_string();
+                    all.push(describe(certificate, json!({ "listener": &*listener.name }), &file));
+                }
+            }
+        }
+        for cluster in &snapshot.clusters {
+            let tls = cluster.tls.as_ref();
+            if let Some((certificate, file)) =
+                tls.and_then(|tls| Some((tls.certificate()?, tls.config.cert.as_ref()?)))
+            {
+                let file = file.value.display().to_string();
+                all.push(describe(certificate, json!({ "cluster": &*cluster.name }), &file));
+            }
+        }
+        all
+    });
+    json!({ "certificates": certificates })
+}
+
+fn describe(certificate: &Certificate, used_by: Json, file: &str) -> Json {
+    let time = |seconds: i64| {
+        let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
+    };
+    json!({
+        "used_by": used_by,
+        "file": file,
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "serial": certificate.serial,
+        "sha256": certificate.sha256,
+        "dns_names": certificate.dns_sans,
+        "uri_names": certificate.uri_sans,
+        "not_before": time(certificate.validity.0),
+        "not_after": time(certificate.validity.1),
+    })
+}
+
+/// The configuration in force, defaults filled in; and why a newer one was refused, when one was.
+pub fn config(status: &Status) -> Json {
+    let config = status.snapshot().map(|snapshot| snapshot.config.sections.to_json());
+    let file = status.snapshot().map(|snapshot| snapshot.config.file.display().to_string());
+    match lock(&status.rejected).as_ref() {
+        None => json!({ "file": file, "config": config }),
+        Some(reason) => json!({ "file": file, "config": config, "rejected": reason }),
+    }
+}
+
+fn each(status: &Status, show: impl FnOnce(&Snapshot) -> Vec<Json>) -> Vec<Json> {
+    status.snapshot().map(|snapshot| show(&snapshot)).unwrap_or_default()
+}

@@ -1,0 +1,125 @@
+//! Waiting: a message that a filter holds goes on, runs out of time, or its stream is ended out of turn.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use crate::plugin::chain::{Chain, Half, Progress, Stop};
+use crate::plugin::filter::Unavailable;
+use crate::plugin::stream::LocalReply;
+use crate::plugin::vm::Intents;
+
+impl Chain {
+    /// Ready when the filter that holds this half lets it go, or when its time is up. Never ready when no
+    /// filter holds it.
+    pub(super) fn poll_release(&mut self, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        let Some((at, _)) = self.progress(half).held else { return Poll::Pending };
+        let Some(slot) = self.slots.get(at) else { return Poll::Ready(Ok(())) };
+        let Some((generation, id)) = slot.context else { return Poll::Ready(self.fail(at, half, true)) };
+        let intents = slot.filter.vm.with(generation, |instance| {
+            Ok(instance.stream(id).map(|context| {
+                context.waker = Some(cx.waker().clone());
+                (take_resumed(&mut context.intents, half), take_stop(&mut context.intents))
+            }))
+        });
+        match intents {
+            Err(Unavailable) | Ok(None) => Poll::Ready(self.fail(at, half, true)),
+            Ok(Some((asked, stop))) => match self.obey(at, stop) {
+                Err(stop) => Poll::Ready(Err(stop)),
+                Ok(()) if asked => {
+                    self.progress(half).pause = None;
+                    Poll::Ready(Ok(()))
+                }
+                Ok(()) => self.poll_pause_timeout(at, half, cx),
+            },
+        }
+    }
+
+    /// Waits until the filter that holds this half lets it go.
+    pub(super) async fn released(&mut self, half: Half) -> Result<(), Stop> {
+        std::future::poll_fn(|cx| self.poll_release(half, cx)).await?;
+        self.progress(half).held = None;
+        Ok(())
+    }
+
+    fn poll_pause_timeout(&mut self, at: usize, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { slots, timers, received, answered, .. } = self;
+        let Some(slot) = slots.get(at) else { return Poll::Pending };
+        let progress = match half {
+            Half::Received => received,
+            Half::Answered => answered,
+        };
+        let timer = progress.pause.get_or_insert_with(|| {
+            let timer = timers.timer();
+            timer.set(slot.filter.spec.pause_timeout);
+            timer
+        });
+        if timer.poll_expired(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let details: Arc<str> = "pause_timeout".into();
+        let mut stream = self.stream.borrow_mut();
+        stream.info.details = Some(Arc::clone(&details));
+        stream.info.decided_by = Some(Arc::clone(&slot.filter.spec.name));
+        Poll::Ready(Err(Stop::Reply(LocalReply {
+            status: StatusCode::GATEWAY_TIMEOUT,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            grpc_status: None,
+            details,
+        })))
+    }
+
+    /// Ready when a filter ends the stream out of turn: from a timer, a call's answer, or by failing while it
+    /// holds nothing.
+    pub fn poll_interrupt(&mut self, cx: &Context<'_>) -> Poll<Stop> {
+        for at in 0..self.slots.len() {
+            let Some(slot) = self.slots.get(at) else { break };
+            let Some((generation, id)) = slot.context else { continue };
+            let intents = slot.filter.vm.with(generation, |instance| {
+                Ok(instance.stream(id).map(|context| {
+                    match &mut context.waker {
+                        Some(waker) if waker.will_wake(cx.waker()) => {}
+                        slot => *slot = Some(cx.waker().clone()),
+                    }
+                    take_stop(&mut context.intents)
+                }))
+            });
+            let stop = match intents {
+                Ok(Some(intents)) => self.obey(at, intents),
+                Ok(None) | Err(Unavailable) => self.fail_idle(at),
+            };
+            if let Err(stop) = stop {
+                return Poll::Ready(stop);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A filter's instance ended while the filter was not being called.
+    fn fail_idle(&mut self, at: usize) -> Result<(), Stop> {
+        let holds = |progress: &Progress| progress.held.is_some_and(|(held, _)| held == at);
+        let (received, answered) = (holds(&self.received), holds(&self.answered));
+        self.fail(at, Half::Received, received).and_then(|()| self.fail(at, Half::Answered, answered))
+    }
+}
+
+/// Whether a half was asked to go on.
+pub(super) fn take_resumed(intents: &mut Intents, half: Half) -> bool {
+    match half {
+        Half::Received => std::mem::take(&mut intents.resume_received),
+        Half::Answered => std::mem::take(&mut intents.resume_answered),
+    }
+}
+
+/// What ends the stream, without what resumes it.
+fn take_stop(intents: &mut Intents) -> Intents {
+    Intents {
+        reply: intents.reply.take(),
+        close: std::mem::take(&mut intents.close),
+        close_upstream: std::mem::take(&mut intents.close_upstream),
+        ..Intents::default()
+    }
+}

@@ -1,0 +1,84 @@
+//! What is counted of a listener.
+
+use std::time::Duration;
+
+use crate::http::h1::HeadError;
+use crate::net::close::CloseReason;
+use crate::route::{Requests, Route};
+use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
+
+/// What is counted of a listener.
+#[derive(Debug, Clone)]
+pub struct ListenerMetrics {
+    /// Connections that were accepted.
+    pub accepted: Counter,
+    /// Connections that are open.
+    pub open: Gauge,
+    /// Bytes from downstream.
+    pub received: Counter,
+    /// Bytes to downstream.
+    pub sent: Counter,
+    /// Requests that could not be read, by reason.
+    pub refused: Vec<(HeadError, Counter)>,
+    closed: [Counter; CloseReason::ALL.len()],
+    /// Requests without a route.
+    unrouted: Requests,
+    durations: Histogram,
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(registry: &Registry, listener: &str) -> Self {
+        let labels = [("listener", listener)];
+        Self {
+            accepted: registry.counter("weir_listener_connections_total", "Connections accepted.", &labels),
+            open: registry.gauge("weir_listener_connections", "Connections that are open.", &labels),
+            received: registry.counter(
+                "weir_listener_received_bytes_total",
+                "Bytes from downstream.",
+                &labels,
+            ),
+            sent: registry.counter("weir_listener_sent_bytes_total", "Bytes to downstream.", &labels),
+            refused: HeadError::ALL
+                .iter()
+                .map(|&error| {
+                    let labels = [("listener", listener), ("reason", error.as_str())];
+                    let help = "Requests that could not be read, by reason.";
+                    (error, registry.counter("weir_http_refused_total", help, &labels))
+                })
+                .collect(),
+            unrouted: Requests::new(registry, listener, ""),
+            durations: registry.histogram(
+                "weir_http_request_duration_seconds",
+                "Time from request to end.",
+                &labels,
+            ),
+            closed: CloseReason::ALL.map(|reason| {
+                let labels = [("listener", listener), ("reason", reason.as_str())];
+                let help = "Connections that Weir closed instead of serving them, by reason.";
+                registry.counter("weir_listener_closed_total", help, &labels)
+            }),
+        }
+    }
+
+    /// Counts a request that is over.
+    pub fn request(&self, route: Option<&Route>, status: Option<u16>, duration: Duration) {
+        route.map_or(&self.unrouted, |route| &route.requests).count(status);
+        self.durations.record(duration);
+    }
+
+    /// Counts a request that could not be read.
+    pub fn refuse(&self, error: HeadError) {
+        if let Some((_, counter)) = self.refused.iter().find(|(known, _)| *known == error) {
+            counter.inc();
+        }
+    }
+
+    /// Connections that were closed for a reason.
+    pub fn closed(&self, reason: CloseReason) -> Option<&Counter> {
+        CloseReason::ALL
+            .iter()
+            .zip(&self.closed)
+            .find(|(known, _)| **known == reason)
+            .map(|(_, counter)| counter)
+    }
+}
