@@ -42,6 +42,14 @@ pub fn compare_and_set(key: &str, old: &Versioned, value: impl AsRef<[u8]>) -> R
     }
 }
 
+/// Writes a value where there is none. False when somebody has written one meanwhile.
+///
+/// A key that is not there takes any number; one that is there takes its own only, which counts up from 1 with every
+/// write and does not come to the largest.
+fn create(key: &str, value: &[u8]) -> Result<bool> {
+    compare_and_set(key, &Versioned { value: Vec::new(), cas: u32::MAX }, value)
+}
+
 /// Changes a value: `change` gets what is there and returns what is to be there, again if somebody wrote in
 /// between.
 ///
@@ -50,11 +58,9 @@ pub fn compare_and_set(key: &str, old: &Versioned, value: impl AsRef<[u8]>) -> R
 pub fn update(key: &str, mut change: impl FnMut(Option<&[u8]>) -> Vec<u8>) -> Result<()> {
     for _ in 0..100 {
         match get(key)? {
-            // Nobody can tell whether a first write comes first, so the value is made, and then changed if need be.
             None => {
-                let value = change(None);
-                if get(key)?.is_none() {
-                    return set(key, value);
+                if create(key, &change(None))? {
+                    return Ok(());
                 }
             }
             Some(old) => {

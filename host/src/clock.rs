@@ -134,6 +134,11 @@ impl Timer {
         }
     }
 
+    /// Sets the deadline to the end of a time limit that begins now. Zero is no limit.
+    pub fn set_limit(&self, limit: Duration) {
+        if limit.is_zero() { self.clear() } else { self.set(limit) }
+    }
+
     /// Removes the deadline.
     pub fn clear(&self) {
         self.with(|entry| entry.deadline = None);

@@ -14,6 +14,7 @@ use crate::clock::Timers;
 #[derive(Debug, Default)]
 pub struct Drain {
     started: Cell<bool>,
+    over: Cell<bool>,
     participants: Cell<usize>,
     idle: Notify,
     timers: Rc<Timers>,
@@ -34,6 +35,16 @@ impl Drain {
     /// Whether the worker drains.
     pub fn started(&self) -> bool {
         self.started.get()
+    }
+
+    /// Its time is up: what still runs is cut.
+    pub fn end(&self) {
+        self.over.set(true);
+    }
+
+    /// Why something that still runs ends now, for the access log: nobody is left to read a metric.
+    pub fn cuts(&self) -> Option<&'static str> {
+        self.over.get().then_some("drain_timeout")
     }
 
     /// Holds the drain open until it is dropped.

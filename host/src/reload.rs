@@ -154,7 +154,7 @@ impl Control {
             self.take_change(&name, change).await;
         }
         lock(&self.status.library).prune();
-        scan.unsettled
+        !scan.unsettled.is_empty()
     }
 
     async fn take_change(&mut self, name: &str, change: Change) {
@@ -165,15 +165,15 @@ impl Control {
                     tracing::warn!(plugin = name, "its file is gone; the last version goes on serving");
                 }
                 let mut library = lock(&self.status.library);
-                library.seen.remove(name);
+                library.seen.taken.remove(name);
                 library.gone(name, used);
             }
             Change::Unfit(stamp, reason) => {
-                lock(&self.status.library).seen.insert(name.to_owned(), stamp);
+                lock(&self.status.library).seen.taken.insert(name.to_owned(), stamp);
                 self.refuse(name, None, reason);
             }
             Change::Content(stamp, bytes) => {
-                lock(&self.status.library).seen.insert(name.to_owned(), stamp);
+                lock(&self.status.library).seen.taken.insert(name.to_owned(), stamp);
                 self.take_content(name, bytes).await;
             }
         }

@@ -8,5 +8,6 @@ pub mod messages;
 pub mod tls;
 pub mod upstream;
 pub mod wait;
+pub mod websocket;
 
 pub use gateway::{Gateway, Setup};

@@ -1,6 +1,7 @@
 //! Upstreams.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustls::ServerConfig;
@@ -96,6 +97,21 @@ impl Upstream {
         .await
     }
 
+    /// A server that stands between: it relays to `address`, and can cut what it relays.
+    pub async fn cutting(address: SocketAddr) -> (Self, Arc<Cutter>) {
+        let cutter = Arc::new(Cutter::default());
+        let cuts = Arc::clone(&cutter);
+        let upstream = Self::new(move |socket| {
+            let cuts = Arc::clone(&cuts);
+            async move {
+                let number = cuts.accepted.fetch_add(1, Ordering::SeqCst);
+                let _ = cuts.relay(socket, number, address).await;
+            }
+        })
+        .await;
+        (upstream, cutter)
+    }
+
     /// An address where nobody listens.
     ///
     /// # Panics
@@ -103,5 +119,40 @@ impl Upstream {
     pub async fn nowhere() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         listener.local_addr().expect("an address")
+    }
+}
+
+/// Cuts connections that are relayed.
+#[derive(Debug, Default)]
+pub struct Cutter {
+    accepted: AtomicUsize,
+    /// The connections before this number are cut.
+    before: AtomicUsize,
+}
+
+impl Cutter {
+    /// Cuts every connection that there is now, when more comes on it from the client.
+    pub fn cut(&self) {
+        self.before.store(self.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    async fn relay(&self, mut socket: TcpStream, number: usize, address: SocketAddr) -> std::io::Result<()> {
+        let mut to = TcpStream::connect(address).await?;
+        let (mut read, mut write) = socket.split();
+        let (mut back, mut on) = to.split();
+        let forwarding = async {
+            let mut buffer = vec![0; 1 << 16];
+            loop {
+                let len = read.read(&mut buffer).await?;
+                if len == 0 || number < self.before.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                on.write_all(&buffer[..len]).await?;
+            }
+        };
+        tokio::select! {
+            forwarded = forwarding => forwarded,
+            copied = tokio::io::copy(&mut back, &mut write) => copied.map(drop),
+        }
     }
 }

@@ -1,12 +1,16 @@
 //! HTTP/1.1 on both sides.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_tests::http::{Client, empty, full, get, mirror, raw, upstream};
+use weir_tests::http::{Client, empty, full, get, mirror, raw, read_head, upstream};
 use weir_tests::upstream::Upstream;
-use weir_tests::wait::soon;
+use weir_tests::wait::{soon, until};
+use weir_tests::websocket::{converse, websocket};
 use weir_tests::{Gateway, Setup};
 
 /// A gateway that forwards everything to one upstream.
@@ -280,43 +284,27 @@ async fn a_request_on_a_connection_that_the_upstream_has_just_closed_is_sent_aga
 
 #[tokio::test]
 async fn a_websocket_is_upgraded_and_then_relayed() {
-    let upstream = Upstream::new(|mut socket| async move {
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            request.push(socket.read_u8().await.expect("a request"));
-        }
-        let request = String::from_utf8_lossy(&request).to_ascii_lowercase();
-        assert!(request.contains("connection: upgrade\r\n") && request.contains("upgrade: websocket\r\n"), "{request}");
-        // What comes behind the head is the first word of the new protocol.
-        socket
-            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nwelcome")
-            .await
-            .expect("sent");
-        let (mut read, mut write) = socket.split();
-        let _ = tokio::io::copy(&mut read, &mut write).await;
-    })
-    .await;
+    let upstream = websocket(1).await;
     let gateway = forwarding(&upstream);
     let mut socket = TcpStream::connect(gateway.address("web")).await.expect("it listens");
-    let request = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
-                   Sec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    socket.write_all(request.as_bytes()).await.expect("sent");
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(soon("the head", socket.read_u8()).await.expect("a byte"));
-    }
-    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
-    assert!(head.starts_with("http/1.1 101 ") && head.contains("upgrade: websocket"), "{head}");
-    let mut welcome = [0; 7];
-    soon("the first word", socket.read_exact(&mut welcome)).await.expect("it comes");
-    assert_eq!(&welcome, b"welcome");
-    socket.write_all(b"ping").await.expect("sent");
-    let mut pong = [0; 4];
-    soon("the echo", socket.read_exact(&mut pong)).await.expect("it comes");
-    assert_eq!(&pong, b"ping");
+    converse(&mut socket).await;
     drop(socket);
     let entry = gateway.wait_for_access("/chat");
     assert_eq!((entry["status"].as_u64(), entry["bytes_received"].as_u64()), (Some(101), Some(4)));
+}
+
+#[tokio::test]
+async fn an_upgrade_is_repeated_on_a_connection_that_cannot_be_stale() {
+    let upstream = websocket(2).await;
+    let (between, cutter) = Upstream::cutting(upstream.address).await;
+    let config = format!("runtime: {{ workers: 1 }}\n{}", forwarding_config(&between, ""));
+    let gateway = Setup::new().config(config).start();
+    // Two connections that are idle, of which both are cut when they are used again.
+    let idle = || async { get(gateway.address("web"), "/plain").await.status };
+    assert_eq!(tokio::join!(idle(), idle()), (StatusCode::OK, StatusCode::OK));
+    cutter.cut();
+    let mut socket = TcpStream::connect(gateway.address("web")).await.expect("it listens");
+    converse(&mut socket).await;
 }
 
 #[tokio::test]
@@ -326,7 +314,9 @@ async fn bytes_behind_an_upgrade_wait_for_the_101() {
         let tell = tell.clone();
         async move {
             let mut seen = Vec::new();
-            while !seen.ends_with(b"\r\n\r\n") && socket.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {}
+            while !seen.ends_with(b"\r\n\r\n") && socket.read_buf(&mut seen).await.is_ok_and(|read| read > 0)
+            {
+            }
             // It does not change the protocol, so what comes next is no word of a new one.
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
             let _ = socket.read_to_end(&mut seen).await;
@@ -345,6 +335,86 @@ async fn bytes_behind_an_upgrade_wait_for_the_101() {
     let seen = soon("the upstream's end", told.recv()).await.expect("a connection");
     let seen = String::from_utf8_lossy(&seen);
     assert!(seen.starts_with("GET / HTTP/1.1\r\n") && !seen.contains("smuggled"), "{seen}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_has_no_end_in_order_for_a_client_that_reads_until_the_end() {
+    let upstream = Upstream::new(|mut socket| async move {
+        read_head(&mut socket).await;
+        let _ =
+            socket.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+    })
+    .await;
+    let gateway = forwarding(&upstream);
+    let mut socket = TcpStream::connect(gateway.address("web")).await.expect("it listens");
+    // Without chunks, the end of the connection is the end of the body.
+    socket.write_all(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n").await.expect("sent");
+    let mut answer = Vec::new();
+    let ended = soon("the end", socket.read_to_end(&mut answer)).await;
+    assert!(ended.is_err(), "it looks complete: {}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_time_limit_of_zero_is_none() {
+    let mirror = mirror().await;
+    let limits =
+        ", idle_timeout: 0s, request_headers_timeout: 0s, request_timeout: 0s, stream_idle_timeout: 0s";
+    let gateway = Setup::new().config(forwarding_config(&mirror, limits)).start();
+    let mut socket = TcpStream::connect(gateway.address("web")).await.expect("it listens");
+    for path in ["/one", "/two"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        for part in request.as_bytes().chunks(10) {
+            socket.write_all(part).await.expect("sent");
+            // Long enough for a deadline of the coarse clock to pass.
+            get(gateway.address("web"), "/meanwhile").await;
+        }
+        assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
+        // The body of the mirror's answer is what it got.
+        let mut body = Vec::new();
+        while !body.ends_with(b"\n\n") {
+            body.push(soon("the body", socket.read_u8()).await.expect("a byte"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_stalls_holds_up_the_sender_and_memory_stays_flat() {
+    let sent = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&sent);
+    let upstream = Upstream::new(move |mut socket| {
+        let count = Arc::clone(&count);
+        async move {
+            read_head(&mut socket).await;
+            let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n").await;
+            let block = vec![7; 1 << 16];
+            while let Ok(written) = socket.write(&block).await {
+                count.fetch_add(written as u64, Ordering::SeqCst);
+            }
+        }
+    })
+    .await;
+    let gateway = forwarding(&upstream);
+    let before = gateway.resident();
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let mut socket = TcpStream::connect(gateway.address("web")).await.expect("it listens");
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+        assert!(read_head(&mut socket).await.starts_with("HTTP/1.1 200 "));
+        stalled.push(socket);
+    }
+    // When the upstream can write no more, everything in between is full.
+    let (mut last, mut looks) = (0, 0);
+    until("the upstream to be held up", async || {
+        let now = sent.load(Ordering::SeqCst);
+        looks = if now > 0 && now == last { looks + 1 } else { 0 };
+        last = now;
+        (looks == 20).then_some(())
+    })
+    .await;
+    let grown = gateway.resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    // What the kernel's buffers hold, on the way from the upstream and on the way to the client.
+    assert!(last < 8 * (16 << 20), "{last} bytes were taken that nobody reads");
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use tokio::sync::mpsc;
-use weir_tests::http::{Body, Client, asking, empty, fed, full, mirror, upstream};
+use weir_tests::http::{Body, Client, asking, empty, fed, full, mirror, tls_upstream, upstream};
+use weir_tests::tls;
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::{soon, until};
 use weir_tests::{Gateway, Setup};
@@ -46,6 +47,21 @@ async fn an_http1_client_reaches_an_http2_upstream() {
         assert!(text.starts_with(&format!("POST /{n} HTTP/2.0\nhost: example.com\n")), "{text}");
         assert!(text.ends_with("\n\nhello"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_meets_an_http2_connection_as_it_is_closed_is_sent_again() {
+    let mirror = mirror().await;
+    let (between, cutter) = Upstream::cutting(mirror.address).await;
+    let gateway = gateway(&between, ", protocol: http2");
+    let mut client = Client::h1(gateway.address("web")).await;
+    for n in 0..3 {
+        assert_eq!(client.get(&format!("/{n}")).await.status, 200);
+        cutter.cut();
+    }
+    // What may not be repeated is not.
+    let request = client.request("POST", "/").body(empty()).expect("a request");
+    assert_eq!(client.call(request).await.expect("an answer").status, 502);
 }
 
 #[tokio::test]
@@ -126,39 +142,48 @@ fn message(text: &str) -> Bytes {
     bytes.into()
 }
 
-/// A gRPC server: answers every message with `re: ` and the message, at once, and ends with a status in trailers.
-async fn grpc_upstream() -> Upstream {
-    upstream(|request: Request<Incoming>| async move {
-        assert_eq!(request.headers()["te"], "trailers");
-        assert_eq!(request.headers()["content-type"], "application/grpc");
-        let (feed, body) = fed();
-        tokio::spawn(async move {
-            let mut incoming = request.into_body();
-            while let Some(Ok(frame)) = incoming.frame().await {
-                // The end of the stream may come as an empty frame.
-                if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
-                    let text = format!("re: {}", String::from_utf8_lossy(&data[5..]));
-                    let _ = feed.send(Frame::data(message(&text)));
+/// A gRPC server with a method of each kind, named by it. Every message is answered with `re: ` and the message: by
+/// `Bidi` at once, by `Unary` and `Client` with the last of them once all have come, by `Server` five times over. A
+/// status in trailers is the end.
+async fn grpc(request: Request<Incoming>) -> Response<Body> {
+    assert_eq!(request.headers()["te"], "trailers");
+    assert_eq!(request.headers()["content-type"], "application/grpc");
+    let (feed, body) = fed();
+    tokio::spawn(async move {
+        let kind = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        let mut incoming = request.into_body();
+        let mut last = Bytes::new();
+        while let Some(Ok(frame)) = incoming.frame().await {
+            // The end of the stream may come as an empty frame.
+            if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
+                last = message(&format!("re: {}", String::from_utf8_lossy(&data[5..])));
+                if kind == "Bidi" {
+                    let _ = feed.send(Frame::data(last.clone()));
                 }
             }
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-            let _ = feed.send(Frame::trailers(trailers));
-        });
-        Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
-    })
-    .await
+        }
+        let times = match kind.as_str() {
+            "Bidi" => 0,
+            "Server" => 5,
+            _ => 1,
+        };
+        for _ in 0..times {
+            let _ = feed.send(Frame::data(last.clone()));
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let _ = feed.send(Frame::trailers(trailers));
+    });
+    Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
 }
 
-#[tokio::test]
-async fn all_four_kinds_of_grpc_call_pass_unharmed() {
-    let upstream = grpc_upstream().await;
-    let gateway = gateway(&upstream, ", protocol: http2");
-    for (sent, kind) in [(1, "unary, or server streaming"), (5, "client streaming, or bidirectional")] {
-        let mut client = Client::h2(gateway.address("web")).await;
+/// Calls one method of each kind. `sent` and `answered` are messages.
+async fn all_four_kinds(mut connect: impl AsyncFnMut() -> Client) {
+    for (kind, sent, answered) in [("Unary", 1, 1), ("Client", 5, 1), ("Server", 1, 5), ("Bidi", 5, 5)] {
+        let mut client = connect().await;
         let (feed, body) = fed();
         let request = client
-            .request("POST", "/echo.Echo/Call")
+            .request("POST", &format!("/echo.Echo/{kind}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(body)
@@ -166,17 +191,53 @@ async fn all_four_kinds_of_grpc_call_pass_unharmed() {
         let response = soon("the headers", client.send(request)).await.expect("an answer");
         assert_eq!(response.headers()["content-type"], "application/grpc");
         let mut incoming = response.into_body();
-        // Each answer is here before the next message is sent: nothing is held back in either direction.
-        for n in 0..sent {
-            feed.send(Frame::data(message(&format!("m{n}")))).expect("open");
+        let mut next = async |n: usize| {
             let frame = soon("a message", incoming.frame()).await.expect("a frame").expect("a frame");
             assert_eq!(frame.into_data().expect("data"), message(&format!("re: m{n}")), "{kind}");
+        };
+        for n in 0..sent {
+            feed.send(Frame::data(message(&format!("m{n}")))).expect("open");
+            if kind == "Bidi" {
+                // Each answer is here before the next message is sent: nothing is held back in either direction.
+                next(n).await;
+            }
         }
         drop(feed);
+        if kind != "Bidi" {
+            for _ in 0..answered {
+                next(sent - 1).await;
+            }
+        }
         let frame = soon("the trailers", incoming.frame()).await.expect("a frame").expect("a frame");
         assert_eq!(frame.into_trailers().expect("trailers")["grpc-status"], "0", "{kind}");
         assert!(soon("the end", incoming.frame()).await.is_none());
     }
+}
+
+#[tokio::test]
+async fn all_four_kinds_of_grpc_call_pass_unharmed() {
+    let upstream = upstream(grpc).await;
+    let gateway = gateway(&upstream, ", protocol: http2");
+    all_four_kinds(async || Client::h2(gateway.address("web")).await).await;
+}
+
+#[tokio::test]
+async fn all_four_kinds_of_grpc_call_pass_through_tls_on_both_sides() {
+    let certificate = tls::certificate(&["a.example"]);
+    let upstream = tls_upstream(tls::server_config(&certificate, false, &["h2"]), grpc).await;
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", tls: {{ mode: terminate, certificates: [ {{ cert: a.pem, key: a.key }} ] }}, http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"], tls: {{ ca: ca.pem, sni: a.example }} }} ]",
+        upstream.address
+    );
+    let setup = Setup::new().file("ca.pem", tls::authority().pem());
+    let setup = setup.file("a.pem", &certificate.cert).file("a.key", &certificate.key);
+    let gateway = setup.config(config).start();
+    all_four_kinds(async || {
+        let config = tls::client_config(None, &["h2"]);
+        Client::tls(gateway.address("web"), "a.example", config).await.expect("it shakes hands")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -219,7 +280,16 @@ async fn malformed_http2_requests_are_refused() {
     let mut client = Client::h2(gateway.address("web")).await;
     let request =
         client.request("GET", "/").header("host", "other.example").body(empty()).expect("a request");
-    assert_eq!(client.call(request).await.expect("an answer").status, 400, "host contradicts :authority");
+    let answer = client.call(request).await.expect("an answer");
+    assert_eq!(answer.status, 400, "host contradicts :authority");
+    assert_eq!((answer.header("server").as_str(), answer.text().as_str()), ("weir", "invalid Host\n"));
+    let entry = gateway.wait_for_access("invalid_host");
+    assert_eq!(entry["status"], 400);
+    let metrics = gateway.admin("GET", "/metrics").await.text();
+    assert!(
+        metrics.contains("weir_http_refused_total{listener=\"web\",reason=\"invalid_host\"} 1"),
+        "{metrics}"
+    );
     assert_eq!(client.get("/").await.status, 200, "the connection goes on");
 }
 

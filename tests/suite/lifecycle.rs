@@ -255,6 +255,8 @@ async fn what_does_not_end_is_cut_at_the_drain_timeout_and_the_log_says_how_much
     let mut rest = Vec::new();
     let cut = soon("the end of the connection", hanging.read_to_end(&mut rest)).await;
     assert!(rest.is_empty(), "{cut:?}: {}", String::from_utf8_lossy(&rest));
+    let entry = gateway.wait_for_access("drain_timeout");
+    assert_eq!((entry["path"].as_str(), entry["reason"].as_str()), (Some("/"), Some("drain_timeout")));
 }
 
 #[tokio::test]

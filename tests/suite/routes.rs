@@ -1,9 +1,11 @@
 //! Routes: which request goes where, and what becomes of it on the way.
 
-use http::Request;
+use http::{Request, Response};
+use tokio::io::AsyncReadExt;
 use weir_tests::gateway::own_address;
-use weir_tests::http::{Client, empty, full, get, mirror, upstream};
+use weir_tests::http::{Client, asking, empty, full, get, mirror, upstream};
 use weir_tests::upstream::Upstream;
+use weir_tests::wait::soon;
 use weir_tests::{Gateway, Setup};
 
 async fn named(name: &'static str) -> Upstream {
@@ -168,19 +170,33 @@ async fn the_configuration_file_is_taken_up_when_it_changes_and_a_bad_one_change
 
 #[tokio::test]
 async fn listeners_come_and_go_with_the_configuration() {
+    let (upstream, mut asked) = asking().await;
     let listener = |name: &str| {
         format!(
-            "{{ name: {name}, address: \"127.0.0.1:0\", http: {{ routes: [ {{ respond: {{ status: 200 }} }} ] }} }}"
+            "{{ name: {name}, address: \"127.0.0.1:0\", http: {{ routes: [ {{ match: {{ path: /waits }}, cluster: up }}, {{ respond: {{ status: 200 }} }} ] }} }}"
         )
     };
-    let gateway = Setup::new().config(format!("listeners: [ {} ]", listener("one"))).start();
+    let clusters = format!("clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]", upstream.address);
+    let gateway = Setup::new().config(format!("listeners: [ {} ]\n{clusters}", listener("one"))).start();
     let one = gateway.address("one");
-    gateway.write_config(&format!("listeners: [ {}, {} ]", listener("one"), listener("two")));
+    gateway.write_config(&format!("listeners: [ {}, {} ]\n{clusters}", listener("one"), listener("two")));
     let two = gateway.address("two");
     assert_eq!(get(two, "/").await.status, 200);
     assert_eq!(gateway.address("one"), one);
-    gateway.write_config(&format!("listeners: [ {} ]", listener("two")));
+    let (mut idle, mut busy) =
+        (tokio::net::TcpStream::connect(one).await.expect("it listens"), Client::h1(one).await);
+    assert_eq!(busy.get("/").await.status, 200);
+    let request = busy.request("GET", "/waits").body(empty()).expect("a request");
+    let waiting = tokio::spawn(async move { busy.call(request).await });
+    let (_, answer) = soon("the request", asked.recv()).await.expect("it comes");
+    gateway.write_config(&format!("listeners: [ {} ]\n{clusters}", listener("two")));
     gateway.wait_for_log_count("the configuration is in force", 2);
+    // What carries nothing is closed, and what was asked for is answered.
+    let mut rest = Vec::new();
+    soon("the end of what is idle", idle.read_to_end(&mut rest)).await.expect("it ends in order");
+    answer.send(Response::new(full("in full"))).expect("the upstream waits");
+    let answer = soon("the answer", waiting).await.expect("a task").expect("an answer");
+    assert_eq!((answer.text().as_str(), answer.header("connection").as_str()), ("in full", "close"));
     weir_tests::wait::until("the first listener to be gone", async || {
         tokio::net::TcpStream::connect(one).await.err()
     })
@@ -197,10 +213,12 @@ async fn a_listener_changes_its_name_and_its_sockets_stay() {
         )
     };
     let gateway = Setup::new().config(config("before", "one")).start();
-    assert_eq!(get(address, "/").await.text(), "one");
+    let mut held = Client::h1(address).await;
+    assert_eq!(held.get("/").await.text(), "one");
     gateway.write_config(&config("after", "two"));
     gateway.wait_for_log("the configuration is in force");
     assert_eq!(get(address, "/").await.text(), "two");
+    assert_eq!(held.get("/").await.text(), "two", "a connection that was open before goes on");
     assert_eq!(gateway.log().matches("listening listener=").count(), 1, "nothing is bound again");
 }
 

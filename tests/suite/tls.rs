@@ -3,10 +3,12 @@
 use rustls::{NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_tests::gateway::own_address;
 use weir_tests::http::{Client, reflect, tls_upstream};
 use weir_tests::tls::{self, authority, certificate, client_config, server_config};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::soon;
+use weir_tests::websocket::{converse, websocket};
 use weir_tests::{Gateway, Setup};
 use xtask::certs::{Authority, Certificate};
 
@@ -44,6 +46,30 @@ async fn the_server_name_chooses_the_certificate() {
     assert_eq!(ask(&gateway, "x.b.example", None).await.as_deref(), Ok("secret"));
     assert!(ask(&gateway, "x.y.b.example", None).await.is_err(), "an asterisk stands for one label");
     assert!(ask(&gateway, "c.example", None).await.is_err(), "nobody has a certificate for it");
+}
+
+#[tokio::test]
+async fn a_websocket_goes_through_a_tls_cluster_that_prefers_http2() {
+    let upstream = websocket(1).await;
+    // Two listeners in a row, as two sidecars are: plain, then TLS that offers HTTP/2 first.
+    let inner = own_address(74);
+    let config = format!(
+        "listeners:\n\
+         \x20 - {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: mesh }} ] }} }}\n\
+         \x20 - {{ name: mesh, address: \"{inner}\", tls: {{ mode: terminate, certificates: [ {{ cert: a.pem, key: a.key }} ] }}, http: {{ routes: [ {{ cluster: up }} ] }} }}\n\
+         clusters:\n\
+         \x20 - {{ name: mesh, endpoints: [\"{inner}\"], tls: {{ ca: ca.pem, sni: a.example }} }}\n\
+         \x20 - {{ name: up, endpoints: [\"{}\"] }}",
+        upstream.address
+    );
+    let gateway = setup().config(config).start();
+    let address = gateway.address("web");
+    // Everything else goes through HTTP/2.
+    assert_eq!(weir_tests::http::get(address, "/plain").await.status, 200);
+    let entry = gateway.wait_for_access("\"listener\":\"mesh\"");
+    assert_eq!(entry["protocol"], "HTTP/2");
+    let mut socket = TcpStream::connect(address).await.expect("it listens");
+    converse(&mut socket).await;
 }
 
 #[tokio::test]

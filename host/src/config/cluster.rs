@@ -22,7 +22,7 @@ section! {
         /// How an endpoint is chosen.
         balance: Balance = "round_robin",
         /// How long a connection may take, TLS included.
-        connect_timeout: Duration = "5s",
+        connect_timeout: Duration = "15s",
         /// TLS towards the endpoints.
         tls: Option<ClusterTls>,
     }

@@ -16,11 +16,11 @@ section! {
         max_target: Size = "16KiB",
         /// What a filter may hold of a body. More is answered by 413, or by 500 in a response.
         max_buffered_body: Size = "1MiB",
-        /// How long the headers of a request may take.
+        /// How long the headers of a request may take. `0s` is no limit.
         request_headers_timeout: Duration = "10s",
         /// How long a request may take to arrive, its body included. `0s` is no limit.
         request_timeout: Duration = "5m",
-        /// How long a connection may be idle between requests.
+        /// How long a connection may be idle between requests. `0s` is no limit.
         idle_timeout: Duration = "1h",
         /// How long an exchange may go without a byte in either direction. `0s` is no limit.
         stream_idle_timeout: Duration = "5m",

@@ -3,17 +3,18 @@
 //! A downstream stream becomes a request, its body, and a [`Responder`]; what answers it is a task of its own,
 //! cancelled when the client resets the stream. Bodies that Weir sends go through pipes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
-use http::{StatusCode, Uri, header};
+use http::{Uri, header};
 use hyper::body::{Body as HyperBody, Frame as HyperFrame, Incoming as HyperIncoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::http::body::Frame;
-use crate::http::h1::{BodyError, Length};
+use crate::http::h1::{BodyError, HeadError, Length};
 use crate::http::message::{Request, Response, Scheme, Version};
 use crate::http::pipe::{self, BrokenOff};
 use crate::net::stream::Stream;
@@ -222,8 +223,9 @@ pub struct Received {
     pub responder: Responder,
 }
 
-/// Serves a connection: every request is handed to `serve`, whose future answers it. Once `drain` says so, no further
-/// streams are taken, and the connection ends with the last one.
+/// Serves a connection: every request is handed to `serve`, whose future answers it; what is none that a proxy serves
+/// is answered with what `refuse` returns. Once `drain` says so, no further streams are taken, and the connection ends
+/// with the last one.
 ///
 /// # Errors
 /// When the connection fails.
@@ -233,6 +235,7 @@ pub async fn serve<F>(
     scheme: Scheme,
     limits: Limits,
     mut drain: impl FnMut(&mut Context<'_>) -> bool,
+    refuse: impl Fn(HeadError) -> (Response, Bytes),
     serve: impl Fn(Received) -> F,
 ) -> Result<(), String>
 where
@@ -240,15 +243,24 @@ where
 {
     let service = service_fn(move |request: http::Request<HyperIncoming>| {
         let (parts, body) = request.into_parts();
-        let answer = receive(parts, body, scheme, &limits).map(|(request, length, body)| {
-            let (head, told) = oneshot::channel();
-            let (body_writer, pipe) = pipe::pipe();
-            let responder = Responder { head: RefCell::new(Some(head)), body: body_writer };
-            let task = spawn_local(serve(Received { request, length, body, responder })).abort_handle();
-            (told, Outgoing { pipe, task: Some(task) })
-        });
+        let (head, told) = oneshot::channel();
+        let (body_writer, pipe) = pipe::pipe();
+        let responder = Responder { head: RefCell::new(Some(head)), body: body_writer };
+        let task = match receive(parts, body, scheme, &limits) {
+            Ok((request, length, body)) => {
+                let received = Received { request, length, body, responder };
+                Some(spawn_local(serve(received)).abort_handle())
+            }
+            Err(error) => {
+                let (response, body) = refuse(error);
+                responder.send_head(response);
+                responder.body.data(body);
+                responder.body.end(None);
+                None
+            }
+        };
+        let body = Outgoing { pipe, task };
         async move {
-            let Some((told, body)) = answer else { return Ok(bad_request()) };
             // A task that ends without an answer resets the stream.
             let Response { status, headers } = told.await.map_err(|_| BrokenOff)?;
             let mut response = http::Response::new(body);
@@ -280,57 +292,83 @@ where
     .map_err(|error| error.to_string())
 }
 
-/// The answer to what is no request that a proxy serves.
-fn bad_request() -> http::Response<Outgoing> {
-    let (writer, pipe) = pipe::pipe();
-    writer.data(Bytes::from_static(b"the request cannot be served as it is\n"));
-    writer.end(None);
-    let mut response = http::Response::new(Outgoing { pipe, task: None });
-    *response.status_mut() = StatusCode::BAD_REQUEST;
-    let headers = response.headers_mut();
-    headers.insert(header::SERVER, HeaderValue::from_static("weir"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
-/// A request in Weir's form; `None` when it is none that a proxy serves.
+/// A request in Weir's form.
 fn receive(
     parts: http::request::Parts,
     body: HyperIncoming,
     scheme: Scheme,
     limits: &Limits,
-) -> Option<(Request, Length, Incoming)> {
+) -> Result<(Request, Length, Incoming), HeadError> {
     let mut headers = parts.headers;
-    let value = |text: &str| HeaderValue::from_str(text).ok();
+    if parts.method == http::Method::CONNECT {
+        return Err(HeadError::Connect);
+    }
+    if headers.len() > limits.fields {
+        return Err(HeadError::TooManyFields);
+    }
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(HeadError::SeveralHosts);
+    }
     let host = headers.remove(header::HOST);
-    let authority = match parts.uri.authority() {
-        Some(authority) if authority.as_str().contains('@') => return None,
-        Some(authority) => value(authority.as_str())?,
-        None => host.clone().filter(|host| Authority::try_from(host.as_bytes()).is_ok())?,
+    let authority = match (parts.uri.authority(), &host) {
+        (Some(authority), _) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| HeadError::InvalidHost)?
+        }
+        (None, Some(host)) => host.clone(),
+        (None, None) => return Err(HeadError::MissingHost),
     };
+    let sound = Authority::try_from(authority.as_bytes()).is_ok() && !authority.as_bytes().contains(&b'@');
     // The two are to be the same (RFC 9113 section 8.3.1).
-    if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
-        return None;
+    if !sound || host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+        return Err(HeadError::InvalidHost);
     }
-    if parts.method == http::Method::CONNECT || headers.len() > limits.fields {
-        return None;
-    }
-    let path = value(parts.uri.path_and_query().map_or("/", PathAndQuery::as_str))?;
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     if path.len() > limits.target {
-        return None;
+        return Err(HeadError::TargetTooLong);
     }
+    let path = HeaderValue::from_str(path).map_err(|_| HeadError::Target)?;
     let body = Incoming(RefCell::new(body));
     let length = body.length(&headers);
     let request = Request { method: parts.method, scheme, authority, path, version: Version::Http2, headers };
-    Some((request, length, body))
+    Ok((request, length, body))
 }
 
 /// A connection to an endpoint that speaks HTTP/2. Clones share it.
 #[derive(Clone)]
-pub struct Client(SendRequest<Outgoing>);
+pub struct Client {
+    sender: SendRequest<Outgoing>,
+    /// Whether an exchange has found it closed, before the runtime has.
+    over: Rc<Cell<bool>>,
+}
 
 /// A response that is awaited.
-pub type Answer = Pin<Box<dyn Future<Output = Result<(Response, Length, Incoming), String>>>>;
+pub type Answer = Pin<Box<dyn Future<Output = Result<(Response, Length, Incoming), NoAnswer>>>>;
+
+/// Why there is no response.
+#[derive(Debug)]
+pub struct NoAnswer {
+    /// Why, in words.
+    pub reason: String,
+    /// Whether it is the connection that failed, or the endpoint that did not begin the request: on another
+    /// connection it may succeed. Else the endpoint itself reset the stream.
+    pub elsewhere: bool,
+    /// Whether the connection is over.
+    over: bool,
+}
+
+impl NoAnswer {
+    /// A failure that has nothing to do with the connection.
+    pub fn here(reason: String) -> Self {
+        Self { reason, elsewhere: false, over: false }
+    }
+
+    fn of(error: &hyper::Error) -> Self {
+        let stream = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        let reset = stream.filter(|stream| stream.is_reset());
+        let elsewhere = reset.is_none_or(|reset| reset.reason() == Some(h2::Reason::REFUSED_STREAM));
+        Self { reason: explain(error), elsewhere, over: reset.is_none() }
+    }
+}
 
 impl Client {
     /// Begins to speak HTTP/2 over a connection. `held` lives as long as the connection does.
@@ -354,12 +392,12 @@ impl Client {
             // How it ended shows in the exchanges that were under way.
             let _ = connection.await;
         });
-        Ok(Self(client))
+        Ok(Self { sender: client, over: Rc::default() })
     }
 
     /// Whether the connection takes further requests.
     pub fn is_open(&self) -> bool {
-        !self.0.is_closed()
+        !self.over.get() && !self.sender.is_closed()
     }
 
     /// Sends a request, whose body goes into the pipe that is returned.
@@ -395,9 +433,12 @@ impl Client {
                 message.headers_mut().remove(header::CONTENT_LENGTH);
             }
         }
-        let answer = self.0.send_request(message);
+        let answer = self.sender.send_request(message);
+        let over = Rc::clone(&self.over);
         let answer = Box::pin(async move {
-            let (parts, body) = answer.await.map_err(|error| explain(&error))?.into_parts();
+            let answered = answer.await.map_err(|error| NoAnswer::of(&error));
+            let answered = answered.inspect_err(|error| over.set(over.get() || error.over));
+            let (parts, body) = answered?.into_parts();
             let body = Incoming(RefCell::new(body));
             let length = body.length(&parts.headers);
             Ok((Response { status: parts.status, headers: parts.headers }, length, body))

@@ -207,30 +207,29 @@ fn protocols(mut data: Cursor<'_>) -> Result<Vec<Vec<u8>>, HelloError> {
 /// The one form in which a host name is compared: lower case, no trailing dot, labels of letters, digits, `-`
 /// and `_`, valid IDNA, never an IP address.
 pub fn canonical_name(name: &str) -> Option<String> {
-    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
-    let last = name.rsplit('.').next().unwrap_or(name);
+    let last = name.rsplit('.').next().unwrap_or(&name);
     // Nothing that ends in a number is a name: `127.1` and `0x7f.1` are addresses to some resolvers.
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
         || last.strip_prefix("0x").is_some_and(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
     if name.len() > 253 || numeric || name.parse::<IpAddr>().is_ok() || !name.split('.').all(label) {
         return None;
     }
-    let lower = name.to_ascii_lowercase();
     // A-labels must be what their own decoding encodes to.
-    if lower.split('.').any(|label| label.starts_with("xn--")) {
-        let (_, checked) = idna::domain_to_unicode(&lower);
+    if name.split('.').any(|label| label.starts_with("xn--")) {
+        let (_, checked) = idna::domain_to_unicode(&name);
         checked.ok()?;
-        if idna::domain_to_ascii(&lower).ok().as_deref() != Some(&lower) {
+        if idna::domain_to_ascii(&name).ok().as_deref() != Some(&name) {
             return None;
         }
     }
-    Some(lower)
+    Some(name)
 }
 
 #[cfg(test)]

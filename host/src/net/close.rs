@@ -56,8 +56,6 @@ reasons! {
     ConnectTimeout = "connect_timeout",
     /// Nothing came for too long.
     Idle = "idle_timeout",
-    /// The drain was over.
-    Drain = "drain_timeout",
 }
 
 impl From<HelloError> for CloseReason {

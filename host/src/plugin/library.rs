@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
@@ -66,13 +66,29 @@ pub enum Change {
 pub struct Scan {
     /// What is not as it was, by plugin.
     pub changes: Vec<(String, Change)>,
-    /// Whether a file is still being written: look again soon.
-    pub unsettled: bool,
+    /// Files that may still be written: look again soon.
+    pub unsettled: BTreeMap<String, Candidate>,
 }
 
-/// How long a file must have been left alone before it counts as whole. One that was renamed into its place
-/// with an older time stamp is taken at once.
+/// New content that was found once. It is taken when a later look finds the same: time stamps do not tell that a file
+/// is whole, as a file system may cut it before it writes the time down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    content: Digest,
+    since: Instant,
+}
+
+/// How long new content must have stayed as it is before it counts as whole.
 pub const SETTLE: Duration = Duration::from_millis(50);
+
+/// What looks at the directory remember.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The files whose content is known.
+    pub taken: BTreeMap<String, Stamp>,
+    /// Those that were about to be taken at the last look.
+    pub unsettled: BTreeMap<String, Candidate>,
+}
 
 /// Looks at the directory. `seen`: what the last look found.
 ///
@@ -81,7 +97,7 @@ pub const SETTLE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn scan(directory: &Path, seen: &BTreeMap<String, Stamp>) -> io::Result<Scan> {
+pub fn scan(directory: &Path, seen: &Seen) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let mut present = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -90,14 +106,19 @@ pub fn scan(directory: &Path, seen: &BTreeMap<String, Stamp>) -> io::Result<Scan
             continue;
         }
         let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
-        match read(&path, seen.get(&name)) {
+        match read(&path, seen.taken.get(&name)) {
+            Ok(Some(Change::Content(stamp, bytes))) => {
+                match settle(seen.unsettled.get(&name), Digest::of(&bytes)) {
+                    None => scan.changes.push((name.clone(), Change::Content(stamp, bytes))),
+                    Some(candidate) => drop(scan.unsettled.insert(name.clone(), candidate)),
+                }
+            }
             Ok(Some(change)) => scan.changes.push((name.clone(), change)),
             Ok(None) => {}
-            Err(Trouble::Unsettled) => scan.unsettled = true,
             // It went while we looked; the next look knows.
-            Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(Trouble::Io(error)) => match std::fs::symlink_metadata(&path) {
-                Ok(meta) if seen.get(&name) != Some(&Stamp::of(&meta)) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => match std::fs::symlink_metadata(&path) {
+                Ok(meta) if seen.taken.get(&name) != Some(&Stamp::of(&meta)) => {
                     let unfit = Change::Unfit(Stamp::of(&meta), format!("it cannot be read: {error}"));
                     scan.changes.push((name.clone(), unfit));
                 }
@@ -106,21 +127,25 @@ pub fn scan(directory: &Path, seen: &BTreeMap<String, Stamp>) -> io::Result<Scan
         }
         present.push(name);
     }
-    let gone = seen.keys().filter(|name| !present.contains(name));
+    let gone = seen.taken.keys().filter(|name| !present.contains(name));
     scan.changes.extend(gone.map(|name| (name.clone(), Change::Gone)));
     scan.changes.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(scan)
 }
 
-enum Trouble {
-    Unsettled,
-    Io(io::Error),
+/// Compares with what the last look found. `None` when the content has stayed as it is for long enough.
+fn settle(before: Option<&Candidate>, content: Digest) -> Option<Candidate> {
+    match before.filter(|before| before.content == content) {
+        Some(same) if same.since.elapsed() >= SETTLE => None,
+        Some(same) => Some(*same),
+        None => Some(Candidate { content, since: Instant::now() }),
+    }
 }
 
-fn read(path: &Path, seen: Option<&Stamp>) -> Result<Option<Change>, Trouble> {
+fn read(path: &Path, seen: Option<&Stamp>) -> io::Result<Option<Change>> {
     let no_follow = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
     // What the path is now, before it is opened: opening a FIFO or a device can have effects.
-    let link = std::fs::symlink_metadata(path).map_err(Trouble::Io)?;
+    let link = std::fs::symlink_metadata(path)?;
     let stamp = Stamp::of(&link);
     if seen == Some(&stamp) {
         return Ok(None);
@@ -130,20 +155,9 @@ fn read(path: &Path, seen: Option<&Stamp>) -> Result<Option<Change>, Trouble> {
             "it is not a regular file (links, pipes and devices are not followed); copy the file itself";
         return Ok(Some(Change::Unfit(stamp, what.to_owned())));
     }
-    let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path).map_err(Trouble::Io)?;
-    let stamp = Stamp::of(&file.metadata().map_err(Trouble::Io)?);
-    let age = SystemTime::now()
-        .duration_since(file.metadata().and_then(|meta| meta.modified()).map_err(Trouble::Io)?)
-        // A time stamp in the future says nothing about who is writing.
-        .unwrap_or(SETTLE);
-    if age < SETTLE {
-        return Err(Trouble::Unsettled);
-    }
-    let bytes = read_all(&file).map_err(Trouble::Io)?;
-    if Stamp::of(&file.metadata().map_err(Trouble::Io)?) != stamp {
-        return Err(Trouble::Unsettled);
-    }
-    Ok(Some(Change::Content(stamp, bytes)))
+    let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
+    let stamp = Stamp::of(&file.metadata()?);
+    Ok(Some(Change::Content(stamp, read_all(&file)?)))
 }
 
 /// The content of a file, one byte over the limit at most: the module says what is wrong with one that large.
@@ -235,7 +249,7 @@ impl Plugin {
 pub struct Library {
     plugins: BTreeMap<String, Plugin>,
     /// What the last look at the directory found.
-    pub seen: BTreeMap<String, Stamp>,
+    pub seen: Seen,
 }
 
 impl Library {

@@ -43,6 +43,10 @@ pub struct Stream {
     pub edited_received: u64,
     /// Who edited what comes from upstream.
     pub edited_answered: u64,
+    /// Whether the bytes from downstream were edited: then their length is another one.
+    pub changed_received: bool,
+    /// Whether the bytes from upstream were edited.
+    pub changed_answered: bool,
     /// What else is known of it.
     pub info: Info,
 }
@@ -95,6 +99,8 @@ impl Stream {
             reroute: false,
             edited_received: 0,
             edited_answered: 0,
+            changed_received: false,
+            changed_answered: false,
             info: Info {
                 started_at: SystemTime::now(),
                 started: Instant::now(),

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use crate::net::stream::Stream;
 use crate::plugin::chain::{Chain, Half, Stop};
 use crate::plugin::stream::Stream as StreamState;
 use crate::proxy::filtered::Filtered;
-use crate::proxy::http;
+use crate::proxy::http::Session;
 use crate::proxy::session::SessionCx;
 use crate::proxy::tcp::{IDLE, Record, reason_of};
 
@@ -49,13 +48,12 @@ async fn run(
     limits: Limits,
 ) -> Result<(), Stop> {
     chain.on_new_connection().await?;
-    let (worker, connection) = (Rc::clone(&cx.worker), Arc::clone(connection));
+    let session = Session::new(cx, Arc::clone(connection));
     if !chain.wants_data(Half::Received) && !chain.wants_data(Half::Answered) {
-        http::serve(worker, connection, downstream, limits).await;
-        return Ok(());
+        return chain.unless_stopped(session.serve(downstream, limits)).await;
     }
     let (inner, mut outer) = Stream::pair(ROOM);
-    let mut serving = pin!(http::serve(worker, connection, inner, limits));
+    let mut serving = pin!(session.serve(inner, limits));
     let mut served = false;
     let ended = {
         let mut relayed = Relayed::default();

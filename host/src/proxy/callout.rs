@@ -37,20 +37,33 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
 }
 
 async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
-    let reused = match cluster.connect_http(Wanted::Any).await.map_err(|error| error.to_string())? {
-        HttpConnection::H1(http) if http.reused && is_idempotent(&call.request.method) => http,
-        HttpConnection::H1(http) => return send_h1(cluster, http, call).await,
-        HttpConnection::H2(_, client) => return send_h2(client, call).await,
+    let failed = match attempt(cluster, call, Wanted::default()).await {
+        // A connection may have been closed as the call was on its way: what may be repeated is sent once more.
+        Err(Unsent { reason, stale: true }) if is_idempotent(&call.request.method) => reason,
+        ended => return ended.map_err(|unsent| unsent.reason),
     };
-    // An idle connection may have been closed as the call was on its way: what may be repeated is sent once more.
-    let failed = match send_h1(cluster, reused, call).await {
-        Ok(answer) => return Ok(answer),
-        Err(reason) => reason,
-    };
-    match cluster.connect_http(Wanted::Fresh).await {
-        Ok(HttpConnection::H1(http)) => send_h1(cluster, http, call).await,
-        Ok(HttpConnection::H2(_, client)) => send_h2(client, call).await,
-        Err(error) => Err(format!("{failed}; then {error}")),
+    let again = attempt(cluster, call, Wanted { fresh: true, upgrade: false }).await;
+    again.map_err(|unsent| format!("{failed}; then {}", unsent.reason))
+}
+
+/// Why a call was not answered.
+struct Unsent {
+    reason: String,
+    /// Whether its connection had carried something before, and may have been closed since.
+    stale: bool,
+}
+
+async fn attempt(cluster: &Rc<LocalCluster>, call: &HttpCall, wanted: Wanted) -> Result<CallAnswer, Unsent> {
+    let connected = cluster.connect_http(wanted).await;
+    match connected.map_err(|error| Unsent { reason: error.to_string(), stale: false })? {
+        HttpConnection::H1(http) => {
+            let stale = http.reused;
+            send_h1(cluster, http, call).await.map_err(|reason| Unsent { reason, stale })
+        }
+        HttpConnection::H2 { client, reused, .. } => {
+            let sent = send_h2(client, call).await;
+            sent.map_err(|none| Unsent { reason: none.reason, stale: reused && none.elsewhere })
+        }
     }
 }
 
@@ -75,11 +88,15 @@ async fn send_h1(
         .send_data(call.body.clone())
         .and_then(|()| connection.send_end(trailers))
         .map_err(|error| error.to_string())?;
-    connection.flush().await.map_err(|error| error.to_string())?;
     let mut interim = 0;
+    let mut sent = false;
     let head = loop {
-        let head = poll_fn(|cx| connection.poll_response(cx, &call.request.method)).await;
-        let head = head.map_err(|error| error.to_string())?;
+        // An endpoint may answer before it has read all of the body. What cannot be sent shows when it is read.
+        let head = poll_fn(|cx| {
+            sent = sent || connection.poll_flush(cx).is_ready();
+            connection.poll_response(cx, &call.request.method)
+        });
+        let head = head.await.map_err(|error| error.to_string())?;
         if !head.response.status.is_informational() {
             break head;
         }
@@ -88,7 +105,7 @@ async fn send_h1(
             return Err("it sent no answer, but interim responses that nobody asked for".to_owned());
         }
     };
-    if !head.keep_alive {
+    if !head.keep_alive || !sent {
         connection.retire();
     }
     let source = if head.length == Length::None { Source::Empty } else { Source::H1(connection) };
@@ -97,15 +114,15 @@ async fn send_h1(
     Ok(answer)
 }
 
-async fn send_h2(mut client: h2::Client, call: &HttpCall) -> Result<CallAnswer, String> {
+async fn send_h2(mut client: h2::Client, call: &HttpCall) -> Result<CallAnswer, h2::NoAnswer> {
     let length = length(call);
-    let (answer, body) = client.send(&call.request, length)?;
+    let (answer, body) = client.send(&call.request, length).map_err(h2::NoAnswer::here)?;
     if length != Length::None {
         body.data(call.body.clone());
         body.end((!call.trailers.is_empty()).then(|| call.trailers.clone()));
     }
     let (response, _, incoming) = answer.await?;
-    gather(response, Source::H2(&incoming)).await
+    gather(response, Source::H2(&incoming)).await.map_err(h2::NoAnswer::here)
 }
 
 async fn gather(response: crate::http::message::Response, source: Source<'_>) -> Result<CallAnswer, String> {

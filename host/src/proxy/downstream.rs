@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use http::{Method, StatusCode, header};
 
-use crate::drain::Drain;
 use crate::http::h1::connection::Persistence;
 use crate::http::h1::{self, Length};
 use crate::http::h2::{Incoming, Responder};
@@ -37,8 +36,10 @@ pub struct H1Side<'a> {
     pub expects_continue: Cell<bool>,
     /// Whether the connection ends with this exchange.
     pub closes: Cell<bool>,
-    /// The worker's drain, which may begin while the exchange is under way.
-    pub drain: &'a Drain,
+    /// Whether the exchange was cut off.
+    pub cut: Cell<bool>,
+    /// Tells whether the connection is to end with what was asked for on it: that may begin at any time.
+    pub leaves: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Downstream<'a> {
@@ -88,7 +89,7 @@ impl<'a> Downstream<'a> {
         match self {
             Self::H1(side) => {
                 let modern = side.version > Version::Http10;
-                if side.drain.started() || (!modern && length == Length::Unknown) {
+                if (side.leaves)() || (!modern && length == Length::Unknown) {
                     side.closes.set(true);
                 }
                 let persistence = match (side.closes.get(), modern) {
@@ -124,7 +125,7 @@ impl<'a> Downstream<'a> {
     pub fn cut(&self) {
         match self {
             Self::H1(side) => {
-                side.closes.set(true);
+                side.cut.set(true);
                 side.connection.with_stream(Stream::reset);
             }
             Self::H2 { responder, .. } => responder.body().break_off(),

@@ -91,7 +91,8 @@ impl<'a> Begin<'a> {
     /// goes on until it ends.
     pub async fn run(self, http: &HttpService) -> Option<(Upgraded, Record)> {
         let stream = StreamState::new(Arc::clone(self.connection));
-        let mut record = Record::new(Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
+        let mut record =
+            Record::new(self.worker, Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
         let route = http.routes.find(&self.request).cloned();
         record.route = route.clone();
         let (authority, path) = (self.request.authority.clone(), self.request.path.clone());

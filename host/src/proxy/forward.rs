@@ -43,7 +43,13 @@ pub const MOST_INTERIM: usize = 16;
 /// The upstream's side of one exchange.
 enum Upstream {
     H1(Box<Http1>),
-    H2 { answer: RefCell<h2::Answer>, body: pipe::Writer, incoming: RefCell<Option<h2::Incoming>> },
+    H2 {
+        answer: RefCell<h2::Answer>,
+        body: pipe::Writer,
+        incoming: RefCell<Option<h2::Incoming>>,
+        /// Whether the connection may have been closed before the request came: see [`h2::NoAnswer::elsewhere`].
+        stale: Cell<bool>,
+    },
 }
 
 impl Exchange<'_> {
@@ -61,16 +67,15 @@ impl Exchange<'_> {
                 }
             }
         }
-        let wanted = if self.upgrade.is_some() { Wanted::Upgrade } else { Wanted::Any };
+        let wanted = Wanted { upgrade: self.upgrade.is_some(), fresh: false };
         let mut attempt = self.attempt(cluster, wanted, route).await;
-        // An idle connection that the endpoint closed as the request was on its way: nothing was answered, so what
-        // may be repeated is sent once more, on a new one.
-        if let Err(Attempt { reused: true, failure: Failure::UpstreamClosed(_) }) = &attempt
+        // A connection that the endpoint closed as the request was on its way: nothing was answered, so what may be
+        // repeated is sent once more, on a new one.
+        if let Err(Attempt { stale: true, failure: Failure::UpstreamClosed(_) }) = &attempt
             && self.length == Length::None
             && is_idempotent(&self.method)
         {
-            let wanted = if self.upgrade.is_some() { Wanted::Upgrade } else { Wanted::Fresh };
-            attempt = self.attempt(cluster, wanted, route).await;
+            attempt = self.attempt(cluster, Wanted { fresh: true, ..wanted }, route).await;
         }
         let metrics = &cluster.cluster().metrics;
         match attempt {
@@ -95,7 +100,7 @@ impl Exchange<'_> {
         wanted: Wanted,
         route: &Route,
     ) -> Result<Option<Upgraded>, Attempt> {
-        let fresh = |failure| Attempt { failure, reused: false };
+        let fresh = |failure| Attempt { failure, stale: false };
         let connection = self.connect(cluster, wanted).await.map_err(fresh)?;
         let address = connection.address();
         let (upstream, reused) = match connection {
@@ -103,13 +108,13 @@ impl Exchange<'_> {
                 let reused = http.reused;
                 (Upstream::H1(http), reused)
             }
-            HttpConnection::H2(address, client) => {
+            HttpConnection::H2 { address, client, reused } => {
                 // The head of an HTTP/2 request cannot wait for its body.
                 let upstream = self.send_h2(client).map_err(|reason| {
                     tracing::debug!(%address, "{reason}");
                     fresh(Failure::UpstreamClosed(reason))
                 })?;
-                (upstream, false)
+                (upstream, reused)
             }
         };
         let local = match &upstream {
@@ -117,8 +122,14 @@ impl Exchange<'_> {
             Upstream::H2 { .. } => None,
         };
         self.stream.borrow_mut().info.upstream = Some(UpstreamInfo { address, local });
-        let upgraded =
-            self.converse(&upstream, route).await.map_err(|failure| Attempt { failure, reused })?;
+        let upgraded = self.converse(&upstream, route).await.map_err(|failure| {
+            let stale = reused
+                && match &upstream {
+                    Upstream::H1(_) => true,
+                    Upstream::H2 { stale, .. } => stale.get(),
+                };
+            Attempt { failure, stale }
+        })?;
         match upstream {
             Upstream::H1(http) if upgraded => {
                 let (stream, rest) = http.connection.into_parts();
@@ -153,7 +164,8 @@ impl Exchange<'_> {
         // What a filter may change is not announced.
         let length = if filtered && self.length != Length::None { Length::Unknown } else { self.length };
         let (answer, body) = client.send(request, length)?;
-        Ok(Upstream::H2 { answer: RefCell::new(answer), body, incoming: RefCell::new(None) })
+        let answer = RefCell::new(answer);
+        Ok(Upstream::H2 { answer, body, incoming: RefCell::default(), stale: Cell::new(false) })
     }
 
     /// Sends the request and its body, and meanwhile receives the answer. True when the protocol is to change.
@@ -278,9 +290,12 @@ impl Exchange<'_> {
     async fn receive_head(&self, upstream: &Upstream) -> Result<(Response, Length, bool), Failure> {
         let http = match upstream {
             Upstream::H1(http) => http,
-            Upstream::H2 { answer, incoming, .. } => {
+            Upstream::H2 { answer, incoming, stale, .. } => {
                 let answered = poll_fn(|cx| answer.borrow_mut().as_mut().poll(cx)).await;
-                let (response, length, body) = answered.map_err(Failure::UpstreamClosed)?;
+                let (response, length, body) = answered.map_err(|none| {
+                    stale.set(none.elsewhere);
+                    Failure::UpstreamClosed(none.reason)
+                })?;
                 incoming.replace(Some(body));
                 return Ok((response, length, false));
             }
@@ -331,8 +346,8 @@ impl Exchange<'_> {
 /// A failed attempt.
 struct Attempt {
     failure: Failure,
-    /// Whether the connection had carried an exchange before.
-    reused: bool,
+    /// Whether the connection had carried an exchange before, and may have been closed since.
+    stale: bool,
 }
 
 /// How long the answer may take, from the end of the request on.

@@ -13,11 +13,10 @@ use tokio::io::AsyncReadExt;
 
 use crate::clock::Timer;
 use crate::config::limits::Limits;
-use crate::drain::Drain;
 use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
 use crate::http::h2::{self, PREFACE, Received};
-use crate::http::message::Scheme;
+use crate::http::message::{Response, Scheme};
 use crate::net::connection::Connection;
 use crate::net::relay::{Relay, Relayed};
 use crate::net::stream::Stream;
@@ -30,8 +29,9 @@ use crate::proxy::local::{Local, LocalListener};
 use crate::proxy::record::{self, Record};
 use crate::proxy::reply::{refusal, render};
 use crate::proxy::request::prepare;
+use crate::proxy::session::SessionCx;
 use crate::proxy::worker::Worker;
-use crate::snapshot::Service;
+use crate::snapshot::{Service, SocketKey};
 
 /// What a client that was refused may still send before its connection is closed.
 const LINGER: usize = 256 * 1024;
@@ -42,65 +42,13 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How long a connection that has changed its protocol may be silent.
 const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
-/// Serves a connection. The snapshot that it began with is not held: each exchange takes the one in force.
-pub async fn serve(worker: Rc<Worker>, connection: Arc<Connection>, mut stream: Stream, limits: Limits) {
-    let negotiated = connection.tls.as_ref().and_then(|tls| tls.alpn.clone());
-    let timer = worker.timers.timer();
-    let scheme = if connection.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let session = Session { worker, connection, scheme };
-    let mut first = BytesMut::new();
-    let h2 = match negotiated {
-        Some(protocol) => protocol == H2,
-        None => {
-            timer.set(limits.idle_timeout);
-            // From its first byte on it is a request that has to arrive.
-            let begun = || timer.set(limits.request_headers_timeout);
-            match speaks_h2(&mut stream, &mut first, &session.worker.drain, &timer, begun).await {
-                Some(h2) => h2,
-                None => return,
-            }
-        }
-    };
-    if h2 {
-        session.serve_h2(stream, first.freeze(), &limits).await;
-    } else {
-        session.serve_h1(stream, first.freeze(), &limits, &timer).await;
-    }
-}
-
-/// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`. `None`
-/// when the connection is over: it failed, its time is up, or the worker drains and nothing was asked for. `begun` is
-/// called with the first byte.
-async fn speaks_h2(
-    stream: &mut Stream,
-    first: &mut BytesMut,
-    drain: &Drain,
-    timer: &Timer,
-    begun: impl Fn(),
-) -> Option<bool> {
-    loop {
-        let known = first.len().min(PREFACE.len());
-        if first.get(..known) != PREFACE.get(..known) {
-            return Some(false);
-        }
-        if known == PREFACE.len() {
-            return Some(true);
-        }
-        let read = poll_fn(|cx| match poll_more(stream, first, cx) {
-            Poll::Ready(read) => Poll::Ready(read.ok()),
-            Poll::Pending if drain.started() && first.is_empty() && !stream.has_arrived() => {
-                Poll::Ready(None)
-            }
-            // HTTP/1 knows what to say to a request that does not arrive.
-            Poll::Pending => timer.poll_expired(cx).map(|()| (known > 0).then_some(0)),
-        });
-        if read.await? == 0 {
-            return Some(false);
-        }
-        if known == 0 {
-            begun();
-        }
-    }
+/// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
+pub struct Session {
+    worker: Rc<Worker>,
+    /// The socket that it came from, by which its listener is known in every snapshot.
+    key: SocketKey,
+    connection: Arc<Connection>,
+    scheme: Scheme,
 }
 
 fn poll_more(
@@ -115,19 +63,76 @@ fn poll_more(
     pin!(stream.read_buf(first)).poll(cx)
 }
 
-/// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
-struct Session {
-    worker: Rc<Worker>,
-    connection: Arc<Connection>,
-    scheme: Scheme,
-}
-
 impl Session {
-    /// The snapshot in force, and the listener in it; none once the listener is gone.
+    /// A connection that was accepted.
+    pub fn new(cx: &SessionCx, connection: Arc<Connection>) -> Self {
+        let scheme = if connection.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        Self { worker: Rc::clone(&cx.worker), key: cx.listener.listener.socket_key(), connection, scheme }
+    }
+
+    /// Serves the connection.
+    pub async fn serve(self, mut stream: Stream, limits: Limits) {
+        let negotiated = self.connection.tls.as_ref().and_then(|tls| tls.alpn.clone());
+        let timer = self.worker.timers.timer();
+        let mut first = BytesMut::new();
+        let h2 = match negotiated {
+            Some(protocol) => protocol == H2,
+            None => match self.speaks_h2(&mut stream, &mut first, &limits, &timer).await {
+                Some(h2) => h2,
+                None => return,
+            },
+        };
+        if h2 {
+            self.serve_h2(stream, first.freeze(), &limits).await;
+        } else {
+            self.serve_h1(stream, first.freeze(), &limits, &timer).await;
+        }
+    }
+
+    /// The listener, and its snapshot.
     fn listener(&self) -> Option<(Rc<Local>, Rc<LocalListener>)> {
-        let local = self.worker.local()?;
-        let listener = Rc::clone(local.listener(&self.connection.listener)?);
-        Some((local, listener))
+        self.worker.http_listener(&self.key)
+    }
+
+    /// Whether the connection is to end with what was asked for on it.
+    fn leaves(&self) -> bool {
+        self.worker.is_leaving(&self.key)
+    }
+
+    /// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`.
+    /// `None` when the connection is over: it failed, its time is up, or it is to end and nothing was asked for.
+    async fn speaks_h2(
+        &self,
+        stream: &mut Stream,
+        first: &mut BytesMut,
+        limits: &Limits,
+        timer: &Timer,
+    ) -> Option<bool> {
+        timer.set_limit(limits.idle_timeout);
+        loop {
+            let known = first.len().min(PREFACE.len());
+            if first.get(..known) != PREFACE.get(..known) {
+                return Some(false);
+            }
+            if known == PREFACE.len() {
+                return Some(true);
+            }
+            let read = poll_fn(|cx| match poll_more(stream, first, cx) {
+                Poll::Ready(read) => Poll::Ready(read.ok()),
+                Poll::Pending if self.leaves() && first.is_empty() && !stream.has_arrived() => {
+                    Poll::Ready(None)
+                }
+                // HTTP/1 knows what to say to a request that does not arrive.
+                Poll::Pending => timer.poll_expired(cx).map(|()| (known > 0).then_some(0)),
+            });
+            if read.await? == 0 {
+                return Some(false);
+            }
+            if known == 0 {
+                // From its first byte on it is a request that has to arrive.
+                timer.set_limit(limits.request_headers_timeout);
+            }
+        }
     }
 
     /// Serves requests one after the other.
@@ -143,12 +148,15 @@ impl Session {
                 Next::Request(head) => match self.exchange(&connection, *head).await {
                     After::Next => connection.rest(),
                     After::Close => break,
+                    // An end in order would tell the client that the answer is complete.
+                    After::Cut => return,
                     After::Upgraded(upgraded, record) => {
                         return self.tunnel(connection, *upgraded, record, timer).await;
                     }
                 },
                 Next::Refused(error) => {
-                    self.refuse(&connection, error).await;
+                    let (response, body) = self.refuse(error);
+                    self.send_last(&connection, &response, body).await;
                     break;
                 }
                 Next::TimedOut => {
@@ -166,17 +174,17 @@ impl Session {
     /// Waits for a request: long for its first byte, shorter for the rest of its head.
     async fn next_request(&self, connection: &h1::Connection, limits: &Limits, timer: &Timer) -> Next {
         let begun = Cell::new(connection.has_buffered());
-        timer.set(if begun.get() { limits.request_headers_timeout } else { limits.idle_timeout });
+        timer.set_limit(if begun.get() { limits.request_headers_timeout } else { limits.idle_timeout });
         let read = poll_fn(|cx| {
             match connection.poll_request(cx, self.scheme) {
                 Poll::Ready(read) => return Poll::Ready(Some(read)),
                 Poll::Pending if !begun.get() && connection.has_buffered() => {
                     begun.set(true);
-                    timer.set(limits.request_headers_timeout);
+                    timer.set_limit(limits.request_headers_timeout);
                 }
                 Poll::Pending => {}
             }
-            if self.worker.drain.started() && !begun.get() && !connection.with_stream(Stream::has_arrived) {
+            if self.leaves() && !begun.get() && !connection.with_stream(Stream::has_arrived) {
                 return Poll::Ready(None);
             }
             timer.poll_expired(cx).map(|()| None)
@@ -199,7 +207,8 @@ impl Session {
             version: request.version,
             expects_continue: Cell::new(expects_continue),
             closes: Cell::new(!keep_alive),
-            drain: &self.worker.drain,
+            cut: Cell::new(false),
+            leaves: &|| self.leaves(),
         };
         let down = Downstream::H1(&side);
         let shared = Rc::clone(&listener);
@@ -209,13 +218,14 @@ impl Session {
             Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
         match begin.run(http).await {
             Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
+            None if side.cut.get() => After::Cut,
             None if side.closes.get() || !connection.is_between_messages() => After::Close,
             None => After::Next,
         }
     }
 
-    /// Answers what is no request.
-    async fn refuse(&self, connection: &h1::Connection, error: HeadError) {
+    /// The answer to what is no request.
+    fn refuse(&self, error: HeadError) -> (Response, Bytes) {
         if let Some((_, listener)) = self.listener() {
             listener.listener.metrics.refuse(error);
         }
@@ -223,8 +233,7 @@ impl Session {
         self.record_refusal(&reply);
         let (listener, peer) = (&*self.connection.listener, self.connection.peer);
         tracing::debug!(listener, %peer, reason = error.as_str(), "request refused");
-        let (response, body) = render(reply, None);
-        self.send_last(connection, &response, body).await;
+        render(reply, None)
     }
 
     /// Answers a client whose request does not arrive.
@@ -245,12 +254,7 @@ impl Session {
         record::refused(&local, &self.connection, reply);
     }
 
-    async fn send_last(
-        &self,
-        connection: &h1::Connection,
-        response: &crate::http::message::Response,
-        body: Bytes,
-    ) {
+    async fn send_last(&self, connection: &h1::Connection, response: &Response, body: Bytes) {
         use crate::http::h1::Length;
         use crate::http::h1::connection::Persistence;
         let length = if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) };
@@ -293,10 +297,11 @@ impl Session {
         let (drained, watched) = (Rc::clone(&session), Rc::clone(&idle));
         let drain = move |cx: &mut Context<'_>| {
             let idle = watched.poll_expired(cx);
-            idle || drained.worker.drain.started() || drained.listener().is_none()
+            idle || drained.leaves()
         };
-        let (scheme, served) = (session.scheme, Rc::clone(&session));
-        let ended = h2::serve(stream, first, scheme, streams, drain, move |received| {
+        let (scheme, served, refusing) = (session.scheme, Rc::clone(&session), Rc::clone(&session));
+        let refuse = move |error| refusing.refuse(error);
+        let ended = h2::serve(stream, first, scheme, streams, drain, refuse, move |received| {
             let (session, busy) = (Rc::clone(&served), Idle::busy(&idle));
             async move {
                 session.exchange_h2(received).await;
@@ -335,7 +340,7 @@ struct Busy(Rc<Idle>);
 
 impl Idle {
     fn new(timer: Timer, after: Duration) -> Self {
-        timer.set(after);
+        timer.set_limit(after);
         Self { timer, after, busy: Cell::new(0) }
     }
 
@@ -351,7 +356,7 @@ impl Idle {
         let idle = self.busy.get() == 0;
         if !idle {
             // Whoever waits is to be woken again, and not only by this.
-            self.timer.set(self.after);
+            self.timer.set_limit(self.after);
             let _ = self.timer.poll_expired(cx);
         }
         idle
@@ -363,7 +368,7 @@ impl Drop for Busy {
         let busy = self.0.busy.get() - 1;
         self.0.busy.set(busy);
         if busy == 0 {
-            self.0.timer.set(self.0.after);
+            self.0.timer.set_limit(self.0.after);
         }
     }
 }
@@ -380,5 +385,6 @@ enum Next {
 enum After {
     Next,
     Close,
+    Cut,
     Upgraded(Box<Upgraded>, Record),
 }

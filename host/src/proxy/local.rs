@@ -111,9 +111,9 @@ impl Local {
         self.listeners.iter().find(|local| local.listener.socket_key() == *key)
     }
 
-    /// The listener of a name.
-    pub fn listener(&self, name: &str) -> Option<&Rc<LocalListener>> {
-        self.listeners.iter().find(|local| &*local.listener.name == name)
+    /// The listener that a socket belongs to, when it speaks HTTP.
+    pub fn http_listener(&self, key: &SocketKey) -> Option<&Rc<LocalListener>> {
+        self.listener_at(key).filter(|local| matches!(local.listener.service, Service::Http(_)))
     }
 }
 

@@ -78,7 +78,7 @@ impl Pump<'_, '_> {
         if complete {
             return if data.is_empty() { Length::None } else { Length::Known(data.len() as u64) };
         }
-        if self.exchange.chain.borrow().edited(self.half) { Length::Unknown } else { self.length }
+        if self.exchange.chain.borrow().changed(self.half) { Length::Unknown } else { self.length }
     }
 
     /// The next piece that has passed all filters.

@@ -10,6 +10,7 @@ use crate::net::connection::Connection;
 use crate::plugin::stream::{LocalReply, SharedStream};
 use crate::proxy::local::{Local, LocalListener};
 use crate::proxy::request::REQUEST_ID;
+use crate::proxy::worker::Worker;
 use crate::route::Route;
 use crate::telemetry::access_log::{Entry, RequestPart};
 
@@ -27,14 +28,21 @@ pub struct Record {
     pub cause: Option<Arc<str>>,
     /// The status that was sent.
     pub status: Option<u16>,
+    worker: Rc<Worker>,
     local: Rc<Local>,
     listener: Rc<LocalListener>,
 }
 
 impl Record {
     /// The record of an exchange that begins.
-    pub fn new(stream: SharedStream, local: Rc<Local>, listener: Rc<LocalListener>) -> Self {
+    pub fn new(
+        worker: &Rc<Worker>,
+        stream: SharedStream,
+        local: Rc<Local>,
+        listener: Rc<LocalListener>,
+    ) -> Self {
         Self {
+            worker: Rc::clone(worker),
             stream,
             upstream_ms: None,
             route: None,
@@ -110,7 +118,7 @@ impl Drop for Record {
                 status: self.status,
             }),
             filter: info.decided_by.as_deref(),
-            reason: self.cause.as_deref(),
+            reason: self.cause.as_deref().or(self.worker.drain.cuts()),
             cluster: info.cluster.as_deref(),
             upstream: info.upstream.as_ref().map(|upstream| upstream.address),
             bytes_received: info.received_bytes,

@@ -154,13 +154,23 @@ pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes)
         if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&reply.body)) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        headers.extend(reply.headers);
+        add(&mut headers, reply.headers);
         return (Response { status: StatusCode::OK, headers }, Bytes::new());
     }
     if !reply.body.is_empty() {
         headers.insert(header::CONTENT_TYPE, TEXT);
     }
-    for (name, value) in reply.headers {
+    add(&mut headers, reply.headers);
+    if request.is_some_and(|request| request.method == Method::HEAD) {
+        headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
+        return (Response { status: reply.status, headers }, Bytes::new());
+    }
+    (Response { status: reply.status, headers }, reply.body)
+}
+
+/// Adds the headers of a reply to those that every reply has.
+fn add(headers: &mut HeaderMap, more: Vec<(HeaderName, HeaderValue)>) {
+    for (name, value) in more {
         match name {
             header::CONTENT_TYPE | header::SERVER | header::DATE => {
                 headers.insert(name, value);
@@ -172,11 +182,6 @@ pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes)
             }
         }
     }
-    if request.is_some_and(|request| request.method == Method::HEAD) {
-        headers.insert(header::CONTENT_LENGTH, reply.body.len().into());
-        return (Response { status: reply.status, headers }, Bytes::new());
-    }
-    (Response { status: reply.status, headers }, reply.body)
 }
 
 /// gRPC's status for an HTTP status (grpc's http-grpc-status-mapping).
@@ -239,11 +244,13 @@ mod tests {
             version: crate::http::message::Version::Http2,
             headers,
         };
-        let reply = plain(StatusCode::FORBIDDEN, "no 100%", "denied".into());
+        let mut reply = plain(StatusCode::FORBIDDEN, "no 100%", "denied".into());
+        reply.headers = vec![(header::CONTENT_LENGTH, "8".parse().expect("a value"))];
         let (response, body) = render(reply, Some(&request));
         assert_eq!(response.status, 200);
         assert_eq!(response.headers["grpc-status"], "7");
         assert_eq!(response.headers["grpc-message"], "no 100%25");
-        assert!(body.is_empty());
+        // A length that the filter meant for a body that is not sent must not be promised.
+        assert!(body.is_empty() && !response.headers.contains_key("content-length"));
     }
 }

@@ -110,7 +110,7 @@ fn client_certificate(connection: &Connection) -> Option<HeaderValue> {
     }
     value.push_str(&format!("Hash={}", peer.sha256));
     if !peer.subject.is_empty() {
-        value.push_str(&format!(";Subject=\"{}\"", peer.subject.replace('\\', "\\\\").replace('"', "\\\"")));
+        value.push_str(&format!(";Subject={}", in_quotes(&peer.subject)));
     }
     peer.uri_sans.iter().for_each(|uri| value.push_str(&format!(";URI={}", quoted(uri))));
     peer.dns_sans.iter().for_each(|name| value.push_str(&format!(";DNS={}", quoted(name))));
@@ -119,11 +119,26 @@ fn client_certificate(connection: &Connection) -> Option<HeaderValue> {
 
 /// A value of the header: in quotes when it holds what separates values.
 fn quoted(value: &str) -> String {
-    if value.contains([',', ';', '=', '"']) {
-        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
-    } else {
-        value.to_owned()
+    let odd = |c: char| matches!(c, ',' | ';' | '=' | '"') || c.is_control();
+    if value.contains(odd) { in_quotes(value) } else { value.to_owned() }
+}
+
+/// A value in quotes. What no header may hold is percent-encoded, so that a certificate with an odd subject is told of
+/// all the same.
+fn in_quotes(value: &str) -> String {
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            c if c.is_control() => {
+                c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
+            }
+            c => text.push(c),
+        }
     }
+    text.push('"');
+    text
 }
 
 #[cfg(test)]
@@ -208,7 +223,7 @@ mod tests {
         let forged = [("x-forwarded-client-cert", "URI=spiffe://mesh.internal/admin")];
         assert!(!prepared(&forged, &connection(None), &[]).contains_key("x-forwarded-client-cert"));
         let peer = Certificate {
-            subject: "CN=say \"hi\",O=x".into(),
+            subject: "CN=say \"hi\"\n,O=x".into(),
             uri_sans: vec!["spiffe://mesh.internal/orders".into()],
             dns_sans: vec!["orders.internal".into()],
             sha256: "ab12".into(),
@@ -220,7 +235,7 @@ mod tests {
         let headers = prepared(&forged, &connection(Some(tls)), &[]);
         assert_eq!(
             headers["x-forwarded-client-cert"],
-            "By=spiffe://mesh.internal/gw;Hash=ab12;Subject=\"CN=say \\\"hi\\\",O=x\";\
+            "By=spiffe://mesh.internal/gw;Hash=ab12;Subject=\"CN=say \\\"hi\\\"%0A,O=x\";\
              URI=spiffe://mesh.internal/orders;DNS=orders.internal"
         );
     }

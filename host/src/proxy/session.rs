@@ -116,9 +116,10 @@ async fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, fi
     if !cx.listener.filters.is_empty() {
         return behind_filters::serve(cx, connection, stream, limits).await;
     }
-    let worker = Rc::clone(&cx.worker);
+    let session = http::Session::new(&cx, connection);
+    // Each exchange takes the snapshot in force.
     drop(cx);
-    http::serve(worker, connection, stream, limits).await;
+    session.serve(stream, limits).await;
 }
 
 /// Reads the ClientHello, and keeps its bytes for the upstream.

@@ -72,9 +72,10 @@ async fn run(
         Err(reason) => return Some(reason),
     };
     let started = Instant::now();
-    let Connected { address, mut stream, open: _open } = match cluster.connect().await {
-        Ok(connected) => connected,
-        Err(error) => {
+    let Connected { address, mut stream, open: _open } = match chain.unless_stopped(cluster.connect()).await {
+        Ok(Ok(connected)) => connected,
+        Err(stop) => return Some(reason_of(&stop)),
+        Ok(Err(error)) => {
             tracing::warn!("{error}");
             return Some(match error {
                 ConnectError::NoEndpoints(_) => CloseReason::NoEndpoints,
@@ -118,7 +119,7 @@ async fn relay(
     let timer = &timer;
     if !chain.wants_data(Half::Received) && !chain.wants_data(Half::Answered) {
         let relay = Relay { downstream, upstream, first, scratch, timer, idle };
-        return Ok(relay.run(&mut record.relayed).await);
+        return chain.unless_stopped(relay.run(&mut record.relayed)).await;
     }
     let relayed = RefCell::new(&mut record.relayed);
     let (downstream, upstream) = (RefCell::new(downstream), RefCell::new(upstream));
@@ -169,7 +170,7 @@ impl Drop for Record<'_> {
             identity: connection.identity(),
             request: None,
             filter: stream.info.decided_by.as_deref(),
-            reason: self.reason.or(stream.info.details.as_deref()),
+            reason: self.reason.or(self.cx.worker.drain.cuts()).or(stream.info.details.as_deref()),
             cluster: stream.info.cluster.as_deref(),
             upstream: stream.info.upstream.as_ref().map(|upstream| upstream.address),
             bytes_received: self.relayed.received,

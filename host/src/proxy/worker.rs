@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::net::relay::Scratch;
 use crate::plugin::instance::Instance;
 use crate::proxy::accept::Accepting;
-use crate::proxy::local::{Build, Local};
+use crate::proxy::local::{Build, Local, LocalListener};
 use crate::proxy::plugin_host::WorkerHost;
 use crate::snapshot::{Snapshot, SocketKey};
 use crate::telemetry::metrics::use_worker_shard;
@@ -122,6 +122,8 @@ pub struct Worker {
     pub scratch: Scratch,
     /// The snapshot in force.
     local: RefCell<Option<Rc<Local>>>,
+    /// HTTP listeners that are gone, as they were, while the last of their requests are answered.
+    departed: RefCell<HashMap<SocketKey, Rc<Local>>>,
     sockets: RefCell<HashMap<SocketKey, Accepting>>,
     host: Rc<WorkerHost>,
     reaper: Sender<Retired>,
@@ -136,6 +138,7 @@ impl Worker {
             timers,
             scratch: Scratch::default(),
             local: RefCell::default(),
+            departed: RefCell::default(),
             sockets: RefCell::default(),
             host: Rc::new(WorkerHost::new(me.clone(), start.index, start.reports, start.reaper.clone())),
             reaper: start.reaper,
@@ -145,6 +148,24 @@ impl Worker {
     /// The snapshot in force.
     pub fn local(&self) -> Option<Rc<Local>> {
         self.local.borrow().clone()
+    }
+
+    /// The HTTP listener of a socket, in the snapshot in force, or as it was before it went; and its snapshot.
+    pub fn http_listener(&self, key: &SocketKey) -> Option<(Rc<Local>, Rc<LocalListener>)> {
+        let local = self.local()?;
+        let local = if local.http_listener(key).is_some() {
+            local
+        } else {
+            Rc::clone(self.departed.borrow().get(key)?)
+        };
+        let listener = Rc::clone(local.http_listener(key)?);
+        Some((local, listener))
+    }
+
+    /// Whether the HTTP connections of a socket are to end, with what was asked for on them.
+    pub fn is_leaving(&self, key: &SocketKey) -> bool {
+        self.drain.started()
+            || self.local.borrow().as_ref().is_none_or(|local| local.http_listener(key).is_none())
     }
 
     async fn run(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -198,6 +219,9 @@ impl Worker {
         self.local.replace(Some(Rc::clone(&local)));
         // Timers start now that the version serves.
         new.iter().for_each(|vm| vm.run_outgoing());
+        if let Some(before) = before {
+            self.let_depart(&before, &local);
+        }
         self.sockets.borrow_mut().retain(|key, _| local.listener_at(key).is_some());
         for (key, socket) in sockets {
             let accepting = Accepting::start(Rc::clone(self), key.clone(), socket);
@@ -205,6 +229,31 @@ impl Worker {
         }
         // Whoever published may have stopped waiting.
         let _ = done.send(());
+    }
+
+    /// Keeps HTTP listeners that are gone for as long as a drain may take: connections that are idle are closed at
+    /// once, and the others with the answer to what was asked for on them.
+    fn let_depart(self: &Rc<Self>, before: &Rc<Local>, now: &Local) {
+        let mut departed = self.departed.borrow_mut();
+        departed.retain(|key, _| now.http_listener(key).is_none());
+        let keys = before.listeners.iter().map(|local| local.listener.socket_key());
+        let gone: Vec<SocketKey> = keys
+            .filter(|key| before.http_listener(key).is_some() && now.http_listener(key).is_none())
+            .collect();
+        if gone.is_empty() {
+            return;
+        }
+        departed.extend(gone.iter().map(|key| (key.clone(), Rc::clone(before))));
+        self.timers.wake_all();
+        let (worker, before) = (Rc::downgrade(self), Rc::downgrade(before));
+        let time = now.snapshot.config.sections.drain_timeout;
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(time).await;
+            if let Some(worker) = worker.upgrade() {
+                let same = |local: &Rc<Local>| Weak::ptr_eq(&Rc::downgrade(local), &before);
+                worker.departed.borrow_mut().retain(|_, local| !same(local));
+            }
+        });
     }
 
     /// Leaves something to be dropped off the worker.
@@ -221,6 +270,7 @@ impl Worker {
         self.drain.start();
         let finished = tokio::time::timeout(timeout, self.drain.finished()).await.is_ok();
         if !finished {
+            self.drain.end();
             let cut = self.drain.participants();
             tracing::warn!(
                 worker = self.index,
@@ -229,5 +279,6 @@ impl Worker {
             );
         }
         self.local.replace(None);
+        self.departed.take();
     }
 }

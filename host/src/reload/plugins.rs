@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wasmtime::Engine;
 
@@ -9,7 +10,7 @@ use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
-use crate::plugin::library::{Change, Loaded, Scan, scan};
+use crate::plugin::library::{Change, Loaded, SETTLE, Scan, scan};
 use crate::plugin::module::Compiler;
 use crate::reload::status::{Status, lock};
 
@@ -65,7 +66,9 @@ impl Shelf {
             return Ok(Scan::default());
         }
         let (directory, seen) = (self.directory.clone(), lock(&status.library).seen.clone());
-        tokio::task::spawn_blocking(move || scan(&directory, &seen)).await?
+        let found = tokio::task::spawn_blocking(move || scan(&directory, &seen)).await??;
+        lock(&status.library).seen.unsettled.clone_from(&found.unsettled);
+        Ok(found)
     }
 
     /// Compiles a version off the control plane's thread.
@@ -92,11 +95,13 @@ impl Shelf {
         }
     }
 
-    /// Loads everything that is in the directory, at the start. Waits for files that are still being written.
+    /// Loads everything that is in the directory, at the start. Waits for files that are still being written, but not
+    /// for ever.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub async fn load_all(&self, status: &Status) -> std::io::Result<()> {
+        let started = Instant::now();
         loop {
             let found = self.scan(status).await?;
             for (name, change) in found.changes {
@@ -109,7 +114,7 @@ impl Shelf {
                     }
                 };
                 let mut library = lock(&status.library);
-                library.seen.insert(name.clone(), stamp);
+                library.seen.taken.insert(name.clone(), stamp);
                 match loaded {
                     Ok(loaded) => library.adopt(&name, loaded, None),
                     Err((digest, reason)) => {
@@ -118,13 +123,25 @@ impl Shelf {
                     }
                 }
             }
-            if !found.unsettled {
+            if found.unsettled.is_empty() {
                 return Ok(());
             }
-            tokio::time::sleep(crate::plugin::library::SETTLE).await;
+            if started.elapsed() > UNSETTLED {
+                let files: Vec<_> = found.unsettled.into_keys().collect();
+                let plugins = files.join(", ");
+                tracing::warn!(
+                    plugins,
+                    "files that are still being written are taken up once they are whole"
+                );
+                return Ok(());
+            }
+            tokio::time::sleep(SETTLE).await;
         }
     }
 }
+
+/// How long a start waits for files that are being written.
+const UNSETTLED: Duration = Duration::from_secs(5);
 
 fn compile(compiler: &Compiler, bytes: Vec<u8>) -> Result<Loaded, String> {
     let digest = Digest::of(&bytes);

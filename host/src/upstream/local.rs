@@ -94,7 +94,14 @@ pub enum HttpConnection {
     /// HTTP/1.
     H1(Box<Http1>),
     /// HTTP/2.
-    H2(SocketAddr, h2::Client),
+    H2 {
+        /// The endpoint.
+        address: SocketAddr,
+        /// The connection.
+        client: h2::Client,
+        /// Whether it has carried an exchange before.
+        reused: bool,
+    },
 }
 
 impl HttpConnection {
@@ -102,20 +109,18 @@ impl HttpConnection {
     pub fn address(&self) -> SocketAddr {
         match self {
             Self::H1(http) => http.address,
-            Self::H2(address, _) => *address,
+            Self::H2 { address, .. } => *address,
         }
     }
 }
 
 /// What a connection is wanted for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// Any exchange.
-    Any,
-    /// One on a connection that has not been used.
-    Fresh,
-    /// One that changes the protocol, which only HTTP/1 can.
-    Upgrade,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// An exchange that is repeated because its connection turned out to be closed: on one that cannot be.
+    pub fresh: bool,
+    /// An exchange that changes the protocol, which only HTTP/1 can.
+    pub upgrade: bool,
 }
 
 impl LocalCluster {
@@ -182,15 +187,15 @@ impl LocalCluster {
     pub async fn connect_http(&self, wanted: Wanted) -> Result<HttpConnection, ConnectError> {
         let cluster = self.cluster();
         let address = self.pick(&cluster)?;
-        if wanted != Wanted::Fresh
+        if !wanted.fresh
             && let Some(http) = self.take_idle(address)
         {
             return Ok(HttpConnection::H1(http));
         }
-        if wanted != Wanted::Upgrade {
+        if !wanted.upgrade {
             let shared = self.shared.borrow().get(&address).filter(|client| client.is_open()).cloned();
             if let Some(client) = shared {
-                return Ok(HttpConnection::H2(address, client));
+                return Ok(HttpConnection::H2 { address, client, reused: true });
             }
         }
         let work = self.open_http(&cluster, address, wanted);
@@ -206,7 +211,7 @@ impl LocalCluster {
         let socket = dial(address).await?;
         let open = cluster.metrics.connections.hold();
         let (stream, h2) = match (&cluster.tls, cluster.config.protocol) {
-            (Some(tls), _) => tls.connect_http(socket).await?,
+            (Some(tls), _) => tls.connect_http(socket, wanted.upgrade).await?,
             (None, Protocol::Http2) => (Stream::Tcp(socket), true),
             (None, Protocol::Http1 | Protocol::Auto) => (Stream::Tcp(socket), false),
         };
@@ -221,12 +226,14 @@ impl LocalCluster {
                 _open: open,
             })));
         }
-        if wanted == Wanted::Upgrade {
-            return Err(io::Error::other("the endpoint speaks HTTP/2, which cannot change its protocol"));
+        if wanted.upgrade {
+            let message =
+                "HTTP/2 cannot change its protocol; set the cluster's `protocol` to `auto` or `http1`";
+            return Err(io::Error::other(message));
         }
         let client = h2::Client::new(stream, open).await.map_err(io::Error::other)?;
         self.shared.borrow_mut().insert(address, client.clone());
-        Ok(HttpConnection::H2(address, client))
+        Ok(HttpConnection::H2 { address, client, reused: false })
     }
 
     /// Bounds the making of a connection, and counts how it ends.

@@ -23,6 +23,8 @@ pub struct ClientTls {
     /// The configuration that it was made from.
     pub config: ClusterTls,
     http: TlsConnector,
+    /// For exchanges that change the protocol, which HTTP/2 cannot.
+    upgrade: TlsConnector,
     tcp: TlsConnector,
     server_name: Option<ServerName<'static>>,
     contents: Vec<Option<Vec<u8>>>,
@@ -87,15 +89,20 @@ impl ClientTls {
             }
         };
         tcp.enable_sni = server_name.is_some();
-        let mut http = tcp.clone();
-        http.alpn_protocols = match offer {
-            Offer::Http1 => vec![HTTP_1_1.to_vec()],
-            Offer::Http2 => vec![H2.to_vec()],
-            Offer::Both => vec![H2.to_vec(), HTTP_1_1.to_vec()],
+        let offering = |protocols: &[&[u8]]| {
+            let mut config = tcp.clone();
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            TlsConnector::from(Arc::new(config))
+        };
+        let (http, upgrade) = match offer {
+            Offer::Http1 => (offering(&[HTTP_1_1]), offering(&[HTTP_1_1])),
+            Offer::Http2 => (offering(&[H2]), offering(&[H2])),
+            Offer::Both => (offering(&[H2, HTTP_1_1]), offering(&[HTTP_1_1])),
         };
         Ok(Self {
             config: config.clone(),
-            http: TlsConnector::from(Arc::new(http)),
+            http,
+            upgrade,
             tcp: TlsConnector::from(Arc::new(tcp)),
             server_name,
             contents: contents(files_of(config)),
@@ -114,12 +121,14 @@ impl ClientTls {
         self.config == *config && self.offer == offer && self.contents == contents(files_of(config))
     }
 
-    /// Shakes hands for HTTP. True when HTTP/2 was agreed on.
+    /// Shakes hands for HTTP; for an exchange that is to change the protocol, with `upgrade`. True when HTTP/2 was
+    /// agreed on.
     ///
     /// # Errors
     /// When the handshake fails, or when only HTTP/2 was offered and the endpoint does not speak it.
-    pub async fn connect_http(&self, socket: TcpStream) -> io::Result<(Stream, bool)> {
-        let stream = self.http.connect(self.name_for(&socket)?, socket).await?;
+    pub async fn connect_http(&self, socket: TcpStream, upgrade: bool) -> io::Result<(Stream, bool)> {
+        let connector = if upgrade { &self.upgrade } else { &self.http };
+        let stream = connector.connect(self.name_for(&socket)?, socket).await?;
         let h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
         if self.offer == Offer::Http2 && !h2 {
             return Err(io::Error::other("the endpoint does not agree to HTTP/2"));

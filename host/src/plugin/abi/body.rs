@@ -89,10 +89,12 @@ pub fn proxy_set_buffer_bytes(
     let buffer = match kind {
         BufferKind::HttpRequestBody | BufferKind::DownstreamData => {
             stream.edited_received |= place;
+            stream.changed_received = true;
             &mut stream.received
         }
         BufferKind::HttpResponseBody | BufferKind::UpstreamData => {
             stream.edited_answered |= place;
+            stream.changed_answered = true;
             &mut stream.answered
         }
         BufferKind::HttpCallResponseBody

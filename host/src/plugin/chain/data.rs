@@ -63,12 +63,12 @@ impl Chain {
         })
     }
 
-    /// Whether a filter has edited a half.
-    pub fn edited(&self, half: Half) -> bool {
+    /// Whether a filter has edited the data of a half.
+    pub fn changed(&self, half: Half) -> bool {
         let stream = self.stream.borrow();
         match half {
-            Half::Received => stream.edited_received != 0,
-            Half::Answered => stream.edited_answered != 0,
+            Half::Received => stream.changed_received,
+            Half::Answered => stream.changed_answered,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Waiting: a message that a filter holds goes on, runs out of time, or its stream is ended out of turn.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -39,7 +41,7 @@ impl Chain {
 
     /// Waits until the filter that holds this half lets it go.
     pub(super) async fn released(&mut self, half: Half) -> Result<(), Stop> {
-        std::future::poll_fn(|cx| self.poll_release(half, cx)).await?;
+        poll_fn(|cx| self.poll_release(half, cx)).await?;
         self.progress(half).held = None;
         Ok(())
     }
@@ -96,6 +98,19 @@ impl Chain {
             }
         }
         Poll::Pending
+    }
+
+    /// Awaits `work`, unless a filter ends the stream meanwhile.
+    ///
+    /// # Errors
+    /// When one does.
+    pub async fn unless_stopped<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Stop> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match self.poll_interrupt(cx) {
+            Poll::Ready(stop) => Poll::Ready(Err(stop)),
+            Poll::Pending => work.as_mut().poll(cx).map(Ok),
+        })
+        .await
     }
 
     /// A filter's instance ended while the filter was not being called.
