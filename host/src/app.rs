@@ -138,6 +138,7 @@ impl App {
         let names = Names::new(Discovery::new(&config.sections.runtime.dns_servers)?, moved);
         let mut control = Control {
             file: ConfigFile::new(&config.file),
+            started_with: Arc::clone(&config),
             config,
             shelf,
             services: Services::new(Arc::clone(&registry), Arc::clone(engine.pulse())),

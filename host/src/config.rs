@@ -200,7 +200,8 @@ fn check(root: &Node, sections: &Sections, cx: &mut Context<'_>) {
     for listener in &sections.listeners {
         let address = &listener.address;
         if let (true, Some(other)) = (address.port() != 0, addresses.insert(address.value, &listener.name)) {
-            let message = format!("{} is the address of listener `{other}` too", address.value);
+            let message =
+                format!("{} is the address of listener `{other}` too; give each its own", address.value);
             cx.problem_at(&address.place, message);
         }
         check_filters(&listener.filters, has_plugins, cx);

@@ -7,31 +7,28 @@ pub mod config_file;
 pub mod names;
 pub mod plugins;
 pub mod prepare;
+mod publish;
 pub mod rebuild;
 pub mod status;
 pub mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::config::listener::Service;
 use crate::config::problem::{Mark, Place, Problem, Problems};
-use crate::net::listen;
 use crate::plugin::digest::Digest;
 use crate::plugin::library::{Change, Loaded};
 use crate::plugin::services::Services;
-use crate::proxy::worker::{Order, Publish, WorkerHandle};
+use crate::proxy::worker::WorkerHandle;
 use crate::reload::config_file::{ConfigFile, Look};
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::prepare::{Prepared, prepare, start_all};
 use crate::reload::status::{Status, lock};
-use crate::snapshot::{Made, Making, Snapshot, SocketKey};
+use crate::snapshot::{Made, Making, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Counter;
 
@@ -41,6 +38,8 @@ pub struct Control {
     pub file: ConfigFile,
     /// The configuration in force.
     pub config: Arc<Config>,
+    /// The one that the process was started with.
+    pub started_with: Arc<Config>,
     /// Where plugins come from.
     pub shelf: Shelf,
     /// What all VMs share.
@@ -277,14 +276,6 @@ impl Control {
 
     async fn take_config(&mut self, config: Config) -> Result<(), Problems> {
         let config = Arc::new(config);
-        let restart = [
-            ("runtime", config.sections.runtime != self.config.sections.runtime),
-            ("admin", config.sections.admin != self.config.sections.admin),
-            ("plugins.directory", plugin_places(&config) != plugin_places(&self.config)),
-        ];
-        for (section, _) in restart.iter().filter(|(_, changed)| *changed) {
-            tracing::warn!("`{section}` has changed: that takes effect at the next start");
-        }
         let before = self.access_log.clone();
         if config.sections.access_log != self.config.sections.access_log {
             self.access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
@@ -293,6 +284,11 @@ impl Control {
             self.access_log = before;
             return Err(Problems(problems));
         }
+        let waiting = needs_restart(&config, &self.started_with);
+        for section in &waiting {
+            tracing::warn!("`{section}` has changed: that takes effect at the next start");
+        }
+        *lock(&self.status.needs_restart) = waiting;
         self.config = config;
         self.record();
         tracing::info!(file = %self.file.path().display(), "the configuration is in force");
@@ -356,65 +352,6 @@ impl Control {
         Making { config, plugins, library: &library, before, services, access_log }.run()
     }
 
-    /// Binds the addresses that are new: one socket for each worker.
-    fn bind(
-        &self,
-        config: &Config,
-        snapshot: &Snapshot,
-    ) -> Result<Vec<(SocketKey, Vec<TcpListener>)>, Vec<Problem>> {
-        let bound = lock(&self.status.bound);
-        let mut problems = Vec::new();
-        let mut sockets = Vec::new();
-        for (listener, section) in snapshot.listeners.iter().zip(&config.sections.listeners) {
-            let key = listener.socket_key();
-            if bound.contains_key(&key) {
-                continue;
-            }
-            match listen::bind(listener.address, self.workers.len()) {
-                Ok(list) => sockets.push((key, list)),
-                Err(error) => problems.push(config.problem(&section.address.place, error.to_string())),
-            }
-        }
-        if problems.is_empty() { Ok(sockets) } else { Err(problems) }
-    }
-
-    /// Hands a snapshot to every worker, and waits until it is in force everywhere.
-    async fn publish(&mut self, prepared: Prepared, sockets: Vec<(SocketKey, Vec<TcpListener>)>) {
-        let snapshot = Arc::new(prepared.snapshot);
-        let mut instances = prepared.instances.into_iter();
-        let mut by_worker: Vec<Vec<(SocketKey, TcpListener)>> =
-            self.workers.iter().map(|_| Vec::new()).collect();
-        {
-            let mut bound = lock(&self.status.bound);
-            for (key, list) in sockets {
-                if let Some(address) = list.first().and_then(|socket| socket.local_addr().ok()) {
-                    let listener = snapshot.listeners.iter().find(|known| known.socket_key() == key);
-                    let listener = listener.map_or("", |listener| &listener.name);
-                    tracing::info!(listener, %address, "listening");
-                    bound.insert(key.clone(), address);
-                }
-                for (own, socket) in by_worker.iter_mut().zip(list) {
-                    own.push((key.clone(), socket));
-                }
-            }
-            bound.retain(|key, _| snapshot.listeners.iter().any(|known| known.socket_key() == *key));
-        }
-        let mut waiting = Vec::new();
-        for (worker, sockets) in self.workers.iter().zip(by_worker) {
-            let (done, published) = oneshot::channel();
-            let instances = instances.next().unwrap_or_default();
-            let publish = Publish { snapshot: Arc::clone(&snapshot), instances, sockets, done };
-            // A worker that is gone is about to take the process with it.
-            if worker.orders.send(Order::Publish(publish)).is_ok() {
-                waiting.push(published);
-            }
-        }
-        for published in waiting {
-            let _ = published.await;
-        }
-        lock(&self.status.snapshot).replace(snapshot);
-    }
-
     /// Notes which VMs run which version, and keeps the bytes of what serves.
     fn record(&mut self) {
         let Some(snapshot) = self.status.snapshot() else { return };
@@ -444,6 +381,17 @@ pub fn used_plugins(config: &Config) -> BTreeSet<String> {
         listener.filters.iter().chain(http)
     });
     filters.map(|filter| filter.plugin.value.clone()).collect()
+}
+
+/// The sections that differ, and take effect at the next start only.
+fn needs_restart(config: &Config, started_with: &Config) -> Vec<&'static str> {
+    let (new, old) = (&config.sections, &started_with.sections);
+    let sections = [
+        ("runtime", new.runtime != old.runtime),
+        ("admin", new.admin != old.admin),
+        ("plugins.directory", plugin_places(config) != plugin_places(started_with)),
+    ];
+    sections.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
 }
 
 fn plugin_places(config: &Config) -> Option<(&PathBuf, Option<&PathBuf>)> {

@@ -124,7 +124,15 @@ async fn the_configuration_in_force_is_shown_with_its_defaults_and_why_a_newer_o
     let shown = gateway.admin("GET", "/config").await.json();
     assert_eq!(shown["config"]["drain_timeout"], "7s");
     assert_eq!(shown["config"]["clusters"][0]["balance"], "round_robin", "defaults are filled in");
-    assert!(shown.get("rejected").is_none());
+    assert!(shown.get("rejected").is_none() && shown.get("needs_restart").is_none());
+    let config = std::fs::read_to_string(gateway.folder().join("weir.yaml")).expect("it is there");
+    gateway.write_config(&config.replace("workers: 2", "workers: 3"));
+    assert_eq!(gateway.admin("POST", "/reload").await.status, 200);
+    let waiting = gateway.admin("GET", "/config").await.json();
+    assert_eq!(waiting["needs_restart"], serde_json::json!(["runtime"]));
+    gateway.write_config(&config);
+    assert_eq!(gateway.admin("POST", "/reload").await.status, 200);
+    assert!(gateway.admin("GET", "/config").await.json().get("needs_restart").is_none());
     gateway.write_config("listeners: 7");
     let answer = gateway.admin("POST", "/reload").await;
     assert_eq!(answer.status, 400);

@@ -1,8 +1,10 @@
 //! What outlives the process: compiled code, and the last good version of each plugin.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use weir::plugin::digest::Digest;
@@ -259,4 +261,27 @@ async fn removing_the_file_of_a_plugin_in_use_changes_nothing_for_traffic_and_is
     gateway.wait_for_log("a new version serves");
     assert_eq!(get(gateway.address("web2"), "/").await.header("x-version"), "this-is-version-0002");
     assert!(gateway.plugin("http-version").await["notice"].is_null());
+}
+
+#[tokio::test]
+async fn a_start_does_not_wait_for_ever_for_a_file_that_is_being_written() {
+    let (setup, _upstream) = setup().await;
+    let setup = setup.plugin_bytes("http-version", &version(1));
+    let path = setup.folder().join("plugins/other.wasm");
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let writer = std::thread::spawn(move || {
+        let file = fs::File::create(path).expect("it can be written");
+        let mut number = 0_u64;
+        while !told.load(Ordering::Relaxed) {
+            number += 1;
+            file.write_all_at(&number.to_le_bytes(), 0).expect("it can be written");
+        }
+    });
+    let gateway = setup.start();
+    gateway.wait_for_log("files that are still being written are taken up once they are whole");
+    assert_eq!(serves(&gateway).await, "this-is-version-0001");
+    stop.store(true, Ordering::Relaxed);
+    writer.join().expect("it ends");
+    gateway.wait_for_log("it is not a WebAssembly module");
 }

@@ -162,7 +162,7 @@ async fn the_limit_of_a_target_holds_in_http2_too() {
     let gateway = gateway(&mirror, "", "max_target: 1KiB");
     let mut client = Client::h2(gateway.address("web")).await;
     let answer = client.get(&format!("/{}", "x".repeat(2000))).await;
-    assert_eq!(answer.status, 400);
+    assert_eq!(answer.status, 414);
     assert_eq!(answer.header("server"), "weir");
     assert_eq!(client.get("/short").await.status, 200);
 }

@@ -283,6 +283,23 @@ async fn a_request_on_a_connection_that_the_upstream_has_just_closed_is_sent_aga
 }
 
 #[tokio::test]
+async fn claims_about_the_caller_are_believed_of_trusted_proxies_only() {
+    let mirror = mirror().await;
+    for (trusted, forwarded) in [("[]", "127.0.0.1"), ("[\"127.0.0.0/8\"]", "192.0.2.7, 127.0.0.1")] {
+        let config = format!("trusted_proxies: {trusted}\n{}", forwarding_config(&mirror, ""));
+        let gateway = Setup::new().config(config).start();
+        let mut client = Client::h1(gateway.address("web")).await;
+        let request = client.request("GET", "/").header("x-forwarded-for", "192.0.2.7");
+        let request = request.header("x-forwarded-proto", "https").header("x-forwarded-host", "claimed");
+        let text = client.call(request.body(empty()).expect("a request")).await.expect("an answer").text();
+        assert!(text.contains(&format!("x-forwarded-for: {forwarded}\n")), "{trusted}: {text}");
+        let believed = trusted != "[]";
+        assert_eq!(text.contains("x-forwarded-proto: https\n"), believed, "{trusted}: {text}");
+        assert_eq!(text.contains("x-forwarded-host: claimed\n"), believed, "{trusted}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_is_upgraded_and_then_relayed() {
     let upstream = websocket(1).await;
     let gateway = forwarding(&upstream);

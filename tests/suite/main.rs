@@ -21,5 +21,6 @@ mod passthrough;
 mod plugins;
 mod readme;
 mod routes;
+mod sdk;
 mod tcp;
 mod tls;

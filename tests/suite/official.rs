@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use weir_tests::Setup;
+use weir_tests::guests::patched;
 use weir_tests::http::{Client, empty, full, get, mirror, upstream};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::soon;
@@ -24,6 +25,19 @@ async fn the_headers_example_logs_headers_and_answers_by_itself() {
     gateway.wait_for_log("-> :path: /hello");
     gateway.wait_for_log("<- :status: 200");
     gateway.wait_for_log("completed.");
+}
+
+#[tokio::test]
+async fn a_module_that_says_0_2_0_runs_too() {
+    let mirror = mirror().await;
+    let older = patched("official-headers", "proxy_abi_version_0_2_1", "proxy_abi_version_0_2_0");
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: older }} ], routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+        mirror.address
+    );
+    let gateway = Setup::new().plugin_bytes("older", &older).config(config).start();
+    assert_eq!(get(gateway.address("web"), "/hello").await.text(), "Hello, World!\n");
 }
 
 #[tokio::test]

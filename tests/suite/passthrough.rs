@@ -1,5 +1,7 @@
 //! TLS passthrough: routed by server name, without a key, byte for byte.
 
+use std::collections::BTreeMap;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_tests::tls::{self, certificate, client_config, server_config};
@@ -95,15 +97,25 @@ async fn what_cannot_be_routed_is_closed_counted_and_logged_with_its_reason() {
     let gateway = gateway(TEMPLATE, &[("orders-prod", &upstream)]);
     let mut many_names = client_hello("prod.orders.meshproxy.internal");
     many_names.truncate(100);
-    let cases: [(&str, Vec<u8>); 6] = [
+    let named = |name: &str| client_hello_for("abcdefghijklmno.example", name);
+    let cases: [(&str, Vec<u8>); 12] = [
         ("not_tls", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec()),
         ("no_server_name", client_hello("127.0.0.1")),
         ("closed_by_filter", client_hello("evil.example")),
         ("unknown_cluster", client_hello("prod.stranger.meshproxy.internal")),
         ("client_hello_cut", many_names),
         ("client_hello_too_long", vec![22, 3, 1, 0x40, 0, 1, 0, 0x80, 0]),
+        // Names that are none: an address in three forms, a label that decodes to nothing, an empty one, a blank.
+        ("invalid_server_name", named("abcdefghijklmn.10.0.0.1")),
+        ("invalid_server_name", named("abcdefghijklmnopq.0X7f1")),
+        ("invalid_server_name", named("00000000000002130706433")),
+        ("invalid_server_name", named("xn--abcdefghijk.example")),
+        ("invalid_server_name", named("abcdefghijklmn..example")),
+        ("invalid_server_name", named("abcdefghijklmn .example")),
     ];
+    let mut counted = BTreeMap::new();
     for (reason, bytes) in cases {
+        *counted.entry(reason).or_insert(0) += 1;
         let mut socket = TcpStream::connect(gateway.address("mesh")).await.expect("it listens");
         socket.write_all(&bytes).await.expect("the gateway takes it");
         if reason == "client_hello_cut" {
@@ -115,9 +127,31 @@ async fn what_cannot_be_routed_is_closed_counted_and_logged_with_its_reason() {
         assert!(answer.is_empty(), "{reason}");
         let entry = gateway.wait_for_access(reason);
         assert_eq!(entry["listener"], "mesh");
-        gateway.wait_for_log(&format!("reason=\"{reason}\""));
+        gateway.wait_for_log_count(&format!("reason=\"{reason}\""), counted[reason]);
+    }
+    let metrics = gateway.admin("GET", "/metrics").await.text();
+    for (reason, count) in counted {
+        let series = format!("weir_listener_closed_total{{listener=\"mesh\",reason=\"{reason}\"}} {count}\n");
+        assert!(metrics.contains(&series), "no {series} in {metrics}");
     }
     assert!(told.try_recv().is_err(), "the upstream saw something");
+}
+
+#[tokio::test]
+async fn one_host_has_one_name_however_it_is_written() {
+    let (upstream, mut told) = Upstream::recording().await;
+    let gateway = gateway(TEMPLATE, &[("orders-prod", &upstream)]);
+    for (like, name) in [
+        ("prod.orders.meshproxy.internal", "PROD.orders.MeshProxy.internal"),
+        ("xprod.orders.meshproxy.internal", "prod.orders.meshproxy.internal."),
+    ] {
+        let sent = client_hello_for(like, name);
+        let mut socket = TcpStream::connect(gateway.address("mesh")).await.expect("it listens");
+        socket.write_all(&sent).await.expect("the gateway takes it");
+        socket.shutdown().await.expect("a socket");
+        assert!(soon("the bytes", told.recv()).await.expect("the upstream") == sent, "{name}");
+    }
+    gateway.wait_for_access("\"sni\":\"prod.orders.meshproxy.internal\"");
 }
 
 #[tokio::test]
@@ -135,6 +169,15 @@ async fn a_client_that_does_not_finish_its_hello_is_closed_after_ten_seconds() {
     let took = entry["duration_ms"].as_f64().expect("a number");
     assert!((10_000.0..15_000.0).contains(&took), "{took} ms");
     assert!(told.try_recv().is_err(), "the upstream saw something");
+}
+
+/// What a client says first to `name`, which no TLS library would send: in the place of `like`, of the same length.
+fn client_hello_for(like: &'static str, name: &str) -> Vec<u8> {
+    assert_eq!(like.len(), name.len(), "the lengths around it must stay as they are");
+    let mut bytes = client_hello(like);
+    let place = bytes.windows(like.len()).position(|window| window == like.as_bytes()).expect("it is there");
+    bytes[place..place + name.len()].copy_from_slice(name.as_bytes());
+    bytes
 }
 
 /// What a client says first to `name`. An address sends no server name.

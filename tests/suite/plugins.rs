@@ -68,6 +68,24 @@ async fn a_message_without_body_says_so_with_its_headers_and_nothing_more_is_cal
 }
 
 #[tokio::test]
+async fn a_body_that_filters_only_look_at_keeps_its_length_whatever_they_do_to_the_headers() {
+    let mirror = mirror().await;
+    let gateway = filtered(&["phases"], TWO, &mirror);
+    let mut client = Client::h1(gateway.address("web")).await;
+    let (feed, body) = weir_tests::http::fed();
+    let request =
+        client.request("POST", "/").header("content-length", "200000").body(body).expect("a request");
+    let sending = tokio::spawn(async move { client.call(request).await });
+    for _ in 0..2 {
+        feed.send(hyper::body::Frame::data(vec![b'x'; 100_000].into())).expect("open");
+    }
+    drop(feed);
+    let text = sending.await.expect("a task").expect("an answer").text();
+    assert!(text.contains("x-seen-by: one") && text.contains("content-length: 200000\n"), "{}", &text[..300]);
+    assert!(!text.contains("transfer-encoding"), "{}", &text[..300]);
+}
+
+#[tokio::test]
 async fn trailers_pass_the_filters_which_may_add_to_them() {
     let echo = Upstream::new(|mut socket| async move {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};

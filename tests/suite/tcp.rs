@@ -2,9 +2,11 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_tests::Setup;
+use weir_tests::guests::wat;
+use weir_tests::http::Client;
 use weir_tests::upstream::Upstream;
-use weir_tests::wait::soon;
+use weir_tests::wait::{soon, until};
+use weir_tests::{Gateway, Setup};
 
 fn tcp(upstream: &Upstream, filters: &str) -> String {
     format!(
@@ -104,4 +106,66 @@ async fn a_network_filter_closes_a_connection_and_the_log_says_who_did() {
     assert_eq!(exchange(&mut socket, "bad").await, "");
     let entry = gateway.wait_for_access("closed_by_filter");
     assert_eq!(entry["filter"], "guard");
+}
+
+/// A filter that wants no data, and closes the connection that came last from its timer after a few ticks.
+const CLOSER: &str = r#"(module
+    (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $act_on (param i32) (result i32)))
+    (import "env" "proxy_close_stream" (func $close (param i32) (result i32)))
+    (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "a connection")
+    (global $stream (mut i32) (i32.const 0))
+    (global $ticks (mut i32) (i32.const 0))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+        (drop (call $tick (i32.const 20))) (i32.const 1))
+    (func (export "proxy_on_new_connection") (param $id i32) (result i32)
+        (drop (call $log (i32.const 2) (i32.const 100) (i32.const 12)))
+        (global.set $stream (local.get $id)) (global.set $ticks (i32.const 0)) (i32.const 0))
+    (func (export "proxy_on_tick") (param i32)
+        (global.set $ticks (i32.add (global.get $ticks) (i32.const 1)))
+        (if (i32.and (i32.ne (global.get $stream) (i32.const 0)) (i32.gt_u (global.get $ticks) (i32.const 5)))
+            (then
+                (drop (call $act_on (global.get $stream)))
+                (drop (call $close (i32.const 2)))
+                (global.set $stream (i32.const 0))))))"#;
+
+#[tokio::test]
+async fn a_filter_that_wants_no_data_closes_connections_from_its_timer() {
+    let upstream = Upstream::echo().await;
+    let setup = || Setup::new().plugin_bytes("closer", &wat(CLOSER));
+    // Relayed, on its way to an endpoint that does not answer, and as HTTP.
+    let gateway = setup().config(tcp(&upstream, "{ plugin: closer }")).start();
+    let mut socket = TcpStream::connect(gateway.address("plain")).await.expect("it listens");
+    closes(&gateway, &mut socket).await;
+    let deaf = tokio::net::TcpSocket::new_v4().expect("a socket");
+    deaf.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let deaf = deaf.listen(1).expect("it listens");
+    let address = deaf.local_addr().expect("an address");
+    let _first = TcpStream::connect(address).await.expect("there is room");
+    let _second = TcpStream::connect(address).await.expect("there is room");
+    let unreachable =
+        tcp(&upstream, "{ plugin: closer }").replace(&upstream.address.to_string(), &address.to_string());
+    let gateway = setup().config(unreachable).start();
+    let mut socket = TcpStream::connect(gateway.address("plain")).await.expect("it listens");
+    closes(&gateway, &mut socket).await;
+    let http = "listeners: [ { name: plain, address: \"127.0.0.1:0\", filters: [ { plugin: closer } ], \
+                http: { routes: [ { respond: { status: 200 } } ] } } ]";
+    let gateway = setup().config(http).start();
+    let mut client = Client::h1(gateway.address("plain")).await;
+    assert_eq!(client.get("/").await.status, 200);
+    let Client::H1(client) = client else { panic!("HTTP/1") };
+    until("the end of the connection", async || client.is_closed().then_some(())).await;
+    gateway.wait_for_log("reason=\"closed_by_filter\"");
+}
+
+async fn closes(gateway: &Gateway, socket: &mut TcpStream) {
+    let mut rest = Vec::new();
+    // In order or by a reset.
+    let _ = soon("the end of the connection", socket.read_to_end(&mut rest)).await;
+    let entry = gateway.wait_for_access("closed_by_filter");
+    assert_eq!(entry["filter"], "closer");
 }

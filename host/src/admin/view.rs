@@ -183,14 +183,21 @@ fn describe(certificate: &Certificate, used_by: Json, file: &str) -> Json {
     })
 }
 
-/// The configuration in force, defaults filled in; and why a newer one was refused, when one was.
+/// The configuration in force, defaults filled in; which of its sections wait for a restart, and why a newer one was
+/// refused, when there are such.
 pub fn config(status: &Status) -> Json {
-    let config = status.snapshot().map(|snapshot| snapshot.config.sections.to_json());
-    let file = status.snapshot().map(|snapshot| snapshot.config.file.display().to_string());
-    match lock(&status.rejected).as_ref() {
-        None => json!({ "file": file, "config": config }),
-        Some(reason) => json!({ "file": file, "config": config, "rejected": reason }),
+    let snapshot = status.snapshot();
+    let config = snapshot.as_ref().map(|snapshot| snapshot.config.sections.to_json());
+    let file = snapshot.as_ref().map(|snapshot| snapshot.config.file.display().to_string());
+    let mut shown = Map::from_iter([("file".to_owned(), json!(file)), ("config".to_owned(), json!(config))]);
+    let waiting = lock(&status.needs_restart);
+    if !waiting.is_empty() {
+        shown.insert("needs_restart".to_owned(), json!(*waiting));
     }
+    if let Some(reason) = lock(&status.rejected).as_ref() {
+        shown.insert("rejected".to_owned(), json!(reason));
+    }
+    shown.into()
 }
 
 fn each(status: &Status, show: impl FnOnce(&Snapshot) -> Vec<Json>) -> Vec<Json> {

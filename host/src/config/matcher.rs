@@ -76,7 +76,7 @@ pub fn header_matches(
 /// A header name. `None` after a problem was reported.
 pub fn header_name(name: &str, at: Mark, cx: &mut Context<'_>) -> Option<HeaderName> {
     HeaderName::from_bytes(name.as_bytes()).ok().or_else(|| {
-        cx.problem_in("headers", at, format!("`{name}` is not a header name"));
+        cx.problem_in("headers", at, format!("`{name}` is not a header name; write letters, digits and `-`"));
         None
     })
 }
@@ -92,22 +92,29 @@ pub enum HostPattern {
     Any,
 }
 
+/// Whether a request can name such a host: a name, or an address in brackets if it is one with colons.
+pub fn is_host(host: &str) -> bool {
+    http::uri::Authority::try_from(host)
+        .is_ok_and(|authority| authority.host() == host && !host.contains('*'))
+}
+
 impl Read for HostPattern {
     fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
         let word = text(node, cx)?.to_ascii_lowercase();
         let pattern = match word.strip_prefix('*') {
             Some("") => Some(Self::Any),
-            Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('*') => {
+            Some(suffix) if suffix.strip_prefix('.').is_some_and(is_host) => {
                 Some(Self::Suffix(suffix.to_owned()))
             }
             Some(_) => None,
-            None if word.contains(['*', '/', ' ']) || word.is_empty() => None,
-            // An address in brackets has colons of its own.
-            None if !word.starts_with('[') && word.contains(':') => None,
-            None => Some(Self::Exact(word.clone())),
+            // As requests name it: the root label says nothing that was not clear.
+            None => Some(word.strip_suffix('.').unwrap_or(&word))
+                .filter(|host| is_host(host))
+                .map(|host| Self::Exact(host.to_owned())),
         };
         if pattern.is_none() {
-            let cure = "write a name without port (`api.example.com`), `*.example.com` or `*`";
+            let cure = "write a name without port (`api.example.com`, other scripts as `xn--...`), \
+                        `*.example.com` or `*`";
             cx.problem(node.at, format!("`{word}` is not a host; {cure}"));
         }
         pattern
@@ -235,7 +242,7 @@ impl Read for MethodName {
     fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
         let word = text(node, cx)?;
         Method::from_bytes(word.as_bytes()).ok().map(Self).or_else(|| {
-            cx.problem(node.at, format!("`{word}` is not a method"));
+            cx.problem(node.at, format!("`{word}` is not a method; write one such as `GET`"));
             None
         })
     }

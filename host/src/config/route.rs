@@ -7,9 +7,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value as Json, json};
 
 use crate::config::matcher::{
-    HeaderMatch, HostPattern, Match, MethodName, PathMatch, header_matches, header_name, path_match,
+    HeaderMatch, HostPattern, Match, MethodName, PathMatch, header_matches, header_name, is_host, path_match,
 };
-use crate::config::section::{Context, Definitions, Read, section};
+use crate::config::section::{Context, Definitions, Read, choice, section};
 use crate::config::value::Spanned;
 use crate::config::yaml::{Node, Value};
 
@@ -47,11 +47,21 @@ section! {
     }
 }
 
+choice! {
+    /// The scheme of a redirect.
+    pub enum RedirectScheme {
+        /// In the clear.
+        Http = "http",
+        /// Through TLS.
+        Https = "https",
+    }
+}
+
 section! {
     /// A redirect. What is not set is taken from the request.
     pub struct Redirect {
         /// `https` or `http`.
-        scheme: Option<String>,
+        scheme: Option<RedirectScheme>,
         /// The host.
         host: Option<String>,
         /// The port.
@@ -175,7 +185,10 @@ fn action(section: &RouteSection, node: &Node, cx: &mut Context<'_>) -> Option<A
             let prefix_rewrite = section.prefix_rewrite.as_ref().map(|rewrite| rewrite.value.clone());
             Some(Action::Forward { clusters, prefix_rewrite })
         }
-        (None, Some(redirect), None) => Some(Action::Redirect(redirect.clone())),
+        (None, Some(redirect), None) => {
+            cx.below("redirect", |cx| check_redirect(redirect, node, cx));
+            Some(Action::Redirect(redirect.clone()))
+        }
         (None, None, Some(respond)) => cx.below("respond", |cx| {
             let headers: Vec<Option<_>> = respond
                 .headers
@@ -184,7 +197,11 @@ fn action(section: &RouteSection, node: &Node, cx: &mut Context<'_>) -> Option<A
                     let name = header_name(name, node.at, cx)?;
                     let parsed = HeaderValue::from_str(value).ok();
                     if parsed.is_none() {
-                        cx.problem_in("headers", node.at, format!("`{value}` is not a header value"));
+                        cx.problem_in(
+                            "headers",
+                            node.at,
+                            format!("`{value}` is not a header value; it may hold no control characters"),
+                        );
                     }
                     Some((name, parsed?))
                 })
@@ -210,6 +227,22 @@ fn action(section: &RouteSection, node: &Node, cx: &mut Context<'_>) -> Option<A
             cx.problem(node.at, message);
             None
         }
+    }
+}
+
+/// Reports what no client could follow.
+fn check_redirect(redirect: &Redirect, node: &Node, cx: &mut Context<'_>) {
+    if let Some(host) = redirect.host.as_ref().filter(|host| !is_host(host)) {
+        let message = format!("`{host}` is not a host; write a name without port (`www.example.com`)");
+        cx.problem_in("host", node.at, message);
+    }
+    if redirect.port == Some(0) {
+        cx.problem_in("port", node.at, "0 is not a port; write 1 to 65535");
+    }
+    let sound = |path: &str| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if let Some(path) = redirect.path.as_ref().filter(|path| !sound(path)) {
+        let cure = "begin it with `/`, and percent-encode what is not visible ASCII";
+        cx.problem_in("path", node.at, format!("`{path}` is not a path; {cure}"));
     }
 }
 

@@ -128,7 +128,7 @@ impl<'n, 'c, 'f> Fields<'n, 'c, 'f> {
                 return T::read(&default_node(text, at), cx);
             }
             T::absent().or_else(|| {
-                cx.problem(at, format!("the field `{key}` is missing"));
+                cx.problem(at, format!("the field `{key}` is missing; add it"));
                 T::recovered()
             })
         })

@@ -121,7 +121,7 @@ clusters:
         "gateway.yaml:5:14: listeners[0].address: `127.0.0.1:99999` is not an address; write it as in `127.0.0.1:8080` or `[::1]:8080`",
         "gateway.yaml:9:21: listeners[1].tcp.cluster: cluster `ap1` is not defined; did you mean `api`?",
         "gateway.yaml:10:11: listeners[2].name: a second listener `b` (the first: line 7); rename one",
-        "gateway.yaml:11:14: listeners[2].address: 127.0.0.1:8080 is the address of listener `b` too",
+        "gateway.yaml:11:14: listeners[2].address: 127.0.0.1:8080 is the address of listener `b` too; give each its own",
         "gateway.yaml:13:28: listeners[2].http.filters[0].plugin: plugin `authz` cannot be found without a directory; add `plugins: { directory: ... }`",
         "gateway.yaml:15:36: listeners[2].http.routes[0].timeout: `5` is not a duration; write it as in `250ms`, `5s`, `1m` or `1h`",
         "gateway.yaml:15:56: listeners[2].http.routes[0].filters.autz: the listener has no filter `autz`; did you mean `authz`?",
@@ -155,6 +155,15 @@ fn contradictions_are_named() {
             "needs `client_ca`",
         ),
         ("http: { routes: [ { cluster: a, redirect: {} } ] }", "exclude each other"),
+        ("http: { routes: [ { redirect: { scheme: ftp } } ] }", "`ftp` is not possible here"),
+        ("http: { routes: [ { redirect: { host: \"a b\" } } ] }", "`a b` is not a host"),
+        ("http: { routes: [ { redirect: { port: 0 } } ] }", "write 1 to 65535"),
+        ("http: { routes: [ { redirect: { path: x } } ] }", "begin it with `/`"),
+        (
+            "http: { routes: [ { match: { host: straße.example }, respond: { status: 200 } } ] }",
+            "as `xn--...`",
+        ),
+        ("http: { routes: [ { match: { host: \"a:80\" }, respond: { status: 200 } } ] }", "without port"),
         ("http: { max_headers: many }", "`many` is not a whole number"),
         ("http: { max_header: 5 }", "did you mean `max_headers`?"),
     ] {
@@ -189,6 +198,6 @@ fn the_schema_describes_every_field_of_the_interface() {
     assert!(fields("RouteSection").contains(&"match".to_owned()));
     assert!(fields("Http").contains(&"max_header_bytes".to_owned()));
     assert!(fields("Http").contains(&"routes".to_owned()));
-    assert_eq!(schema["$defs"]["Cluster"]["properties"]["connect_timeout"]["default"], "5s");
+    assert_eq!(schema["$defs"]["Cluster"]["properties"]["connect_timeout"]["default"], "15s");
     assert_eq!(schema["$defs"]["Cluster"]["required"], json!(["name"]));
 }

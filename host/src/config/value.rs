@@ -180,7 +180,7 @@ impl Read for bool {
             _ => None,
         };
         value.or_else(|| {
-            cx.problem(node.at, format!("`{word}` is neither true nor false"));
+            cx.problem(node.at, format!("`{word}` is neither; write `true` or `false`"));
             None
         })
     }

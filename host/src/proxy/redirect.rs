@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 
-use crate::config::route::Redirect;
+use crate::config::route::{Redirect, RedirectScheme};
 use crate::http::message::Request;
 use crate::plugin::stream::LocalReply;
 
@@ -21,7 +21,7 @@ pub fn reply(redirect: &Redirect, request: &Request) -> LocalReply {
 }
 
 fn location(redirect: &Redirect, request: &Request) -> String {
-    let scheme = redirect.scheme.as_deref().unwrap_or(request.scheme.as_str());
+    let scheme = redirect.scheme.map_or(request.scheme.as_str(), RedirectScheme::word);
     let authority = request.authority.to_str().unwrap_or_default();
     let path = redirect.path.as_deref().unwrap_or_else(|| request.target());
     let authority = match (&redirect.host, redirect.port) {
@@ -56,7 +56,10 @@ mod tests {
         let none = Redirect { scheme: None, host: None, port: None, path: None, status };
         let to = |redirect: Redirect| location(&redirect, &request);
         assert_eq!(to(none.clone()), "http://a.example:8080/x?y=1");
-        assert_eq!(to(Redirect { scheme: Some("https".into()), ..none.clone() }), "https://a.example/x?y=1");
+        assert_eq!(
+            to(Redirect { scheme: Some(RedirectScheme::Https), ..none.clone() }),
+            "https://a.example/x?y=1"
+        );
         assert_eq!(to(Redirect { port: Some(8443), ..none.clone() }), "http://a.example:8443/x?y=1");
         let elsewhere = Redirect { host: Some("b.example".into()), path: Some("/z".into()), ..none };
         assert_eq!(to(elsewhere), "http://b.example/z");

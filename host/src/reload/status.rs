@@ -17,6 +17,8 @@ pub struct Status {
     pub bound: Mutex<HashMap<SocketKey, SocketAddr>>,
     /// Why the last reload of the configuration failed, when it did.
     pub rejected: Mutex<Option<String>>,
+    /// The sections of the configuration that take effect at the next start only.
+    pub needs_restart: Mutex<Vec<&'static str>>,
     /// Where the process stands.
     pub phase: Mutex<Phase>,
 }
@@ -41,6 +43,7 @@ impl Status {
             library: Mutex::default(),
             bound: Mutex::default(),
             rejected: Mutex::default(),
+            needs_restart: Mutex::default(),
             phase: Mutex::default(),
         })
     }

@@ -183,6 +183,8 @@ fn names_are_canonical_or_refused() {
         "127.1",
         "0x7f.1",
         "0x7f000001",
+        "0X7F000001",
+        "127.0X1",
         "münchen.de",
         "a b.example",
         "a\0.example",

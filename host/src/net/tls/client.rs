@@ -73,8 +73,9 @@ impl ClientTls {
         let identities = config.verify_identity.iter().map(|identity| identity.value.clone()).collect();
         let verifier = Verifier::new(roots, identities);
         let place = config.ca.place.clone();
-        let broken =
-            |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
+        let broken = |error: &dyn std::fmt::Display| {
+            vec![(place.clone(), format!("TLS cannot be set up with this: {error}; check the file"))]
+        };
         let verifier = verifier.map_err(|error| broken(&error))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()

@@ -80,8 +80,10 @@ pub fn authorities(path: &Spanned<impl AsRef<Path>>) -> Result<RootCertStore, Fi
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| {
-            let message =
-                format!("{} holds a certificate that cannot be used: {error}", path.value.as_ref().display());
+            let message = format!(
+                "{} holds a certificate that cannot be used: {error}; give another file",
+                path.value.as_ref().display()
+            );
             (path.place.clone(), message)
         })?;
     }

@@ -58,8 +58,9 @@ impl ServerTls {
             return Err(problems);
         }
         let place = config.client_certificate.place.clone();
-        let broken =
-            |error: &dyn std::fmt::Display| vec![(place.clone(), format!("TLS cannot be set up: {error}"))];
+        let broken = |error: &dyn std::fmt::Display| {
+            vec![(place.clone(), format!("TLS cannot be set up with this: {error}; check the file"))]
+        };
         let builder = builder.map_err(|error| broken(&error))?;
         let builder = match roots {
             None => builder.with_no_client_auth(),

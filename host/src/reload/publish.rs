@@ -1,0 +1,76 @@
+//! Putting a snapshot in force: sockets for what is new, and every worker told.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::config::problem::Problem;
+use crate::net::listen;
+use crate::proxy::worker::{Order, Publish};
+use crate::reload::Control;
+use crate::reload::prepare::Prepared;
+use crate::reload::status::lock;
+use crate::snapshot::{Snapshot, SocketKey};
+
+impl Control {
+    /// Binds the addresses that are new: one socket for each worker.
+    pub(super) fn bind(
+        &self,
+        config: &Config,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<(SocketKey, Vec<TcpListener>)>, Vec<Problem>> {
+        let bound = lock(&self.status.bound);
+        let mut problems = Vec::new();
+        let mut sockets = Vec::new();
+        for (listener, section) in snapshot.listeners.iter().zip(&config.sections.listeners) {
+            let key = listener.socket_key();
+            if bound.contains_key(&key) {
+                continue;
+            }
+            match listen::bind(listener.address, self.workers.len()) {
+                Ok(list) => sockets.push((key, list)),
+                Err(error) => problems.push(config.problem(&section.address.place, error.to_string())),
+            }
+        }
+        if problems.is_empty() { Ok(sockets) } else { Err(problems) }
+    }
+
+    /// Hands a snapshot to every worker, and waits until it is in force everywhere.
+    pub(super) async fn publish(&mut self, prepared: Prepared, sockets: Vec<(SocketKey, Vec<TcpListener>)>) {
+        let snapshot = Arc::new(prepared.snapshot);
+        let mut instances = prepared.instances.into_iter();
+        let mut by_worker: Vec<Vec<(SocketKey, TcpListener)>> =
+            self.workers.iter().map(|_| Vec::new()).collect();
+        {
+            let mut bound = lock(&self.status.bound);
+            for (key, list) in sockets {
+                if let Some(address) = list.first().and_then(|socket| socket.local_addr().ok()) {
+                    let listener = snapshot.listeners.iter().find(|known| known.socket_key() == key);
+                    let listener = listener.map_or("", |listener| &listener.name);
+                    tracing::info!(listener, %address, "listening");
+                    bound.insert(key.clone(), address);
+                }
+                for (own, socket) in by_worker.iter_mut().zip(list) {
+                    own.push((key.clone(), socket));
+                }
+            }
+            bound.retain(|key, _| snapshot.listeners.iter().any(|known| known.socket_key() == *key));
+        }
+        let mut waiting = Vec::new();
+        for (worker, sockets) in self.workers.iter().zip(by_worker) {
+            let (done, published) = oneshot::channel();
+            let instances = instances.next().unwrap_or_default();
+            let publish = Publish { snapshot: Arc::clone(&snapshot), instances, sockets, done };
+            // A worker that is gone is about to take the process with it.
+            if worker.orders.send(Order::Publish(publish)).is_ok() {
+                waiting.push(published);
+            }
+        }
+        for published in waiting {
+            let _ = published.await;
+        }
+        lock(&self.status.snapshot).replace(snapshot);
+    }
+}
