@@ -1,9 +1,12 @@
 //! What a change must pass.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::cargo::{cargo, run};
+use anyhow::Context;
+
+use crate::cargo::{cargo, root, run, target};
 use crate::{demo, guests};
 
 /// Format, lints, dependencies, tests, the demo's commands: in the order in which they fail fastest.
@@ -31,18 +34,28 @@ pub fn test(args: &[String]) -> anyhow::Result<()> {
     run(cargo(&["test", "--workspace", "--locked"]).args(args))
 }
 
+/// The version of cargo-deny that is installed where there is none: one that builds on this toolchain.
+const DENY: &str = "0.20.2";
+
 /// Licences, sources and bans. Advisories need a database from outside the package registry, so they are for
 /// those who run `cargo deny check` by hand.
 fn audit() -> anyhow::Result<()> {
-    let installed =
-        Command::new("cargo").args(["deny", "--version"]).output().is_ok_and(|out| out.status.success());
-    if !installed {
-        crate::say(
-            "cargo-deny is not installed, so dependencies are not audited: cargo install --locked cargo-deny",
-        );
-        return Ok(());
+    let check = ["check", "licenses", "bans", "sources"];
+    let works = |program: &Path| {
+        Command::new(program).args(["deny", "--version"]).output().is_ok_and(|out| out.status.success())
+    };
+    let tools = target().join("tools");
+    let own = tools.join("bin/cargo-deny");
+    if works(Path::new("cargo-deny")) {
+        return run(cargo(&["deny"]).args(check));
     }
-    run(&mut cargo(&["deny", "check", "licenses", "bans", "sources"]))
+    if !works(&own) {
+        crate::say("installing cargo-deny below the target folder");
+        let install = ["install", "--quiet", "--locked", "--version", DENY, "cargo-deny", "--root"];
+        run(cargo(&install).arg(&tools))
+            .context("cargo-deny cannot be installed; is crates.io reachable?")?;
+    }
+    run(Command::new(own).current_dir(root()).arg("deny").args(check))
 }
 
 fn step(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
