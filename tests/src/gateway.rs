@@ -343,13 +343,14 @@ impl Drop for Gateway {
 
 /// The lines of a pipe as they come.
 #[derive(Debug, Default)]
-struct Log {
+pub struct Log {
     lines: Mutex<(Vec<String>, bool)>,
     more: Condvar,
 }
 
 impl Log {
-    fn follow(pipe: impl Read + Send + 'static) -> Arc<Self> {
+    /// Follows a pipe.
+    pub fn follow(pipe: impl Read + Send + 'static) -> Arc<Self> {
         let log = Arc::new(Self::default());
         let own = Arc::clone(&log);
         std::thread::spawn(move || {
@@ -363,11 +364,19 @@ impl Log {
         log
     }
 
-    fn lines(&self) -> Vec<String> {
+    /// What has come so far.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("nobody panics here").0.clone()
     }
 
-    fn wait_for(&self, text: &str, count: usize) -> String {
+    /// Waits for the `count`th line with a text.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn wait_for(&self, text: &str, count: usize) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines.lock().expect("nobody panics here");
         loop {

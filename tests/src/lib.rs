@@ -5,6 +5,7 @@ pub mod gateway;
 pub mod guests;
 pub mod http;
 pub mod messages;
+pub mod parity;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

@@ -1,0 +1,260 @@
+//! The same plugin with the same traffic in Weir and in Envoy, and what came of it in words that can be compared.
+//!
+//! A [`Scenario`] says what happens; [`weir`] and [`envoy`] run it and return a transcript: what the client got, what
+//! the upstreams saw, what the guests logged. What Envoy made of it is kept in `tests/parity/NAME.txt`; where Weir
+//! differs on purpose, its own transcript stands beside in `NAME.weir.txt`, and the reason in `docs/compatibility.md`.
+
+pub mod client;
+pub mod envoy;
+pub mod scenarios;
+pub mod upstreams;
+pub mod weir;
+
+use std::path::PathBuf;
+
+use crate::parity::upstreams::Answer;
+
+/// What happens.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Its name, which is also that of its file.
+    pub name: &'static str,
+    /// The filters, in order.
+    pub filters: Vec<Filter>,
+    /// Whether the filters are network filters in front of a TCP cluster.
+    pub tcp: bool,
+    /// What the client sends, one after the other.
+    pub requests: Vec<Send>,
+    /// What the upstream answers.
+    pub answer: Answer,
+    /// What the other cluster answers, which calls go to.
+    pub other: Answer,
+    /// Lines of the guests' logs that the end is waited for with, besides the end of every stream.
+    pub until: Vec<&'static str>,
+    /// What filters may hold of a body, in bytes.
+    pub buffer: usize,
+}
+
+/// A filter of a scenario.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// Its name, and its root id.
+    pub name: &'static str,
+    /// The guest.
+    pub guest: &'static str,
+    /// Its configuration: what the puppet does.
+    pub script: String,
+    /// The VM's configuration.
+    pub vm_script: String,
+    /// The VM id; the name, when it is empty.
+    pub vm_id: &'static str,
+    /// Environment variables.
+    pub environment: Vec<(&'static str, &'static str)>,
+    /// Whether a filter that pauses on headers is shown the body meanwhile.
+    pub headers_stop_iteration: bool,
+    /// Whether it may fail.
+    pub fail_open: bool,
+}
+
+/// Something that the client sends.
+#[derive(Debug, Clone, Default)]
+pub struct Send {
+    /// The method; nothing for TCP.
+    pub method: &'static str,
+    /// The path.
+    pub path: &'static str,
+    /// Headers.
+    pub headers: Vec<(&'static str, &'static str)>,
+    /// The body, in pieces.
+    pub body: Vec<String>,
+    /// Trailers.
+    pub trailers: Vec<(&'static str, &'static str)>,
+    /// Whether it goes over HTTP/2.
+    pub h2: bool,
+}
+
+impl Scenario {
+    /// A scenario with one filter, the puppet, and one request: `GET /`.
+    pub fn new(name: &'static str, script: &str) -> Self {
+        Self {
+            name,
+            filters: vec![Filter::new("one", script)],
+            tcp: false,
+            requests: Vec::new(),
+            answer: Answer::default(),
+            other: Answer::default(),
+            until: Vec::new(),
+            buffer: 1 << 20,
+        }
+    }
+
+    /// With another filter behind those that are there.
+    #[must_use]
+    pub fn and(mut self, filter: Filter) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
+    /// With a change of the first filter.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Filter)) -> Self {
+        self.filters.first_mut().map_or_else(|| panic!("a filter"), change);
+        self
+    }
+
+    /// With a request.
+    #[must_use]
+    pub fn send(mut self, send: Send) -> Self {
+        self.requests.push(send);
+        self
+    }
+
+    /// With an answer of the upstream.
+    #[must_use]
+    pub fn answer(mut self, answer: Answer) -> Self {
+        self.answer = answer;
+        self
+    }
+
+    /// With an answer of the other cluster.
+    #[must_use]
+    pub fn other(mut self, answer: Answer) -> Self {
+        self.other = answer;
+        self
+    }
+
+    /// Waits for a line of a guest's log.
+    #[must_use]
+    pub fn until(mut self, line: &'static str) -> Self {
+        self.until.push(line);
+        self
+    }
+
+    /// The file with Envoy's transcript, and that with Weir's where it differs on purpose.
+    pub fn files(&self) -> (PathBuf, PathBuf) {
+        let folder = xtask::cargo::root().join("tests/parity");
+        (folder.join(format!("{}.txt", self.name)), folder.join(format!("{}.weir.txt", self.name)))
+    }
+
+    /// The streams that begin: each is deleted once for each filter.
+    fn streams(&self) -> usize {
+        self.requests.len().max(1)
+    }
+
+    /// Whether all that was waited for is in the guests' log.
+    fn is_over(&self, log: &[String]) -> bool {
+        let deleted = |filter: &Filter| {
+            let prefix = format!("{}: stream", filter.name);
+            log.iter().filter(|line| line.starts_with(&prefix) && line.ends_with(" delete []")).count()
+        };
+        // What a guest without a script logs is its own affair.
+        let puppets = self.filters.iter().filter(|filter| filter.guest.starts_with("puppet"));
+        puppets.clone().all(|filter| deleted(filter) >= self.streams())
+            && self.until.iter().all(|wanted| log.iter().any(|line| line.contains(wanted)))
+    }
+}
+
+impl Filter {
+    /// A puppet.
+    pub fn new(name: &'static str, script: &str) -> Self {
+        Self {
+            name,
+            guest: "puppet",
+            script: script.to_owned(),
+            vm_script: String::new(),
+            vm_id: "",
+            environment: Vec::new(),
+            headers_stop_iteration: false,
+            fail_open: false,
+        }
+    }
+}
+
+/// Asks for a path.
+pub fn get(path: &'static str) -> Send {
+    Send { method: "GET", path, ..Send::default() }
+}
+
+/// Sends a body, in pieces.
+pub fn post(path: &'static str, body: &[&str]) -> Send {
+    Send {
+        method: "POST",
+        path,
+        body: body.iter().map(|&piece| piece.to_owned()).collect(),
+        ..Send::default()
+    }
+}
+
+impl Send {
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// With a trailer. That is for HTTP/2.
+    #[must_use]
+    pub fn trailer(mut self, name: &'static str, value: &'static str) -> Self {
+        self.h2 = true;
+        self.trailers.push((name, value));
+        self
+    }
+
+    /// Over HTTP/2.
+    #[must_use]
+    pub fn h2(mut self) -> Self {
+        self.h2 = true;
+        self
+    }
+}
+
+/// What came of a scenario.
+#[derive(Debug, Default)]
+pub struct Transcript {
+    /// What the client got.
+    pub client: Vec<String>,
+    /// What the upstreams saw.
+    pub upstream: Vec<String>,
+    /// What the guests logged.
+    pub log: Vec<String>,
+}
+
+impl std::fmt::Display for Transcript {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (title, lines) in [("client", &self.client), ("upstream", &self.upstream), ("log", &self.log)] {
+            writeln!(f, "--- {title}")?;
+            lines.iter().try_for_each(|line| writeln!(f, "{line}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Transcript {
+    /// Leaves out how often a VM was started: Envoy starts one on trial and one for its main thread besides that of
+    /// the worker.
+    fn new(client: Vec<String>, upstream: Vec<String>, mut log: Vec<String>) -> Self {
+        let begins: Vec<String> =
+            log.iter().filter(|line| line.ends_with(": root context_create")).cloned().collect();
+        for begin in begins {
+            let filter = begin.trim_end_matches("root context_create");
+            let last = log.iter().rposition(|line| *line == begin).unwrap_or(0);
+            let mut at = 0;
+            log.retain(|line| {
+                at += 1;
+                at > last || !line.starts_with(filter)
+            });
+        }
+        Self { client, upstream, log }
+    }
+}
+
+/// Headers that are each proxy's own affair, or that differ from run to run.
+pub fn is_incidental(name: &str) -> bool {
+    name.starts_with("x-envoy-")
+        || name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "date" | "server" | "x-request-id" | "connection" | "transfer-encoding" | "host" | "te"
+        )
+}

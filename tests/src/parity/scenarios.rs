@@ -1,0 +1,31 @@
+//! The scenarios, by topic.
+
+mod bodies;
+mod calls;
+mod flow;
+mod grpc;
+mod headers;
+mod life;
+mod network;
+mod properties;
+mod replies;
+mod shared;
+
+use crate::parity::Scenario;
+
+/// All of them.
+pub fn all() -> Vec<Scenario> {
+    [
+        headers::scenarios(),
+        bodies::scenarios(),
+        flow::scenarios(),
+        replies::scenarios(),
+        calls::scenarios(),
+        grpc::scenarios(),
+        shared::scenarios(),
+        properties::scenarios(),
+        life::scenarios(),
+        network::scenarios(),
+    ]
+    .concat()
+}

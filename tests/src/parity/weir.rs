@@ -1,0 +1,89 @@
+//! A scenario in Weir.
+
+use crate::guests;
+use crate::parity::upstreams::Upstreams;
+use crate::parity::{Filter, Scenario, Transcript, client};
+use crate::wait::until;
+use crate::{Gateway, Setup};
+
+/// Runs a scenario.
+///
+/// # Panics
+/// When it does not come to its end.
+pub async fn run(scenario: &Scenario) -> Transcript {
+    let upstreams = Upstreams::start(scenario).await;
+    let gateway = start(scenario, &upstreams);
+    let client = client::run(scenario, gateway.address("web")).await;
+    until("the end of every stream", async || scenario.is_over(&log(&gateway)).then_some(())).await;
+    Transcript::new(client, upstreams.seen(), log(&gateway))
+}
+
+/// What guests logged: `filter: line`.
+fn log(gateway: &Gateway) -> Vec<String> {
+    let line = |line: &str| {
+        let (message, labels) = line.split_once(" plugin=")?;
+        let filter = labels.split_once("filter=\"")?.1.split('"').next()?;
+        let (_time, rest) = message.split_once(' ')?;
+        let (_level, message) = rest.trim_start().split_once(' ')?;
+        Some(format!("{filter}: {message}"))
+    };
+    gateway.log().lines().filter_map(line).collect()
+}
+
+fn start(scenario: &Scenario, upstreams: &Upstreams) -> Gateway {
+    let filters: Vec<serde_json::Value> = scenario.filters.iter().map(filter).collect();
+    let service = if scenario.tcp {
+        serde_json::json!({ "filters": filters, "tcp": { "cluster": "up" } })
+    } else {
+        serde_json::json!({ "http": {
+            "filters": filters,
+            "max_buffered_body": format!("{}KiB", scenario.buffer / 1024),
+            "routes": [
+                { "name": "rerouted", "match": { "path_prefix": "/rerouted" }, "cluster": "other" },
+                { "name": "main", "cluster": "up" },
+            ],
+        } })
+    };
+    let mut listener = serde_json::json!({ "name": "web", "address": "127.0.0.1:0" });
+    for (key, value) in service.as_object().expect("a mapping") {
+        listener[key] = value.clone();
+    }
+    // Calls of guests go over HTTP/2, where gRPC is spoken.
+    let protocol = if scenario.other.grpc_echo || scenario.other.silent { "http2" } else { "http1" };
+    let config = serde_json::json!({
+        "runtime": { "workers": 1 },
+        "listeners": [listener],
+        "clusters": [
+            { "name": "up", "endpoints": [upstreams.up.address.to_string()] },
+            { "name": "other", "endpoints": [upstreams.other.address.to_string()], "protocol": protocol },
+            { "name": "nowhere", "endpoints": [upstreams.nowhere.to_string()], "protocol": protocol },
+        ],
+        "plugins": { "directory": "plugins", "cache": "cache" },
+        "access_log": "stdout",
+        "admin": { "address": "127.0.0.1:0" },
+    });
+    let sections = config.as_object().expect("a mapping").iter();
+    let text: String = sections.map(|(name, section)| format!("{name}: {section}\n")).collect();
+    let mut setup = Setup::new().config(text);
+    for filter in &scenario.filters {
+        setup = setup.plugin_bytes(filter.guest, &guests::wasm(filter.guest));
+    }
+    setup.start()
+}
+
+fn filter(filter: &Filter) -> serde_json::Value {
+    let mut section = serde_json::json!({
+        "plugin": filter.guest,
+        "name": filter.name,
+        "root_id": filter.name,
+        "vm_id": if filter.vm_id.is_empty() { filter.name } else { filter.vm_id },
+        "config": filter.script,
+        "vm_config": filter.vm_script,
+        "environment": filter.environment.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+        "on_failure": if filter.fail_open { "open" } else { "closed" },
+    });
+    if filter.headers_stop_iteration {
+        section["allow_on_headers_stop_iteration"] = true.into();
+    }
+    section
+}
