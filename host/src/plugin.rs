@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod instance;
 pub mod library;
 pub mod module;
+pub mod queues;
 pub mod services;
 pub mod spec;
 pub mod stream;

@@ -12,6 +12,7 @@ pub mod downstream;
 pub mod exchange;
 pub mod filtered;
 pub mod forward;
+pub mod grpc;
 pub mod http;
 pub mod local;
 pub mod plugin_host;

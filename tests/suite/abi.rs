@@ -32,7 +32,7 @@ const NOT_FOUND: u8 = 1;
 const BAD_ARGUMENT: u8 = 2;
 const INVALID_MEMORY: u8 = 6;
 const CAS: u8 = 8;
-const UNIMPLEMENTED: u8 = 12;
+const PARSE_FAILURE: u8 = 4;
 
 /// What a filter calls in its request headers callback, in this order. The id of the first metric is 1.
 fn host_calls() -> Vec<Call> {
@@ -74,25 +74,25 @@ fn host_calls() -> Vec<Call> {
         ("proxy_continue_response", vec![], OK),
         ("proxy_clear_route_cache", vec![], OK),
         ("proxy_set_effective_context", vec![N(424_242)], BAD_ARGUMENT),
-        ("proxy_done", vec![], UNIMPLEMENTED),
-        ("proxy_get_status", vec![Out, Out, Out], UNIMPLEMENTED),
+        ("proxy_done", vec![], NOT_FOUND),
+        ("proxy_get_status", vec![Out, Out, Out], OK),
         ("proxy_http_call", vec![S(b"nobody"), S(b"\0\0\0\0"), S(b""), S(b""), N(100), Out], BAD_ARGUMENT),
-        ("proxy_grpc_call", vec![S(b"up"), S(b"s"), S(b"m"), S(b""), S(b""), N(100), Out], UNIMPLEMENTED),
-        ("proxy_grpc_stream", vec![S(b"up"), S(b"s"), S(b"m"), S(b""), Out], UNIMPLEMENTED),
-        ("proxy_grpc_send", vec![N(1), S(b""), N(0)], UNIMPLEMENTED),
-        ("proxy_grpc_cancel", vec![N(1)], UNIMPLEMENTED),
-        ("proxy_grpc_close", vec![N(1)], UNIMPLEMENTED),
+        ("proxy_grpc_call", vec![S(b"nobody"), S(b"s"), S(b"m"), S(b""), S(b""), N(100), Out], PARSE_FAILURE),
+        ("proxy_grpc_stream", vec![S(b"nobody"), S(b"s"), S(b"m"), S(b""), Out], PARSE_FAILURE),
+        ("proxy_grpc_send", vec![N(1), S(b""), N(0)], NOT_FOUND),
+        ("proxy_grpc_cancel", vec![N(1)], NOT_FOUND),
+        ("proxy_grpc_close", vec![N(1)], NOT_FOUND),
         ("proxy_get_shared_data", vec![S(b"none"), Out, Out, Out], NOT_FOUND),
         ("proxy_set_shared_data", vec![S(b"key"), S(b"value"), N(0)], OK),
         ("proxy_get_shared_data", vec![S(b"key"), Out, Out, Out], OK),
         ("proxy_set_shared_data", vec![S(b"key"), S(b"value"), N(77)], CAS),
-        ("proxy_register_shared_queue", vec![S(b"queue"), Out], UNIMPLEMENTED),
-        ("proxy_resolve_shared_queue", vec![S(b""), S(b"queue"), Out], UNIMPLEMENTED),
-        ("proxy_enqueue_shared_queue", vec![N(1), S(b"x")], UNIMPLEMENTED),
-        ("proxy_dequeue_shared_queue", vec![N(1), Out, Out], UNIMPLEMENTED),
+        ("proxy_register_shared_queue", vec![S(b"queue"), Out], OK),
+        ("proxy_resolve_shared_queue", vec![S(b""), S(b"queue"), Out], OK),
+        ("proxy_enqueue_shared_queue", vec![N(1), S(b"x")], OK),
+        ("proxy_dequeue_shared_queue", vec![N(1), Out, Out], OK),
         ("proxy_define_metric", vec![N(0), S(b"counter"), Out], OK),
         ("proxy_define_metric", vec![N(99), S(b"counter"), Out], BAD_ARGUMENT),
-        ("proxy_record_metric", vec![N(1), N(5)], BAD_ARGUMENT),
+        ("proxy_record_metric", vec![N(1), N(5)], OK),
         ("proxy_increment_metric", vec![N(1), N(3)], OK),
         ("proxy_increment_metric", vec![N(1), N(-3)], BAD_ARGUMENT),
         ("proxy_increment_metric", vec![N(99), N(3)], NOT_FOUND),

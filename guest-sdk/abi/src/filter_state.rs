@@ -6,6 +6,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use crate::protobuf::{self, Value};
+
 /// The key of the filter state from which a TCP proxy takes its cluster, in Envoy and in Weir.
 pub const TCP_PROXY_CLUSTER: &str = "envoy.tcp_proxy.cluster";
 
@@ -44,26 +46,19 @@ impl fmt::Display for FilterStateError {
 
 impl core::error::Error for FilterStateError {}
 
-const PATH: u8 = (1 << 3) | LENGTH_DELIMITED;
-const VALUE: u8 = (2 << 3) | LENGTH_DELIMITED;
-const SPAN: u8 = 3 << 3;
-const VARINT: u8 = 0;
-const FIXED_64: u8 = 1;
-const LENGTH_DELIMITED: u8 = 2;
-const FIXED_32: u8 = 5;
+const PATH: u32 = 1;
+const VALUE: u32 = 2;
+const SPAN: u32 = 3;
 
 impl<'a> FilterState<'a> {
     /// The message on the wire.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.path.len() + self.value.len() + 12);
-        for (tag, bytes) in [(PATH, self.path.as_bytes()), (VALUE, self.value)] {
-            out.push(tag);
-            put_varint(bytes.len() as u64, &mut out);
-            out.extend_from_slice(bytes);
-        }
+        protobuf::put_bytes(PATH, self.path.as_bytes(), &mut out);
+        protobuf::put_bytes(VALUE, self.value, &mut out);
         if self.span != Span::FilterChain {
-            out.extend_from_slice(&[SPAN, self.span as u8]);
+            protobuf::put_varint(SPAN, self.span as u64, &mut out);
         }
         out
     }
@@ -72,71 +67,27 @@ impl<'a> FilterState<'a> {
     ///
     /// # Errors
     /// When the bytes are not well-formed.
-    pub fn decode(mut bytes: &'a [u8]) -> Result<Self, FilterStateError> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, FilterStateError> {
         let mut state = Self::default();
-        while !bytes.is_empty() {
-            let tag = varint(&mut bytes)?;
-            match (tag, tag & 7) {
-                (tag, _) if tag == u64::from(PATH) => {
-                    state.path =
-                        core::str::from_utf8(delimited(&mut bytes)?).map_err(|_| FilterStateError)?;
+        for field in protobuf::fields(bytes) {
+            match field.map_err(|_| FilterStateError)? {
+                (number, Value::Bytes(path)) if number == u64::from(PATH) => {
+                    state.path = core::str::from_utf8(path).map_err(|_| FilterStateError)?;
                 }
-                (tag, _) if tag == u64::from(VALUE) => state.value = delimited(&mut bytes)?,
-                (tag, _) if tag == u64::from(SPAN) => {
-                    state.span = match varint(&mut bytes)? {
+                (number, Value::Bytes(value)) if number == u64::from(VALUE) => state.value = value,
+                (number, Value::Varint(span)) if number == u64::from(SPAN) => {
+                    state.span = match span {
                         0 => Span::FilterChain,
                         1 => Span::DownstreamRequest,
                         2 => Span::DownstreamConnection,
                         3.. => return Err(FilterStateError),
                     };
                 }
-                (_, wire) => skip(wire, &mut bytes)?,
+                _ => {}
             }
         }
         Ok(state)
     }
-}
-
-fn skip(wire_type: u64, bytes: &mut &[u8]) -> Result<(), FilterStateError> {
-    match u8::try_from(wire_type) {
-        Ok(VARINT) => varint(bytes).map(drop),
-        Ok(FIXED_64) => split(bytes, 8).map(drop),
-        Ok(LENGTH_DELIMITED) => delimited(bytes).map(drop),
-        Ok(FIXED_32) => split(bytes, 4).map(drop),
-        Ok(_) | Err(_) => Err(FilterStateError),
-    }
-}
-
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn varint(bytes: &mut &[u8]) -> Result<u64, FilterStateError> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first().ok_or(FilterStateError)?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(FilterStateError)
-}
-
-fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], FilterStateError> {
-    let len = varint(bytes)?;
-    split(bytes, usize::try_from(len).map_err(|_| FilterStateError)?)
-}
-
-fn split<'a>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], FilterStateError> {
-    let (head, rest) = bytes.split_at_checked(len).ok_or(FilterStateError)?;
-    *bytes = rest;
-    Ok(head)
 }
 
 #[cfg(test)]
@@ -164,9 +115,9 @@ mod tests {
             // Cut between two fields it is a shorter message, elsewhere it is none.
             let _ = FilterState::decode(&good[..cut]);
         }
-        assert_eq!(FilterState::decode(&[PATH, 5, b'x']), Err(FilterStateError));
-        assert_eq!(FilterState::decode(&[PATH, 1, 0xff]), Err(FilterStateError));
+        assert_eq!(FilterState::decode(&[10, 5, b'x']), Err(FilterStateError));
+        assert_eq!(FilterState::decode(&[10, 1, 0xff]), Err(FilterStateError));
         assert_eq!(FilterState::decode(&[0xff; 16]), Err(FilterStateError));
-        assert_eq!(FilterState::decode(&[SPAN, 9]), Err(FilterStateError));
+        assert_eq!(FilterState::decode(&[24, 9]), Err(FilterStateError));
     }
 }

@@ -19,6 +19,7 @@ mod filter_state;
 mod functions;
 mod pairs;
 mod property;
+pub mod protobuf;
 
 pub use context::IdHasher;
 pub use enums::{

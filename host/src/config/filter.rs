@@ -75,6 +75,8 @@ section! {
         on_failure: Option<OnFailure>,
         /// How long it may hold a message. The default is `plugins.defaults.pause_timeout`.
         pause_timeout: Option<Duration>,
+        /// Whether it is shown the body while it holds the headers, as in Envoy. The default is false.
+        allow_on_headers_stop_iteration: Option<bool>,
     }
 }
 

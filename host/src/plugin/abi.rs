@@ -142,12 +142,21 @@ macro_rules! declare_callbacks {
                 $(#[$doc])*
                 pub $name: Option<wasmtime::TypedFunc<($($ty,)*), $ret>>,
             )*
+            /// `proxy_on_request_headers` as 0.1 has it.
+            pub short_request_headers: Option<wasmtime::TypedFunc<(Int, Int), Int>>,
+            /// `proxy_on_response_headers` as 0.1 has it.
+            pub short_response_headers: Option<wasmtime::TypedFunc<(Int, Int), Int>>,
         }
 
         impl Callbacks {
             /// Looks up what an instance exports. A wrong signature was refused when the module was loaded.
             pub fn of(instance: &wasmtime::Instance, store: &mut wasmtime::Store<Vm>) -> Self {
-                Self { $($name: instance.get_typed_func(&mut *store, stringify!($name)).ok(),)* }
+                let [request, response] = SHORT_HEADERS.each_ref().map(|short| short.name);
+                Self {
+                    $($name: instance.get_typed_func(&mut *store, stringify!($name)).ok(),)*
+                    short_request_headers: instance.get_typed_func(&mut *store, request).ok(),
+                    short_response_headers: instance.get_typed_func(&mut *store, response).ok(),
+                }
             }
         }
 
@@ -161,3 +170,9 @@ macro_rules! declare_callbacks {
 }
 
 callbacks!(declare_callbacks);
+
+/// The callbacks that have one parameter less in 0.1.
+pub const SHORT_HEADERS: [Function; 2] = [
+    Function { name: "proxy_on_request_headers", params: &[4, 4], returns: true },
+    Function { name: "proxy_on_response_headers", params: &[4, 4], returns: true },
+];

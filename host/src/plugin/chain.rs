@@ -7,6 +7,7 @@
 //! answer), for its failure, or for `pause_timeout`.
 
 pub mod data;
+mod hold;
 pub mod http;
 pub mod network;
 mod pause;
@@ -19,20 +20,22 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use wasmtime::{TypedFunc, WasmParams};
 
-use crate::clock::{Timer, Timers};
+use crate::clock::Timers;
 use crate::plugin::abi::Callbacks;
+use crate::plugin::chain::hold::Hold;
 use crate::plugin::chain::pause::take_resumed;
-use crate::plugin::filter::{Unavailable, VmCell};
+use crate::plugin::filter::{Unavailable, VmHandle};
+use crate::plugin::instance::Instance;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
-use crate::plugin::vm::{Access, Intents};
+use crate::plugin::vm::{Access, Intents, StreamContext};
 
 /// One filter on one worker.
 pub struct Filter {
     /// What it is.
     pub spec: Arc<FilterSpec>,
     /// Its VM on this worker.
-    pub vm: Rc<VmCell>,
+    pub vm: Rc<VmHandle>,
     /// Its root context in the VM.
     pub root: u32,
 }
@@ -61,9 +64,13 @@ pub struct Chain {
     stream: SharedStream,
     /// Whether it is an HTTP exchange; else it is a TCP connection.
     http: bool,
-    received: Progress,
-    answered: Progress,
+    /// How many filters have been shown the headers of the request.
+    requested: usize,
+    /// How many filters have been shown the headers of the response.
+    responded: usize,
     timers: Rc<Timers>,
+    /// What a filter may hold of a half, in bytes.
+    limit: usize,
     finished: bool,
 }
 
@@ -74,34 +81,18 @@ struct Slot {
     context: Option<(u64, u32)>,
     /// Whether the request was shown to it, so that it sees the response too.
     involved: bool,
-}
-
-/// How far one half has come.
-#[derive(Debug, Default)]
-struct Progress {
-    /// The filter that holds it, and what.
-    held: Option<(usize, Held)>,
-    /// When that filter's time is up.
-    pause: Option<Timer>,
-    /// How many filters have been shown the headers.
-    headers_seen: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    /// The headers, or a connection that is new.
-    Start,
-    /// What has come of the body, or of the data.
-    Data,
-    Trailers,
+    /// What it holds of what comes from downstream.
+    received: Option<Box<Hold>>,
+    /// What it holds of what comes from upstream.
+    answered: Option<Box<Hold>>,
 }
 
 /// What a filter made of a callback.
 enum Outcome {
     /// It lets the message go on, or it has nothing to say.
     Continue,
-    /// It holds the message.
-    Pause,
+    /// It holds the message, in the way that its answer says.
+    Pause(u32),
 }
 
 impl Chain {
@@ -114,14 +105,15 @@ impl Chain {
         stream: &SharedStream,
         timers: &Rc<Timers>,
     ) -> (Self, Result<(), Stop>) {
-        let slot = |filter| Slot { filter, context: None, involved: false };
+        let slot = |filter| Slot { filter, context: None, involved: false, received: None, answered: None };
         let mut chain = Self {
             slots: filters.into_iter().map(slot).collect(),
             http: stream.borrow().is_http(),
             stream: Arc::clone(stream),
-            received: Progress::default(),
-            answered: Progress::default(),
+            requested: 0,
+            responded: 0,
             timers: Rc::clone(timers),
+            limit: usize::MAX,
             finished: false,
         };
         let begun = (0..chain.slots.len()).try_for_each(|at| chain.begin_filter(at));
@@ -177,10 +169,11 @@ impl Chain {
         order
     }
 
-    fn progress(&mut self, half: Half) -> &mut Progress {
+    /// How many filters have been shown the headers of a half.
+    fn headers_seen(&mut self, half: Half) -> &mut usize {
         match half {
-            Half::Received => &mut self.received,
-            Half::Answered => &mut self.answered,
+            Half::Received => &mut self.requested,
+            Half::Answered => &mut self.responded,
         }
     }
 
@@ -193,8 +186,8 @@ impl Chain {
         filter.vm.with(*generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
     }
 
-    /// Calls a filter about one half of the stream. `access` says what it may look at during the call. A filter
-    /// that does not export the callback lets everything go on.
+    /// Calls a filter about one half of the stream. `prepare` readies its context for the call, and gives what the
+    /// callback is told. A filter that does not export the callback lets everything go on.
     ///
     /// # Errors
     /// When the filter, or its failure, ends the stream.
@@ -202,9 +195,8 @@ impl Chain {
         &mut self,
         at: usize,
         half: Half,
-        access: impl FnOnce(&mut Access),
         which: Which<P, u32>,
-        params: impl FnOnce(u32) -> P,
+        prepare: impl FnOnce(u32, &mut StreamContext) -> P,
     ) -> Result<Outcome, Stop>
     where
         P: WasmParams,
@@ -214,26 +206,31 @@ impl Chain {
         };
         let (id, limit) = (*id, filter.spec.cpu);
         let called = filter.vm.with(*generation, |instance| {
-            if !instance.exports(which) {
+            let exported = instance.exports(which);
+            let Some(context) = instance.stream(id) else { return Ok((None, Intents::default())) };
+            let params = prepare(id, context);
+            if !exported {
                 return Ok((None, Intents::default()));
             }
-            if let Some(context) = instance.stream(id) {
-                access(&mut context.access);
-                // A message that was not held was not waiting to be resumed.
-                take_resumed(&mut context.intents, half);
-            }
-            let action = instance.call(id, limit, which, params(id))?;
+            // A message that was not held was not waiting to be resumed.
+            take_resumed(&mut context.intents, half);
+            let action = instance.call(id, limit, which, params)?;
             let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
             Ok((action, intents.unwrap_or_default()))
         });
         let Ok((action, mut intents)) = called else {
-            return self.fail(at, half, false).map(|()| Outcome::Continue);
+            let holds = self.held(half, at).is_some();
+            return self.fail(at, half, holds).map(|()| Outcome::Continue);
         };
         let resumed = take_resumed(&mut intents, half);
         self.give_back(at, half, &mut intents);
         self.obey(at, intents)?;
         // 0 continues; all other numbers stop in one way or another.
-        Ok(if action.unwrap_or(0) == 0 || resumed { Outcome::Continue } else { Outcome::Pause })
+        Ok(match action.unwrap_or(0) {
+            0 => Outcome::Continue,
+            _ if resumed => Outcome::Continue,
+            action => Outcome::Pause(action),
+        })
     }
 
     /// What the guest asked for the other half is left for whoever waits for that.
@@ -260,16 +257,12 @@ impl Chain {
         }
     }
 
-    /// Changes what a filter may look at from now on.
-    fn set_access(&self, at: usize, change: impl FnOnce(&mut Access)) {
-        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else { return };
-        // Of an instance that is gone, nobody looks at anything.
-        let _ = filter.vm.with(*generation, |instance| {
-            if let Some(context) = instance.stream(*id) {
-                change(&mut context.access);
-            }
-            Ok(())
-        });
+    /// Changes a filter's context; `None` when it is gone, with its instance.
+    fn with_context<T>(&self, at: usize, change: impl FnOnce(&mut StreamContext) -> T) -> Option<T> {
+        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
+            return None;
+        };
+        filter.vm.with(*generation, |instance| Ok(instance.stream(*id).map(change))).ok().flatten()
     }
 
     /// A filter cannot be called: the stream ends, or goes on without it, as its failure policy says.
@@ -324,7 +317,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Ends the stream for every filter: done, log, delete. Always happens, on cancellation too.
+    /// Ends the stream for every filter: done, log, delete, in the specification's order (Envoy logs HTTP streams first).
+    /// Always happens, on cancellation too.
     pub fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
@@ -334,16 +328,22 @@ impl Chain {
             let limit = slot.filter.spec.cpu;
             // A fault here ends the instance and concerns nobody else any more.
             let _ = slot.filter.vm.with(generation, |instance| {
+                // That it be held back, as a plugin's end may be, has no meaning for a stream, as in Envoy.
                 instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
-                if let Some(context) = instance.stream(id) {
-                    context.access = Access::LOG;
-                }
+                set_access(instance, id, Access::LOG);
                 instance.call(id, limit, |callbacks| &callbacks.proxy_on_log, (id,))?;
+                set_access(instance, id, Access::NONE);
                 instance.call(id, limit, |callbacks| &callbacks.proxy_on_delete, (id,))?;
                 instance.delete_stream(id);
                 Ok(())
             });
         }
+    }
+}
+
+fn set_access(instance: &mut Instance, id: u32, access: Access) {
+    if let Some(context) = instance.stream(id) {
+        context.access = access;
     }
 }
 

@@ -1,19 +1,28 @@
-//! A worker's side of its plugin instances: who calls them, what happens when one ends, their timers and calls.
+//! A worker's side of its plugin instances: who calls them, what happens when one fails, and how they end. What they
+//! ask for and hear of besides their streams is in `filter/events.rs`.
+
+mod events;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::Notify;
+
 use crate::plugin::digest::Digest;
 use crate::plugin::instance::{Fault, Instance, StartCx, StartError};
 use crate::plugin::module::PluginModule;
 use crate::plugin::services::Services;
 use crate::plugin::spec::FilterSpec;
-use crate::plugin::vm::{CallAnswer, HttpCall, Outgoing};
+use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
+
+pub use events::GrpcEvent;
 
 /// What a VM is made of: one version of a plugin, and the filters that live in it.
 pub struct VmSpec {
@@ -61,11 +70,59 @@ pub trait PluginHost {
     /// Sends an HTTP request, and hands the answer (`None` when there is none) to `then`.
     fn http_call(&self, call: HttpCall, then: Box<dyn FnOnce(Option<CallAnswer>)>);
 
+    /// Begins a gRPC call or stream, and hands what it brings to `then`, never before this has returned.
+    fn grpc(&self, open: GrpcOpen, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender>;
+
     /// An instance has ended by a fault: a new one is wanted.
     fn condemned(&self, vm: &Arc<VmSpec>);
 
+    /// A plugin holds back its end: its VM is to live until it has ended, or until that takes too long.
+    fn linger(&self, vm: Rc<VmCell>);
+
     /// An instance is not needed any more. It is to be dropped off the worker.
     fn retire(&self, instance: Box<Instance>);
+}
+
+/// The guest's half of a gRPC call. To drop it is to give the call up, when it has not ended.
+pub trait GrpcSender {
+    /// Sends a message, or only ends the half.
+    fn send(&self, message: Option<Bytes>, end: bool);
+}
+
+/// A VM on one worker, as its users hold it: a snapshot, and the streams that run in it. With the last of them its
+/// plugins end.
+pub struct VmHandle(Rc<VmCell>);
+
+impl VmHandle {
+    /// A VM with its first instance.
+    pub fn new(spec: Arc<VmSpec>, host: Rc<dyn PluginHost>, instance: Box<Instance>) -> Rc<Self> {
+        let cell = Rc::new_cyclic(|me| VmCell {
+            spec,
+            host,
+            instance: RefCell::new(Some(instance)),
+            generation: Cell::new(0),
+            grpc: RefCell::default(),
+            mailbox: RefCell::default(),
+            ending: Cell::new(false),
+            ended: Notify::new(),
+            me: me.clone(),
+        });
+        Rc::new(Self(cell))
+    }
+}
+
+impl Deref for VmHandle {
+    type Target = VmCell;
+
+    fn deref(&self) -> &VmCell {
+        &self.0
+    }
+}
+
+impl Drop for VmHandle {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
 }
 
 /// A VM on one worker.
@@ -76,6 +133,14 @@ pub struct VmCell {
     instance: RefCell<Option<Box<Instance>>>,
     /// How many instances there have been: a context belongs to one of them.
     generation: Cell<u64>,
+    /// gRPC calls that are under way, by token.
+    grpc: RefCell<HashMap<u32, events::Grpc>>,
+    /// Where the VM hears of queues, once it wants to.
+    mailbox: RefCell<Option<events::Mailbox>>,
+    /// Whether its plugins have been told to end.
+    ending: Cell<bool>,
+    /// Told when they have.
+    ended: Notify,
     me: Weak<VmCell>,
 }
 
@@ -84,17 +149,6 @@ pub struct VmCell {
 pub struct Unavailable;
 
 impl VmCell {
-    /// A VM with its first instance.
-    pub fn new(spec: Arc<VmSpec>, host: Rc<dyn PluginHost>, instance: Box<Instance>) -> Rc<Self> {
-        Rc::new_cyclic(|me| Self {
-            spec,
-            host,
-            instance: RefCell::new(Some(instance)),
-            generation: Cell::new(0),
-            me: me.clone(),
-        })
-    }
-
     /// What it is made of.
     pub fn spec(&self) -> &Arc<VmSpec> {
         &self.spec
@@ -165,78 +219,84 @@ impl VmCell {
 
     /// Puts an end to an instance: its streams are woken to meet their failure policy, and a new one is asked for.
     fn condemn(&self, instance: Option<Box<Instance>>, fault: &Fault) {
-        self.generation.set(self.generation.get() + 1);
         let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
         let (digest, kind) = (self.spec.digest, fault.kind.as_str());
-        tracing::error!(plugin, %digest, kind, "a plugin failed and is started anew: {}", fault.message);
+        if self.ending.get() {
+            tracing::error!(plugin, %digest, kind, "a plugin failed as it ended: {}", fault.message);
+        } else {
+            tracing::error!(plugin, %digest, kind, "a plugin failed and is started anew: {}", fault.message);
+        }
+        self.let_go(instance);
+        if !self.ending.get() {
+            self.host.condemned(&self.spec);
+        }
+    }
+
+    /// An instance is over: its calls are given up, and what waits for it is woken.
+    fn let_go(&self, instance: Option<Box<Instance>>) {
+        self.generation.set(self.generation.get() + 1);
+        self.grpc.take();
         if let Some(mut instance) = instance {
             instance.vm().streams.values().for_each(|stream| stream.wake());
             self.host.retire(instance);
         }
-        self.host.condemned(&self.spec);
+        self.ended.notify_one();
     }
 
-    fn carry_out(&self, outgoing: Vec<Outgoing>) {
-        for item in outgoing {
-            match item {
-                Outgoing::Tick { root } => self.start_timer(root),
-                Outgoing::Call(call) => {
-                    let (me, generation, root, token) =
-                        (self.me.clone(), self.generation(), call.root, call.token);
-                    let then = move |answer: Option<CallAnswer>| {
-                        if let Some(cell) = me.upgrade() {
-                            cell.call_answered(generation, root, token, answer);
-                        }
-                    };
-                    self.host.http_call(*call, Box::new(then));
+    /// The last stream is gone and no snapshot holds the VM: its plugins are told to end. One that holds its end back
+    /// may go on with its timers and calls until it says that it is done.
+    fn shut_down(&self) {
+        self.ending.set(true);
+        let generation = self.generation();
+        for (root, spec) in (1..).zip(&self.spec.filters) {
+            // A fault ends the instance, and with it all of them.
+            let _ = self.with(generation, |instance| {
+                let done = instance.call(root, spec.cpu, |callbacks| &callbacks.proxy_on_done, (root,))?;
+                if done == Some(0) {
+                    if let Some(root) = instance.root(root) {
+                        root.pending = true;
+                    }
+                    return Ok(());
                 }
-            }
+                delete(instance, root, spec.cpu)
+            });
+        }
+        match self.me.upgrade() {
+            Some(me) if self.is_pending() => self.host.linger(me),
+            _ => self.end(),
         }
     }
 
-    /// Runs the timer of a root context, as long as its interval stays the same.
-    fn start_timer(&self, root: u32) {
-        let generation = self.generation();
-        let period = self.with(generation, |instance| Ok(instance.tick(root))).ok().flatten();
-        let Some((period, serial)) = period else { return };
-        let me = self.me.clone();
-        tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(period).await;
-                let Some(cell) = me.upgrade() else { return };
-                let current = cell.with(generation, |instance| Ok(instance.tick(root))).ok().flatten();
-                if current != Some((period, serial)) {
-                    return;
-                }
-                let Some(limit) = cell.limit(root) else { return };
-                let ticked = cell.with(generation, |instance| {
-                    instance.call(root, limit, |callbacks| &callbacks.proxy_on_tick, (root,))
-                });
-                if ticked.is_err() {
-                    return;
-                }
-            }
-        });
+    /// A plugin that held back its end has said that it is done.
+    fn done(&self, root: u32) {
+        let Some(limit) = self.limit(root) else { return };
+        // As above.
+        let _ = self.with(self.generation(), |instance| delete(instance, root, limit));
+        if self.ending.get() && !self.is_pending() {
+            self.ended.notify_one();
+        }
     }
 
-    /// Tells the guest how a call ended: with an answer, or, all zeros, without.
-    fn call_answered(&self, generation: u64, root: u32, token: u32, answer: Option<CallAnswer>) {
-        let Some(limit) = self.limit(root) else { return };
-        // A guest that is gone hears nothing.
-        let _ = self.with(generation, |instance| {
-            let counts = match &answer {
-                Some(answer) => {
-                    let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-                    (count(answer.headers.len() + 1), count(answer.body.len()), count(answer.trailers.len()))
-                }
-                None => (0, 0, 0),
-            };
-            instance.set_answer(root, Some((token, answer.unwrap_or_default())));
-            let params = (root, token, counts.0, counts.1, counts.2);
-            let told = instance.call(root, limit, |callbacks| &callbacks.proxy_on_http_call_response, params);
-            instance.set_answer(root, None);
-            told
-        });
+    fn is_pending(&self) -> bool {
+        let mut instance = self.instance.borrow_mut();
+        instance.as_mut().is_some_and(|instance| instance.vm().roots.iter().any(|root| root.pending))
+    }
+
+    /// Ready when all plugins have ended.
+    pub async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Ends what has not ended, and the instance.
+    pub fn end(&self) {
+        for (root, spec) in (1..).zip(&self.spec.filters) {
+            // As above.
+            let _ = self.with(self.generation(), |instance| delete(instance, root, spec.cpu));
+        }
+        let instance = self.instance.take();
+        if instance.is_some() {
+            self.let_go(instance);
+        }
     }
 
     /// The CPU budget of the calls into a root context. Root contexts are numbered from 1.
@@ -246,15 +306,16 @@ impl VmCell {
     }
 }
 
+/// Ends a root context, once.
+fn delete(instance: &mut Instance, root: u32, limit: Duration) -> Result<(), Fault> {
+    let Some(found) = instance.root(root).filter(|root| !root.deleted) else { return Ok(()) };
+    (found.deleted, found.pending, found.tick) = (true, false, None);
+    instance.call(root, limit, |callbacks| &callbacks.proxy_on_delete, (root,)).map(drop)
+}
+
 impl Drop for VmCell {
-    /// The last stream is gone and no snapshot holds the VM: its plugins are told, and the instance goes.
     fn drop(&mut self) {
-        if let Some(mut instance) = self.instance.take() {
-            for (root, spec) in (1..).zip(&self.spec.filters) {
-                // Nobody is left who could be told of a fault.
-                let _ = instance.call(root, spec.cpu, |callbacks| &callbacks.proxy_on_done, (root,));
-                let _ = instance.call(root, spec.cpu, |callbacks| &callbacks.proxy_on_delete, (root,));
-            }
+        if let Some(instance) = self.instance.take() {
             self.host.retire(instance);
         }
     }

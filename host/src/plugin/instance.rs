@@ -11,14 +11,14 @@ use wasmtime::{InstancePre, Store, Trap, TypedFunc, WasmParams, WasmResults};
 use weir_abi::Version;
 
 use crate::clock::cycles;
+use crate::http::body::Buffer;
 use crate::plugin::abi::{Callbacks, Exited, Wasi};
-
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
 use crate::plugin::services::{FaultKind, Services, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::SharedStream;
-use crate::plugin::vm::{Access, CallAnswer, Intents, Outgoing, Root, Starting, StreamContext, Vm};
+use crate::plugin::vm::{Access, CallAnswer, Grpc, Intents, Outgoing, Root, Starting, StreamContext, Vm};
 use crate::telemetry::metrics::Held;
 
 /// A running VM.
@@ -212,7 +212,9 @@ impl Instance {
         let vm = self.store.data_mut();
         let id = vm.next_id();
         let (access, intents) = (Access::default(), Intents::default());
-        vm.streams.insert(id, StreamContext { root, place, stream, access, intents, waker: None });
+        let (received, answered) = (Buffer::default(), Buffer::default());
+        let context = StreamContext { root, place, stream, received, answered, access, intents, waker: None };
+        vm.streams.insert(id, context);
         self.call(id, limit, |callbacks| &callbacks.proxy_on_context_create, (id, root))?;
         Ok(id)
     }
@@ -247,7 +249,8 @@ impl Instance {
         }
     }
 
-    fn root(&mut self, id: u32) -> Option<&mut Root> {
+    /// A plugin in the VM, by its root context.
+    pub fn root(&mut self, id: u32) -> Option<&mut Root> {
         self.store.data_mut().roots.iter_mut().find(|root| root.id == id)
     }
 
@@ -274,9 +277,14 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         ticks_set: 0,
         answer: None,
         calls: BTreeSet::new(),
+        grpc: Grpc::default(),
+        status: (0, String::new()),
         starting: None,
+        pending: false,
+        deleted: false,
     };
     let roots: Vec<Root> = cx.filters.iter().enumerate().map(root).collect();
+    let scope: Arc<str> = first.map(|spec| spec.data_scope()).unwrap_or_default().into();
     Vm {
         memory: None,
         allocator: None,
@@ -293,7 +301,8 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         last_token: 0,
         last_error: None,
         services: Arc::clone(cx.services),
-        space: cx.services.space(&first.map(|spec| spec.data_scope()).unwrap_or_default()),
+        space: cx.services.space(&scope),
+        scope,
         clusters: Arc::clone(cx.clusters),
         metrics: Vec::new(),
     }

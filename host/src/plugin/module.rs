@@ -7,7 +7,9 @@ use std::time::Instant;
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
 use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
 
-use crate::plugin::abi::{self, CALLBACKS, Function, HOST_FUNCTIONS, MEMORY_GROWTH, WASI_FUNCTIONS};
+use crate::plugin::abi::{
+    self, CALLBACKS, Function, HOST_FUNCTIONS, MEMORY_GROWTH, SHORT_HEADERS, WASI_FUNCTIONS,
+};
 use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
 use crate::plugin::vm::Vm;
@@ -46,9 +48,6 @@ pub enum Refusal {
     /// Several ABI markers.
     #[error("it exports several proxy_abi_version_* markers; link one SDK only")]
     ManyMarkers,
-    /// A version that Weir does not speak.
-    #[error("it speaks Proxy-Wasm {0}; rebuild it with an SDK for 0.2.0 or 0.2.1")]
-    Version(Version),
     /// An import that nobody has.
     #[error("it imports `{module}.{name}`, which Weir does not have; {}", advice(module))]
     UnknownImport {
@@ -95,6 +94,9 @@ fn advice(module: &str) -> &'static str {
 pub struct PluginModule {
     /// The ABI that it speaks.
     pub version: Version,
+    /// Whether `proxy_on_request_headers` and `proxy_on_response_headers` are not told whether the message ends, as in
+    /// 0.1. Binaries for 0.1 have either form: the real export decides.
+    pub short_headers: [bool; 2],
     /// The module with its imports resolved.
     pub pre: InstancePre<Vm>,
 }
@@ -140,7 +142,10 @@ impl Compiler {
         };
         let version = check(&module)?;
         let pre = self.linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)))?;
-        Ok(PluginModule { version, pre })
+        let short =
+            |short: &Function| module.get_export(short.name).is_some_and(|ty| has_signature(&ty, short));
+        let short_headers = SHORT_HEADERS.each_ref().map(short);
+        Ok(PluginModule { version, short_headers, pre })
     }
 }
 
@@ -164,10 +169,7 @@ fn check(module: &Module) -> Result<Version, Refusal> {
     if versions.next().is_some() {
         return Err(Refusal::ManyMarkers);
     }
-    if version == Version::V0_1_0 {
-        return Err(Refusal::Version(version));
-    }
-    check_exports(module)?;
+    check_exports(module, version)?;
     Ok(version)
 }
 
@@ -212,9 +214,14 @@ fn check_imports(module: &Module) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_exports(module: &Module) -> Result<(), Refusal> {
+fn check_exports(module: &Module, version: Version) -> Result<(), Refusal> {
     for callback in CALLBACKS {
-        if module.get_export(callback.name).is_some_and(|ty| !has_signature(&ty, callback)) {
+        let fits = |ty: &ExternType| {
+            let short = SHORT_HEADERS.iter().find(|short| short.name == callback.name);
+            has_signature(ty, callback)
+                || (version == Version::V0_1_0 && short.is_some_and(|short| has_signature(ty, short)))
+        };
+        if module.get_export(callback.name).is_some_and(|ty| !fits(&ty)) {
             return Err(Refusal::WrongExport(callback.name.to_owned()));
         }
     }

@@ -1,4 +1,4 @@
-//! What all VMs share: metrics that guests define, and shared data.
+//! What all VMs share: metrics that guests define, shared data, and shared queues.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
 
 use crate::plugin::engine::Pulse;
+use crate::plugin::queues::Queues;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 
 /// The services of the process.
@@ -16,13 +17,15 @@ pub struct Services {
     pub registry: Arc<Registry>,
     /// What is told when guests run.
     pub pulse: Arc<Pulse>,
+    /// Shared queues.
+    pub queues: Queues,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
 }
 
 impl Services {
     /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
     pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { registry, pulse, spaces: Mutex::default() })
+        Arc::new(Self { registry, pulse, queues: Queues::default(), spaces: Mutex::default() })
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.

@@ -35,6 +35,8 @@ pub struct FilterSpec {
     pub fail_open: bool,
     /// How long it may hold a message.
     pub pause_timeout: Duration,
+    /// Whether it is shown the body while it holds the headers.
+    pub allow_on_headers_stop_iteration: bool,
 }
 
 impl FilterSpec {
@@ -64,6 +66,7 @@ impl FilterSpec {
             memory: filter.memory.unwrap_or(defaults.memory).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
             pause_timeout: filter.pause_timeout.unwrap_or(defaults.pause_timeout),
+            allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration.unwrap_or(false),
         }
     }
 
@@ -73,7 +76,12 @@ impl FilterSpec {
             // A slash cannot be confused with a vm_id's: those are prefixed too.
             format!("filter/{}/{}", self.listener, self.name)
         } else {
-            format!("vm/{}", self.vm_id)
+            scope_of(&self.vm_id)
         }
     }
+}
+
+/// The scope of the shared data and the queues of a `vm_id`.
+pub fn scope_of(vm_id: &str) -> String {
+    format!("vm/{vm_id}")
 }

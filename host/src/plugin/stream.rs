@@ -13,7 +13,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weir_abi::MapKind;
 
-use crate::http::body::Buffer;
 use crate::http::message::{Request, Response};
 use crate::net::connection::Connection;
 
@@ -33,10 +32,6 @@ pub struct Stream {
     pub response: Option<Response>,
     /// Its trailers, once they are here.
     pub response_trailers: Option<HeaderMap>,
-    /// Bytes from downstream (request body, or TCP) that a filter looks at or holds.
-    pub received: Buffer,
-    /// Bytes from upstream (response body, or TCP) that a filter looks at or holds.
-    pub answered: Buffer,
     /// Whether a filter edited what the route was chosen by.
     pub reroute: bool,
     /// Who edited what comes from downstream: one bit for each place in the chain.
@@ -94,8 +89,6 @@ impl Stream {
             request_trailers: None,
             response: None,
             response_trailers: None,
-            received: Buffer::default(),
-            answered: Buffer::default(),
             reroute: false,
             edited_received: 0,
             edited_answered: 0,

@@ -4,9 +4,10 @@
 //! over. What a host function cannot do while the guest is running is left in [`Vm::outbox`], or as an intent in
 //! a context, and carried out after the guest has returned.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use http::HeaderMap;
 use wasmtime::{Memory, TypedFunc};
 use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
+use crate::http::body::Buffer;
 use crate::plugin::abi::Wasi;
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
@@ -53,6 +55,8 @@ pub struct Vm {
     pub last_error: Option<String>,
     /// What all VMs share.
     pub services: Arc<Services>,
+    /// The scope of the shared data and the queues that are this VM's.
+    pub scope: Arc<str>,
     /// The shared data that this VM sees.
     pub space: Arc<Space>,
     /// The clusters that there are.
@@ -78,8 +82,40 @@ pub struct Root {
     pub answer: Option<CallAnswer>,
     /// Calls that are under way.
     pub calls: BTreeSet<u32>,
+    /// Its gRPC calls.
+    pub grpc: Grpc,
+    /// The status of the call whose end is being told, and its message.
+    pub status: (u32, String),
     /// The configuration that it is being started with, while it is.
     pub starting: Option<Starting>,
+    /// Whether it has held back its end, and is to say `proxy_done`.
+    pub pending: bool,
+    /// Whether it has ended, and hears of nothing any more.
+    pub deleted: bool,
+}
+
+/// The gRPC calls of a plugin, and what of them is before it while it is told.
+#[derive(Debug, Default)]
+pub struct Grpc {
+    /// Calls and streams that are under way, by token.
+    pub calls: BTreeMap<u32, GrpcCall>,
+    /// The message that has come.
+    pub message: Option<Bytes>,
+    /// The initial metadata that has come.
+    pub initial: Option<HeaderMap>,
+    /// The trailing metadata that has come.
+    pub trailing: Option<HeaderMap>,
+}
+
+/// A gRPC call that is under way.
+#[derive(Debug)]
+pub struct GrpcCall {
+    /// Whether it is one message for one message.
+    pub unary: bool,
+    /// Whether the guest has ended its half.
+    pub closed: bool,
+    /// Bytes of messages that wait to be sent.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 /// Which configuration a root context is being given.
@@ -100,6 +136,10 @@ pub struct StreamContext {
     pub place: usize,
     /// The stream itself.
     pub stream: SharedStream,
+    /// Bytes from downstream (request body, or TCP) that the filter looks at or holds.
+    pub received: Buffer,
+    /// Bytes from upstream (response body, or TCP) that the filter looks at or holds.
+    pub answered: Buffer,
     /// What the guest may look at now.
     pub access: Access,
     /// What the guest asked for.
@@ -118,6 +158,9 @@ pub struct Access {
 }
 
 impl Access {
+    /// Nothing: a stream has ended.
+    pub const NONE: Self = Self { maps: 0, buffers: 0, read_only: true };
+
     /// What may be looked at when a stream is logged.
     pub const LOG: Self = Self { maps: 0b1111, buffers: 0, read_only: true };
 
@@ -182,6 +225,53 @@ pub enum Outgoing {
     },
     /// An HTTP call.
     Call(Box<HttpCall>),
+    /// A gRPC call or stream begins.
+    GrpcOpen(Box<GrpcOpen>),
+    /// A message on a gRPC stream.
+    GrpcSend {
+        /// The stream.
+        token: u32,
+        /// The message; none only ends the half.
+        message: Option<Bytes>,
+        /// Whether the guest ends its half with it.
+        end: bool,
+    },
+    /// A gRPC call or stream is given up.
+    GrpcCancel {
+        /// The call.
+        token: u32,
+    },
+    /// A plugin wants to hear when a queue has something in it.
+    Listen {
+        /// The root context.
+        root: u32,
+        /// The queue.
+        queue: u32,
+    },
+    /// A plugin that held back its end is done.
+    Done {
+        /// The root context.
+        root: u32,
+    },
+}
+
+/// A gRPC call or stream of a guest's own.
+#[derive(Debug)]
+pub struct GrpcOpen {
+    /// The root context that hears of it.
+    pub root: u32,
+    /// The number by which it knows the call.
+    pub token: u32,
+    /// Where to.
+    pub cluster: Box<str>,
+    /// The request: its path is the method, its headers the metadata.
+    pub request: crate::http::message::Request,
+    /// The one message of a unary call; a stream has none yet.
+    pub message: Option<Bytes>,
+    /// How long a unary call may take; `None` for ever.
+    pub timeout: Option<Duration>,
+    /// Bytes of messages that wait to be sent.
+    pub waiting: Arc<AtomicUsize>,
 }
 
 /// An HTTP request of a guest's own.
@@ -226,6 +316,12 @@ impl Vm {
                 return id;
             }
         }
+    }
+
+    /// A number for a call that no other call of this VM has.
+    pub fn next_token(&mut self) -> u32 {
+        self.last_token = self.last_token.wrapping_add(1).max(1);
+        self.last_token
     }
 
     /// The stream that host functions act on.

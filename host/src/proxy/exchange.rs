@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use http::{HeaderValue, Method};
 use crate::clock::Timer;
 use crate::http::h1::Length;
 use crate::http::message::Request;
+use crate::http::peer::Source;
 use crate::net::connection::Connection;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Chain, Half};
@@ -24,6 +25,7 @@ use crate::plugin::stream::{LocalReply, SharedStream, Stream as StreamState};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::local::{Local, LocalListener};
+use crate::proxy::pump::Intake;
 use crate::proxy::record::Record;
 use crate::proxy::redirect;
 use crate::proxy::reply::{Failure, render};
@@ -79,6 +81,8 @@ pub struct Exchange<'a> {
     pub record: RefCell<Record>,
     /// Whether all of the request has come.
     pub received: Cell<bool>,
+    /// Whether all of the response has come.
+    pub answer_received: Cell<bool>,
     /// Ends an exchange whose request takes too long to come.
     arrival: Timer,
     /// Ends an exchange in which nothing moves.
@@ -120,6 +124,7 @@ impl<'a> Begin<'a> {
             moved: Cell::new(false),
             record: RefCell::new(record),
             received: Cell::new(self.length == Length::None),
+            answer_received: Cell::new(false),
             arrival: self.worker.timers.timer(),
             idle: self.worker.timers.timer(),
             idle_after: http.limits.stream_idle_timeout,
@@ -136,7 +141,7 @@ impl<'a> Begin<'a> {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// Everything between the request's arrival and its answer.
     async fn answer(
         &self,
@@ -171,14 +176,8 @@ impl Exchange<'_> {
         if self.chain.borrow().is_empty() {
             return Ok(route);
         }
-        let end = self.length == Length::None;
-        poll_fn(|cx| {
-            if self.down.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(Failure::ClientGone));
-            }
-            self.chain.borrow_mut().poll_headers(Half::Received, end, cx).map_err(Failure::from)
-        })
-        .await?;
+        self.filter_headers(Half::Received, self.down.source(self.length), self.length == Length::None)
+            .await?;
         let mut stream = self.stream.borrow_mut();
         if !stream.reroute {
             return Ok(route);
@@ -187,6 +186,48 @@ impl Exchange<'_> {
         stream.info.route = route.as_ref().map(|route| Arc::clone(&route.name));
         self.record.borrow_mut().route = route.clone();
         Ok(route)
+    }
+
+    /// Shows the headers of a half to the filters. A filter may want to see the body before it lets them go: then it is
+    /// read from `source`.
+    pub async fn filter_headers(&self, half: Half, source: Source<'_>, end: bool) -> Result<(), Failure> {
+        let intake = self.intake(half, source);
+        let ahead = poll_fn(|cx| {
+            if half == Half::Received && self.down.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            let headers = self.chain.borrow_mut().poll_headers(half, end, cx);
+            if let Poll::Ready(done) = headers {
+                return Poll::Ready(done.map(|()| false).map_err(Failure::from));
+            }
+            if !end && self.chain.borrow().reads_ahead(half) { Poll::Ready(Ok(true)) } else { Poll::Pending }
+        });
+        if !ahead.await? {
+            return Ok(());
+        }
+        if half == Half::Received {
+            self.down.invite().await.map_err(|_| Failure::ClientGone)?;
+        }
+        poll_fn(|cx| {
+            loop {
+                let headers = self.chain.borrow_mut().poll_headers(half, end, cx);
+                if let Poll::Ready(done) = headers {
+                    return Poll::Ready(done.map_err(Failure::from));
+                }
+                if !self.chain.borrow().reads_ahead(half) {
+                    return Poll::Pending;
+                }
+                // Nothing passes all filters before the headers have.
+                ready!(intake.poll(cx)).map_err(|broken| self.broken(half, broken))?;
+            }
+        })
+        .await
+    }
+
+    /// A body as it comes from `source`.
+    pub fn intake<'b>(&'b self, half: Half, source: Source<'b>) -> Intake<'b, 'a> {
+        let chain = self.chain.borrow();
+        Intake { exchange: self, half, source, filtered: chain.wants_data(half) || chain.holds(half) }
     }
 
     /// Ends the exchange: with an answer of Weir's own, if it has none yet.
@@ -236,42 +277,56 @@ impl Exchange<'_> {
     /// the last word.
     async fn send_reply(&self, reply: LocalReply) -> Result<(), Failure> {
         self.down.abandon_body();
+        // What filters say to a response is not for filters to see, as in Envoy.
+        if self.stream.borrow().response.is_some() {
+            return self.reply_directly(reply).await;
+        }
         match self.filter_reply(reply).await {
             Ok(()) => Ok(()),
-            Err(Failure::Reply(reply)) if !self.answered.get() => {
-                let (response, body) = render(reply, self.stream.borrow().request.as_ref());
-                self.stream.borrow_mut().response = Some(response);
-                self.start_response(if body.is_empty() {
-                    Length::None
-                } else {
-                    Length::Known(body.len() as u64)
-                });
-                self.write_all(body).await
-            }
+            Err(Failure::Reply(reply)) if !self.answered.get() => self.reply_directly(reply).await,
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Sends an answer of Weir's own that no filter sees.
+    async fn reply_directly(&self, reply: LocalReply) -> Result<(), Failure> {
+        let (response, body) = render(reply, self.stream.borrow().request.as_ref());
+        self.stream.borrow_mut().response = Some(response);
+        self.start_response(if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) });
+        self.write_all(body).await
     }
 
     async fn filter_reply(&self, reply: LocalReply) -> Result<(), Failure> {
         let (response, body) = render(reply, self.stream.borrow().request.as_ref());
         self.stream.borrow_mut().response = Some(response);
-        poll_fn(|cx| self.chain.borrow_mut().poll_headers(Half::Answered, body.is_empty(), cx)).await?;
-        let mut body = body;
-        if !body.is_empty() && self.chain.borrow().wants_data(Half::Answered) {
-            let limit = self.buffer_limit.max(body.len());
-            let mut passed = self.chain.borrow_mut().on_data(Half::Answered, body, true, limit)?;
-            body = loop {
-                match passed {
-                    Passed::Data(data, _) | Passed::End(data, _) => break data,
-                    Passed::Held => {
-                        let resumed = |cx: &mut Context<'_>| {
-                            self.chain.borrow_mut().poll_resumed(Half::Answered, true, cx)
-                        };
-                        passed = poll_fn(resumed).await?;
-                    }
-                }
-            };
-        }
+        let (end, half) = (body.is_empty(), Half::Answered);
+        let limit = self.buffer_limit.max(body.len());
+        let mut rest = (!end).then_some(body);
+        poll_fn(|cx| {
+            let headers = self.chain.borrow_mut().poll_headers(half, end, cx);
+            if headers.is_pending()
+                && self.chain.borrow().reads_ahead(half)
+                && let Some(body) = rest.take()
+            {
+                self.chain.borrow_mut().on_data(half, body, true, limit)?;
+                return self.chain.borrow_mut().poll_headers(half, end, cx);
+            }
+            headers
+        })
+        .await?;
+        let (wants, holds) = (self.chain.borrow().wants_data(half), self.chain.borrow().holds(half));
+        let mut passed = match rest {
+            Some(body) if wants => self.chain.borrow_mut().on_data(half, body, true, limit)?,
+            Some(body) => Passed::Data(body, true),
+            None if holds => Passed::Held,
+            None => Passed::Data(Bytes::new(), true),
+        };
+        let body = loop {
+            match passed {
+                Passed::Data(data, _) | Passed::End(data, _) => break data,
+                Passed::Held => passed = poll_fn(|cx| self.chain.borrow_mut().poll_resumed(half, cx)).await?,
+            }
+        };
         self.start_response(if body.is_empty() { Length::None } else { Length::Known(body.len() as u64) });
         self.write_all(body).await
     }

@@ -105,10 +105,10 @@ impl Filtered<'_> {
         }
         loop {
             let passed = poll_fn(|cx| {
-                if let Poll::Ready(resumed) = self.chain.borrow_mut().poll_resumed(half, ended, cx) {
+                if let Poll::Ready(resumed) = self.chain.borrow_mut().poll_resumed(half, cx) {
                     return Poll::Ready(resumed.map_err(Broken::Stop));
                 }
-                if ended {
+                if ended || self.chain.borrow().is_full(half) {
                     return Poll::Pending;
                 }
                 let Poll::Ready(data) = self.poll_read(half, cx) else { return Poll::Pending };

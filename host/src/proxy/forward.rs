@@ -221,14 +221,29 @@ impl Exchange<'_> {
         let pump = Pump { exchange: self, half: Half::Received, source, sink, length: self.announced() };
         match pump.run(start).await {
             Ok(()) | Err(Broken::Sink(SinkError::Io(_) | SinkError::Gone(_))) => Ok(()),
-            Err(Broken::Sink(SinkError::Length(error))) => Err(Failure::UpstreamBody(error.to_string())),
-            Err(Broken::Source(BodyError::Io(_) | BodyError::Cut | BodyError::Reset)) => {
-                Err(Failure::ClientGone)
+            Err(broken) => Err(self.broken(Half::Received, broken)),
+        }
+    }
+
+    /// Why the exchange fails, when one of its bodies was not moved to its end.
+    pub fn broken(&self, half: Half, broken: Broken) -> Failure {
+        match (broken, half) {
+            (Broken::Stop(stop), _) => stop.into(),
+            (Broken::Sink(SinkError::Length(error)), _) => Failure::UpstreamBody(error.to_string()),
+            (Broken::Sink(SinkError::Io(error)), Half::Received) => {
+                Failure::UpstreamClosed(error.to_string())
             }
-            Err(Broken::Source(error @ (BodyError::Chunk | BodyError::Trailers(_)))) => {
-                Err(Failure::RequestBody(error))
+            (Broken::Sink(SinkError::Gone(error)), Half::Received) => {
+                Failure::UpstreamClosed(error.to_string())
             }
-            Err(Broken::Stop(stop)) => Err(stop.into()),
+            (Broken::Sink(SinkError::Io(_) | SinkError::Gone(_)), Half::Answered) => Failure::ClientGone,
+            (Broken::Source(error), Half::Answered) => Failure::UpstreamBody(error.to_string()),
+            (Broken::Source(BodyError::Io(_) | BodyError::Cut | BodyError::Reset), Half::Received) => {
+                Failure::ClientGone
+            }
+            (Broken::Source(error @ (BodyError::Chunk | BodyError::Trailers(_))), Half::Received) => {
+                Failure::RequestBody(error)
+            }
         }
     }
 
@@ -255,7 +270,17 @@ impl Exchange<'_> {
         }
         self.stream.borrow_mut().response = Some(response);
         let end = length == Length::None;
-        poll_fn(|cx| self.chain.borrow_mut().poll_headers(Half::Answered, end, cx)).await?;
+        let incoming = match upstream {
+            Upstream::H1(_) => None,
+            Upstream::H2 { incoming, .. } => incoming.take(),
+        };
+        let source = match (upstream, &incoming) {
+            (Upstream::H1(http), _) => Source::H1(&http.connection),
+            (Upstream::H2 { .. }, Some(incoming)) => Source::H2(incoming),
+            (Upstream::H2 { .. }, None) => Source::Empty,
+        };
+        self.answer_received.set(end);
+        self.filter_headers(Half::Answered, source, end).await?;
         if upgraded {
             self.switch_protocols().await?;
             return Ok(true);
@@ -267,23 +292,9 @@ impl Exchange<'_> {
             poll_fn(|cx| sink.poll_flush(cx)).await.map_err(|_| Failure::ClientGone)?;
             return Ok(false);
         }
-        let incoming = match upstream {
-            Upstream::H1(_) => None,
-            Upstream::H2 { incoming, .. } => incoming.take(),
-        };
-        let source = match (upstream, &incoming) {
-            (Upstream::H1(http), _) => Source::H1(&http.connection),
-            (Upstream::H2 { .. }, Some(incoming)) => Source::H2(incoming),
-            (Upstream::H2 { .. }, None) => Source::Empty,
-        };
         let pump = Pump { exchange: self, half: Half::Answered, source, sink: self.down.sink(), length };
-        match pump.run(|length| self.start_response(length)).await {
-            Ok(()) => Ok(false),
-            Err(Broken::Source(error)) => Err(Failure::UpstreamBody(error.to_string())),
-            Err(Broken::Sink(SinkError::Length(error))) => Err(Failure::UpstreamBody(error.to_string())),
-            Err(Broken::Sink(SinkError::Io(_) | SinkError::Gone(_))) => Err(Failure::ClientGone),
-            Err(Broken::Stop(stop)) => Err(stop.into()),
-        }
+        let moved = pump.run(|length| self.start_response(length)).await;
+        moved.map(|()| false).map_err(|broken| self.broken(Half::Answered, broken))
     }
 
     /// The head of the answer. Interim responses are dropped: Weir has sent `100 Continue` itself.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use crate::plugin::chain::Filter;
-use crate::plugin::filter::{PluginHost, VmCell};
+use crate::plugin::filter::{PluginHost, VmHandle};
 use crate::plugin::instance::Instance;
 use crate::proxy::worker::Retired;
 use crate::snapshot::{FilterUse, Listener, Service, Snapshot, SocketKey};
@@ -21,7 +21,7 @@ pub struct Local {
     /// Its clusters, in its order.
     pub clusters: Vec<Rc<LocalCluster>>,
     /// Its VMs, by id.
-    pub vms: HashMap<u64, Rc<VmCell>>,
+    pub vms: HashMap<u64, Rc<VmHandle>>,
     /// Dropped after everything else that refers to compiled code.
     _last: Last,
 }
@@ -57,7 +57,7 @@ pub struct Build<'a> {
 impl Build<'_> {
     /// Builds the view.
     pub fn run(mut self, snapshot: Arc<Snapshot>) -> Rc<Local> {
-        let vms: HashMap<u64, Rc<VmCell>> =
+        let vms: HashMap<u64, Rc<VmHandle>> =
             snapshot.vms.iter().filter_map(|spec| Some((spec.id, self.vm(spec)?))).collect();
         vms.values().for_each(|vm| vm.set_clusters(&snapshot.cluster_names));
         let clusters = snapshot.clusters.iter().map(|cluster| self.cluster(cluster)).collect();
@@ -80,12 +80,12 @@ impl Build<'_> {
         Rc::new(Local { snapshot, listeners, clusters, vms, _last: last })
     }
 
-    fn vm(&mut self, spec: &Arc<crate::plugin::filter::VmSpec>) -> Option<Rc<VmCell>> {
+    fn vm(&mut self, spec: &Arc<crate::plugin::filter::VmSpec>) -> Option<Rc<VmHandle>> {
         if let Some(known) = self.before.and_then(|before| before.vms.get(&spec.id)) {
             return Some(Rc::clone(known));
         }
         let instance = self.instances.remove(&spec.id)?;
-        Some(VmCell::new(Arc::clone(spec), Rc::clone(&self.host), instance))
+        Some(VmHandle::new(Arc::clone(spec), Rc::clone(&self.host), instance))
     }
 
     fn cluster(&self, cluster: &Arc<crate::upstream::cluster::Cluster>) -> Rc<LocalCluster> {
@@ -100,7 +100,7 @@ impl Build<'_> {
     }
 }
 
-fn filter_of(filter: &FilterUse, vms: &HashMap<u64, Rc<VmCell>>) -> Option<Rc<Filter>> {
+fn filter_of(filter: &FilterUse, vms: &HashMap<u64, Rc<VmHandle>>) -> Option<Rc<Filter>> {
     let vm = Rc::clone(vms.get(&filter.vm)?);
     Some(Rc::new(Filter { spec: Arc::clone(&filter.spec), vm, root: filter.root }))
 }

@@ -1,16 +1,16 @@
 //! What a worker does for its plugins.
 
-use std::rc::Weak;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::plugin::filter::{PluginHost, VmSpec};
+use crate::plugin::filter::{GrpcEvent, GrpcSender, PluginHost, VmCell, VmSpec};
 use crate::plugin::instance::Instance;
-use crate::plugin::vm::{CallAnswer, HttpCall};
-use crate::proxy::callout;
+use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
 use crate::proxy::worker::{Report, Retired, Worker};
+use crate::proxy::{callout, grpc};
 
 /// The worker, as its plugins see it.
 pub struct WorkerHost {
@@ -39,6 +39,18 @@ impl PluginHost for WorkerHost {
             let Some(worker) = worker.upgrade() else { return };
             then(callout::call(&worker, call).await);
         });
+    }
+
+    fn grpc(&self, open: GrpcOpen, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender> {
+        grpc::open(self.worker.clone(), open, then)
+    }
+
+    fn linger(&self, vm: Rc<VmCell>) {
+        match self.worker.upgrade() {
+            Some(worker) => worker.linger(vm),
+            // The worker has ended, and nothing would call the plugin any more.
+            None => vm.end(),
+        }
     }
 
     fn condemned(&self, vm: &Arc<VmSpec>) {

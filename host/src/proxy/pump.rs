@@ -1,6 +1,6 @@
 //! Moves a body from one side of an exchange to the other, through the filters, with back-pressure.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
@@ -45,17 +45,16 @@ impl Pump<'_, '_> {
     /// body that is then complete is announced with its new length, and one that was changed without end in sight
     /// is sent without. Everything else leaves at once.
     pub async fn run(self, start: impl FnOnce(Length)) -> Result<(), Broken> {
-        let filtered = self.exchange.chain.borrow().wants_data(self.half);
+        let intake = self.exchange.intake(self.half, self.source);
+        let filtered = intake.filtered;
         let waits = filtered && matches!(self.length, Length::Known(_));
         let mut start = Some(start);
         if !waits && let Some(start) = start.take() {
             start(self.length);
         }
-        let ended = RefCell::new(false);
         loop {
             let started = start.is_none();
-            let passed =
-                poll_fn(|cx| self.poll_passed(filtered, started, &mut ended.borrow_mut(), cx)).await?;
+            let passed = poll_fn(|cx| self.poll_passed(&intake, started, cx)).await?;
             let (data, end, trailers) = match passed {
                 Passed::Held => continue,
                 Passed::Data(data, end) => (data, end, None),
@@ -84,65 +83,87 @@ impl Pump<'_, '_> {
     /// The next piece that has passed all filters.
     fn poll_passed(
         &self,
-        filtered: bool,
+        intake: &Intake<'_, '_>,
         started: bool,
-        ended: &mut bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Passed, Broken>> {
-        if filtered {
-            let resumed = self.exchange.chain.borrow_mut().poll_resumed(self.half, *ended, cx);
+        if let Poll::Ready(passed) = intake.poll(cx) {
+            return Poll::Ready(passed);
+        }
+        // While nothing comes, what is there is sent on its way.
+        if started && !intake.ended().get() {
+            ready!(self.sink.poll_flush(cx)).map_err(Broken::Sink)?;
+        }
+        Poll::Pending
+    }
+}
+
+/// A body as it comes, and passes the filters.
+pub struct Intake<'a, 'e> {
+    /// The exchange that it belongs to.
+    pub exchange: &'a Exchange<'e>,
+    /// Which body.
+    pub half: Half,
+    /// Where it comes from.
+    pub source: Source<'a>,
+    /// Whether filters look at it.
+    pub filtered: bool,
+}
+
+impl Intake<'_, '_> {
+    /// Ready with what has passed the filters, or with [`Passed::Held`] when something has come.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<Passed, Broken>> {
+        if self.filtered {
+            let resumed = self.exchange.chain.borrow_mut().poll_resumed(self.half, cx);
             if let Poll::Ready(passed) = resumed {
                 return Poll::Ready(passed.map_err(Broken::Stop));
             }
-        }
-        if *ended {
-            return Poll::Pending;
-        }
-        let Poll::Ready(frame) = self.source.poll_frame(cx) else {
-            // While nothing comes, what is there is sent on its way.
-            if started {
-                ready!(self.sink.poll_flush(cx)).map_err(Broken::Sink)?;
+            if self.exchange.chain.borrow().is_full(self.half) {
+                return Poll::Pending;
             }
+        }
+        if self.ended().get() {
             return Poll::Pending;
-        };
+        }
+        let frame = ready!(self.source.poll_frame(cx));
         self.exchange.moved.set(true);
         match frame.map_err(Broken::Source)? {
             Some(Frame::Data(data)) => {
                 self.count(data.len());
-                *ended = self.source.at_end();
-                self.received(*ended);
-                Poll::Ready(self.data(filtered, data, *ended))
+                let end = self.source.at_end();
+                self.ended().set(end);
+                Poll::Ready(self.data(data, end))
             }
             Some(Frame::Trailers(trailers)) => {
-                *ended = true;
-                self.received(true);
-                if !filtered {
+                self.ended().set(true);
+                if !self.filtered {
                     return Poll::Ready(Ok(Passed::End(Bytes::new(), trailers)));
                 }
-                let passed = self.exchange.chain.borrow_mut().on_trailers(self.half, trailers);
+                let limit = self.exchange.buffer_limit;
+                let passed = self.exchange.chain.borrow_mut().on_trailers(self.half, trailers, limit);
                 Poll::Ready(passed.map_err(Broken::Stop))
             }
             None => {
-                *ended = true;
-                self.received(true);
-                Poll::Ready(self.data(filtered, Bytes::new(), true))
+                self.ended().set(true);
+                Poll::Ready(self.data(Bytes::new(), true))
             }
         }
     }
 
-    fn data(&self, filtered: bool, data: Bytes, end: bool) -> Result<Passed, Broken> {
-        if !filtered {
+    /// Whether all of it has come.
+    fn ended(&self) -> &Cell<bool> {
+        match self.half {
+            Half::Received => &self.exchange.received,
+            Half::Answered => &self.exchange.answer_received,
+        }
+    }
+
+    fn data(&self, data: Bytes, end: bool) -> Result<Passed, Broken> {
+        if !self.filtered {
             return Ok(Passed::Data(data, end));
         }
         let limit = self.exchange.buffer_limit;
         self.exchange.chain.borrow_mut().on_data(self.half, data, end, limit).map_err(Broken::Stop)
-    }
-
-    /// Notes that all of the request has come.
-    fn received(&self, ended: bool) {
-        if ended && self.half == Half::Received {
-            self.exchange.received.set(true);
-        }
     }
 
     fn count(&self, bytes: usize) {

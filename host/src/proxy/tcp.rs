@@ -36,7 +36,7 @@ pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stre
     if let Some(reason) = reason {
         cx.closed(&connection, reason);
     }
-    chain.on_close(Half::Received, PeerKind::Unknown);
+    chain.on_close(Half::Received, record.closed_by);
     chain.finish();
 }
 
@@ -46,13 +46,16 @@ pub(super) struct Record<'a> {
     stream: SharedStream,
     relayed: Relayed,
     reason: Option<&'static str>,
+    /// Who closed the connection to the client: the client itself only when it broke it off, as in Envoy.
+    closed_by: PeerKind,
     upstream_ms: Option<Duration>,
 }
 
 impl<'a> Record<'a> {
     pub(super) fn new(cx: &'a SessionCx, stream: SharedStream, reason: Option<CloseReason>) -> Self {
         let reason = reason.map(CloseReason::as_str);
-        Self { cx, stream, relayed: Relayed::default(), reason, upstream_ms: None }
+        let (relayed, closed_by) = (Relayed::default(), PeerKind::Local);
+        Self { cx, stream, relayed, reason, closed_by, upstream_ms: None }
     }
 }
 
@@ -95,6 +98,7 @@ async fn run(
         Ok(End::Closed) => None,
         Ok(End::Idle) => Some(CloseReason::Idle),
         Ok(End::Downstream(_)) => {
+            record.closed_by = PeerKind::Remote;
             stream.reset();
             None
         }

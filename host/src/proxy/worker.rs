@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::clock::Timers;
 use crate::drain::Drain;
 use crate::net::relay::Scratch;
+use crate::plugin::filter::VmCell;
 use crate::plugin::instance::Instance;
 use crate::proxy::accept::Accepting;
 use crate::proxy::local::{Build, Local, LocalListener};
@@ -107,6 +109,9 @@ impl StartWorker {
     }
 }
 
+/// How long a plugin may hold back its end.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -125,6 +130,8 @@ pub struct Worker {
     /// HTTP listeners that are gone, as they were, while the last of their requests are answered.
     departed: RefCell<HashMap<SocketKey, Rc<Local>>>,
     sockets: RefCell<HashMap<SocketKey, Accepting>>,
+    /// VMs whose plugins hold back their end.
+    lingering: RefCell<Vec<JoinHandle<()>>>,
     host: Rc<WorkerHost>,
     reaper: Sender<Retired>,
 }
@@ -140,6 +147,7 @@ impl Worker {
             local: RefCell::default(),
             departed: RefCell::default(),
             sockets: RefCell::default(),
+            lingering: RefCell::default(),
             host: Rc::new(WorkerHost::new(me.clone(), start.index, start.reports, start.reaper.clone())),
             reaper: start.reaper,
         })
@@ -256,6 +264,20 @@ impl Worker {
         });
     }
 
+    /// Keeps a VM whose plugins hold back their end, until they have ended.
+    pub fn linger(&self, vm: Rc<VmCell>) {
+        let mut lingering = self.lingering.borrow_mut();
+        lingering.retain(|task| !task.is_finished());
+        lingering.push(tokio::task::spawn_local(async move {
+            let ended = tokio::time::timeout(LINGER, vm.ended()).await;
+            if ended.is_err() {
+                let plugin = vm.spec().filters.first().map_or("", |spec| &*spec.plugin);
+                tracing::warn!(plugin, "a plugin held back its end for {LINGER:?} and is ended");
+            }
+            vm.end();
+        }));
+    }
+
     /// Leaves something to be dropped off the worker.
     pub fn retire(&self, retired: Retired) {
         // Nobody takes it any more only when the process ends.
@@ -263,6 +285,7 @@ impl Worker {
     }
 
     async fn end(&self, timeout: Duration) {
+        let deadline = tokio::time::Instant::now() + timeout;
         let sockets = self.sockets.take();
         for accepting in sockets.into_values() {
             accepting.close().await;
@@ -280,5 +303,14 @@ impl Worker {
         }
         self.local.replace(None);
         self.departed.take();
+        // Plugins that hold back their end may use what is left of the time.
+        let lingering = self.lingering.take();
+        let all = async {
+            for task in lingering {
+                // One that panicked has ended, too.
+                let _ = task.await;
+            }
+        };
+        let _ = tokio::time::timeout_at(deadline, all).await;
     }
 }

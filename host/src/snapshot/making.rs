@@ -1,6 +1,6 @@
 //! How a snapshot is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::config::tls::{ListenerTls, Mode};
 use crate::net::tls::client::ClientTls;
 use crate::net::tls::files::FileProblem;
 use crate::net::tls::server::ServerTls;
+use crate::plugin::digest::Digest;
 use crate::plugin::filter::VmSpec;
 use crate::plugin::library::{Library, Loaded};
 use crate::plugin::services::Services;
@@ -51,7 +52,9 @@ pub struct Made {
 impl Making<'_> {
     /// Makes a snapshot.
     pub fn run(&self) -> Made {
-        let mut maker = Maker { making: self, vms: Vec::new(), new_vms: Vec::new(), problems: Vec::new() };
+        let (vms, new_vms, problems) = (Vec::new(), Vec::new(), Vec::new());
+        let mut maker = Maker { making: self, groups: HashMap::new(), vms, new_vms, problems };
+        maker.group();
         let clusters = maker.clusters();
         let cluster_names = Arc::new(clusters.iter().map(|cluster| Box::from(&*cluster.name)).collect());
         let listeners = self
@@ -71,10 +74,15 @@ impl Making<'_> {
 
 struct Maker<'a> {
     making: &'a Making<'a>,
+    /// Filters that share a VM, by what they have in common, in the order of the configuration.
+    groups: HashMap<Group, Vec<FilterSpec>>,
     vms: Vec<Arc<VmSpec>>,
     new_vms: Vec<(Arc<VmSpec>, Place)>,
     problems: Vec<Problem>,
 }
+
+/// What filters that share a VM have in common: the `vm_id`, which is not empty, the VM's configuration, and the content.
+type Group = (String, Vec<u8>, Digest);
 
 impl Maker<'_> {
     fn problem(&mut self, place: &Place, message: impl Into<String>) {
@@ -190,6 +198,39 @@ impl Maker<'_> {
         chain
     }
 
+    /// Finds the filters that share a VM.
+    fn group(&mut self) {
+        let making = self.making;
+        for listener in &making.config.sections.listeners {
+            for filter in &listener.filters {
+                self.join_group(&listener.name, filter, None);
+            }
+            let ServiceConfig::Http(http) = &listener.service else { continue };
+            for filter in &http.filters {
+                self.join_group(&listener.name, filter, None);
+                for route in &http.routes {
+                    if let Some(FilterOverride::Config(config)) =
+                        route.filters.get(filter.name().as_str()).map(|change| &change.value)
+                    {
+                        self.join_group(&listener.name, filter, Some(config));
+                    }
+                }
+            }
+        }
+    }
+
+    fn join_group(&mut self, listener: &str, filter: &Filter, over: Option<&serde_json::Value>) {
+        let Some(plugins) = &self.making.config.sections.plugins else { return };
+        let Some(loaded) = self.making.plugins.get(filter.plugin.as_str()) else { return };
+        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over);
+        if !spec.vm_id.is_empty() {
+            let members = self.groups.entry(group_of(&spec, loaded.digest)).or_default();
+            if !members.contains(&spec) {
+                members.push(spec);
+            }
+        }
+    }
+
     /// Finds or makes the VM of a filter.
     fn filter(
         &mut self,
@@ -205,8 +246,14 @@ impl Maker<'_> {
             return None;
         };
         let spec = FilterSpec::new(listener, filter, &plugins.defaults, over.map(|(config, _)| config));
-        let same =
-            |vm: &&Arc<VmSpec>| vm.digest == loaded.digest && vm.filters.iter().any(|known| **known == spec);
+        let members = self.groups.get(&group_of(&spec, loaded.digest));
+        let members = members.cloned().unwrap_or_else(|| vec![spec.clone()]);
+        let same = |vm: &&Arc<VmSpec>| {
+            let mut pairs = vm.filters.iter().zip(&members);
+            vm.digest == loaded.digest
+                && vm.filters.len() == members.len()
+                && pairs.all(|(known, wanted)| **known == *wanted)
+        };
         let before = self.making.before.map(|before| before.vms.as_slice()).unwrap_or_default();
         let vm = if let Some(known) = self.vms.iter().find(same) {
             Arc::clone(known)
@@ -215,8 +262,8 @@ impl Maker<'_> {
             Arc::clone(known)
         } else {
             let services = Arc::clone(self.making.services);
-            let vm =
-                VmSpec::new(loaded.digest, loaded.module.clone(), vec![Arc::new(spec.clone())], services);
+            let filters = members.iter().cloned().map(Arc::new).collect();
+            let vm = VmSpec::new(loaded.digest, loaded.module.clone(), filters, services);
             let own = filter.config.as_ref().map_or(&filter.plugin.place, |config| &config.place);
             self.new_vms.push((Arc::clone(&vm), over.map_or(own, |(_, place)| place).clone()));
             self.vms.push(Arc::clone(&vm));
@@ -241,4 +288,8 @@ impl Maker<'_> {
             }
         }
     }
+}
+
+fn group_of(spec: &FilterSpec, digest: Digest) -> Group {
+    (spec.vm_id.clone(), spec.vm_config.clone(), digest)
 }

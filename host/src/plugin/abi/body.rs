@@ -3,11 +3,9 @@
 use bytes::Bytes;
 use weir_abi::{BufferKind, Status};
 
-use crate::http::body::Buffer;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
-use crate::plugin::stream::Stream;
-use crate::plugin::vm::{Starting, Vm};
+use crate::plugin::vm::{StreamContext, Vm};
 
 pub fn proxy_get_buffer_bytes(
     host: &mut Host<'_>,
@@ -19,55 +17,33 @@ pub fn proxy_get_buffer_bytes(
 ) -> Answer {
     let kind = BufferKind::try_from(buffer).map_err(|_| Status::BadArgument)?;
     let end = start.checked_add(max_len).ok_or(Status::BadArgument)?;
-    let bytes = read(host.vm(), kind, start as usize, end as usize)?;
+    // Copied once into the host: the guest's allocator runs before it can be copied into the guest.
+    let bytes = with_buffer(host.vm(), kind, |bytes| {
+        let end = bytes.len().min(end as usize);
+        Bytes::copy_from_slice(bytes.get((start as usize).min(end)..end).unwrap_or(&[]))
+    })?;
     host.give(&bytes, data, data_len)
 }
 
-/// A range of a buffer, cut to what is there.
-fn read(vm: &Vm, kind: BufferKind, start: usize, end: usize) -> Result<Bytes, Status> {
-    let cut = |bytes: &[u8]| {
-        let end = end.min(bytes.len());
-        Bytes::copy_from_slice(bytes.get(start.min(end)..end).unwrap_or(&[]))
-    };
+/// Gives `f` a buffer. A filter's own buffers are there as long as it sees them.
+fn with_buffer<T>(vm: &Vm, kind: BufferKind, f: impl FnOnce(&[u8]) -> T) -> Result<T, Status> {
     match kind {
-        BufferKind::HttpRequestBody
-        | BufferKind::HttpResponseBody
-        | BufferKind::DownstreamData
-        | BufferKind::UpstreamData => {
-            let context = vm.stream().map_err(|_| Status::NotFound)?;
-            if !context.access.has_buffer(kind) {
-                return Err(Status::NotFound);
-            }
-            let stream = context.stream.borrow();
-            Ok(cut(of_stream(&stream, kind).ok_or(Status::NotFound)?.as_slice()))
+        BufferKind::HttpRequestBody | BufferKind::DownstreamData => {
+            Ok(f(seen(vm, kind)?.received.as_slice()))
         }
-        BufferKind::HttpCallResponseBody => {
-            let answer = vm.root()?.answer.as_ref().ok_or(Status::NotFound)?;
-            Ok(cut(&answer.body))
-        }
-        // As in Envoy, a configuration can be read as long as the plugin is being started with it.
-        BufferKind::VmConfiguration => match vm.root()? {
-            root if root.starting == Some(Starting::Vm) => Ok(cut(&root.spec.vm_config)),
-            _ => Err(Status::NotFound),
-        },
-        BufferKind::PluginConfiguration => match vm.root()? {
-            root if root.starting == Some(Starting::Plugin) => Ok(cut(&root.spec.config)),
-            _ => Err(Status::NotFound),
-        },
-        BufferKind::GrpcReceiveBuffer | BufferKind::CallData => Err(Status::NotFound),
+        BufferKind::HttpResponseBody | BufferKind::UpstreamData => Ok(f(seen(vm, kind)?.answered.as_slice())),
+        BufferKind::HttpCallResponseBody => Ok(f(&vm.root()?.answer.as_ref().ok_or(Status::NotFound)?.body)),
+        BufferKind::GrpcReceiveBuffer => Ok(f(vm.root()?.grpc.message.as_ref().ok_or(Status::NotFound)?)),
+        // As in Envoy, a configuration can be read at any time.
+        BufferKind::VmConfiguration => Ok(f(&vm.root()?.spec.vm_config)),
+        BufferKind::PluginConfiguration => Ok(f(&vm.root()?.spec.config)),
+        BufferKind::CallData => Err(Status::NotFound),
     }
 }
 
-fn of_stream(stream: &Stream, kind: BufferKind) -> Option<&Buffer> {
-    match kind {
-        BufferKind::HttpRequestBody | BufferKind::DownstreamData => Some(&stream.received),
-        BufferKind::HttpResponseBody | BufferKind::UpstreamData => Some(&stream.answered),
-        BufferKind::HttpCallResponseBody
-        | BufferKind::GrpcReceiveBuffer
-        | BufferKind::VmConfiguration
-        | BufferKind::PluginConfiguration
-        | BufferKind::CallData => None,
-    }
+/// The stream that host functions act on, when its filter sees a buffer.
+fn seen(vm: &Vm, kind: BufferKind) -> Result<&StreamContext, Status> {
+    vm.stream().ok().filter(|context| context.access.has_buffer(kind)).ok_or(Status::NotFound)
 }
 
 pub fn proxy_set_buffer_bytes(
@@ -80,22 +56,23 @@ pub fn proxy_set_buffer_bytes(
 ) -> Answer {
     let kind = BufferKind::try_from(buffer).map_err(|_| Status::BadArgument)?;
     let (data, vm) = host.bytes(data, data_len)?;
-    let context = vm.stream().map_err(|_| Status::NotFound)?;
+    let context = vm.stream_mut().map_err(|_| Status::NotFound)?;
     if !context.access.has_buffer(kind) {
         return Err(Status::NotFound.into());
     }
+    let end = start.checked_add(len).ok_or(Status::BadArgument)?;
     let place = 1 << context.place;
     let mut stream = context.stream.borrow_mut();
     let buffer = match kind {
         BufferKind::HttpRequestBody | BufferKind::DownstreamData => {
             stream.edited_received |= place;
             stream.changed_received = true;
-            &mut stream.received
+            &mut context.received
         }
         BufferKind::HttpResponseBody | BufferKind::UpstreamData => {
             stream.edited_answered |= place;
             stream.changed_answered = true;
-            &mut stream.answered
+            &mut context.answered
         }
         BufferKind::HttpCallResponseBody
         | BufferKind::GrpcReceiveBuffer
@@ -103,14 +80,21 @@ pub fn proxy_set_buffer_bytes(
         | BufferKind::PluginConfiguration
         | BufferKind::CallData => return Err(Status::BadArgument.into()),
     };
-    let end = start.checked_add(len).ok_or(Status::BadArgument)?;
-    buffer.splice(start as usize..end as usize, data);
+    let (start, end) = (start as usize, end as usize);
+    let replaced = end.min(buffer.len()).saturating_sub(start);
+    if buffer.len() - replaced + data.len() > MAX_EDITED {
+        return Err(Status::BadArgument.into());
+    }
+    buffer.splice(start..end, data);
     Ok(())
 }
 
+/// What a guest may make of one buffer, in bytes: it is the host's memory.
+const MAX_EDITED: usize = 16 << 20;
+
 pub fn proxy_get_buffer_status(host: &mut Host<'_>, buffer: Int, len: OutInt, flags: OutInt) -> Answer {
     let kind = BufferKind::try_from(buffer).map_err(|_| Status::BadArgument)?;
-    let bytes = read(host.vm(), kind, 0, usize::MAX)?;
-    host.write_int(len, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
+    let bytes = with_buffer(host.vm(), kind, <[u8]>::len)?;
+    host.write_int(len, u32::try_from(bytes).unwrap_or(u32::MAX))?;
     Ok(host.write_int(flags, 0)?)
 }

@@ -40,7 +40,7 @@ pub fn proxy_http_call(
     let (request, trailers) = (request(headers)?, map(trailers)?);
     let (body, vm) = host.bytes(body, body_len)?;
     let body = Bytes::copy_from_slice(body);
-    let token = vm.last_token.wrapping_add(1).max(1);
+    let token = vm.next_token();
     let root = vm.root_mut()?;
     if root.calls.len() >= MAX_CALLS {
         return Err(Status::InternalFailure.into());
@@ -48,7 +48,6 @@ pub fn proxy_http_call(
     let id = root.id;
     host.write_int(call, token)?;
     let vm = host.vm();
-    vm.last_token = token;
     vm.root_mut()?.calls.insert(token);
     let call = HttpCall { root: id, token, cluster, request, body, trailers, timeout };
     vm.outbox.push(Outgoing::Call(Box::new(call)));

@@ -1,53 +1,180 @@
-//! gRPC calls. They are not there yet: every function answers UNIMPLEMENTED.
+//! gRPC calls and streams of a guest's own, over a cluster that speaks HTTP/2.
+//!
+//! What they bring is told to the root context, one callback for each thing that comes.
 
-use weir_abi::Status;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use weir_abi::{Status, decode_pairs, protobuf};
+
+use crate::http::message::{Request, Scheme, Version};
+use crate::plugin::abi::headers::{valid_pair, valid_path};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
+use crate::plugin::vm::{GrpcCall, GrpcOpen, Outgoing, Vm};
+
+/// gRPC calls and streams that one plugin may have under way on one worker.
+const MAX_CALLS: usize = 1024;
+
+/// Bytes of messages that may wait to be sent on one call.
+const MAX_WAITING: usize = 4 << 20;
 
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
 pub fn proxy_grpc_call(
-    _: &mut Host<'_>,
-    _service: Ptr,
-    _service_len: Len,
-    _name: Ptr,
-    _name_len: Len,
-    _method: Ptr,
-    _method_len: Len,
-    _metadata: Ptr,
-    _metadata_len: Len,
-    _message: Ptr,
-    _message_len: Len,
-    _timeout: Int,
-    _call: OutInt,
+    host: &mut Host<'_>,
+    service: Ptr,
+    service_len: Len,
+    name: Ptr,
+    name_len: Len,
+    method: Ptr,
+    method_len: Len,
+    metadata: Ptr,
+    metadata_len: Len,
+    message: Ptr,
+    message_len: Len,
+    timeout: Int,
+    call: OutInt,
 ) -> Answer {
-    Err(Status::Unimplemented.into())
+    let timeout = i32::try_from(timeout).map_err(|_| Status::BadArgument)?;
+    let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.unsigned_abs().into()));
+    let (cluster, mut request) = request(
+        host,
+        (service, service_len),
+        (name, name_len),
+        (method, method_len),
+        (metadata, metadata_len),
+    )?;
+    if let Some(timeout) = timeout {
+        let value = HeaderValue::try_from(format!("{}m", timeout.as_millis()));
+        request.headers.insert("grpc-timeout", value.map_err(|_| Status::InternalFailure)?);
+    }
+    let (message, _) = host.bytes(message, message_len)?;
+    if message.len() > MAX_WAITING {
+        return Err(Status::BadArgument.into());
+    }
+    let message = Some(Bytes::copy_from_slice(message));
+    open(host, call, cluster, request, message, timeout)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
 pub fn proxy_grpc_stream(
-    _: &mut Host<'_>,
-    _service: Ptr,
-    _service_len: Len,
-    _name: Ptr,
-    _name_len: Len,
-    _method: Ptr,
-    _method_len: Len,
-    _metadata: Ptr,
-    _metadata_len: Len,
-    _call: OutInt,
+    host: &mut Host<'_>,
+    service: Ptr,
+    service_len: Len,
+    name: Ptr,
+    name_len: Len,
+    method: Ptr,
+    method_len: Len,
+    metadata: Ptr,
+    metadata_len: Len,
+    call: OutInt,
 ) -> Answer {
-    Err(Status::Unimplemented.into())
+    let (cluster, request) = request(
+        host,
+        (service, service_len),
+        (name, name_len),
+        (method, method_len),
+        (metadata, metadata_len),
+    )?;
+    open(host, call, cluster, request, None, None)
 }
 
-pub fn proxy_grpc_send(_: &mut Host<'_>, _call: Int, _message: Ptr, _message_len: Len, _end: Int) -> Answer {
-    Err(Status::Unimplemented.into())
+/// Where a call goes, and its request.
+fn request(
+    host: &mut Host<'_>,
+    service: (u32, u32),
+    name: (u32, u32),
+    method: (u32, u32),
+    metadata: (u32, u32),
+) -> Result<(Box<str>, Request), Status> {
+    let ((service, metadata), vm) = host.two(service, metadata)?;
+    let cluster = cluster(service, vm).ok_or(Status::ParseFailure)?;
+    // What is no header map is none, as in Envoy.
+    let mut headers = HeaderMap::new();
+    for (name, value) in decode_pairs(metadata).into_iter().flatten() {
+        let (name, value) = valid_pair(name, value)?;
+        headers.append(name, value);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    let ((name, method), _) = host.two(name, method)?;
+    let path = valid_path(&[b"/", name, b"/", method].concat())?;
+    let authority = HeaderValue::try_from(&*cluster).map_err(|_| Status::BadArgument)?;
+    let (method, scheme, version) = (Method::POST, Scheme::Http, Version::Http2);
+    Ok((cluster, Request { method, scheme, authority, path, version, headers }))
 }
 
-pub fn proxy_grpc_cancel(_: &mut Host<'_>, _call: Int) -> Answer {
-    Err(Status::Unimplemented.into())
+/// The cluster that a guest names: by its name, or, as filters for Envoy do, by a message
+/// `envoy.config.core.v3.GrpcService` whose `envoy_grpc` (1) has a `cluster_name` (1).
+fn cluster(service: &[u8], vm: &Vm) -> Option<Box<str>> {
+    let known = |name: &[u8]| vm.clusters.get(str::from_utf8(name).ok()?).cloned();
+    known(service).or_else(|| known(protobuf::bytes(protobuf::bytes(service, 1)?, 1)?))
 }
 
-pub fn proxy_grpc_close(_: &mut Host<'_>, _call: Int) -> Answer {
-    Err(Status::Unimplemented.into())
+fn open(
+    host: &mut Host<'_>,
+    call: OutInt,
+    cluster: Box<str>,
+    request: Request,
+    message: Option<Bytes>,
+    timeout: Option<Duration>,
+) -> Answer {
+    let root = host.vm().root()?;
+    let id = root.id;
+    if root.grpc.calls.len() >= MAX_CALLS {
+        return Err(Status::InternalFailure.into());
+    }
+    let token = host.vm().next_token();
+    host.write_int(call, token)?;
+    let unary = message.is_some();
+    let waiting = Arc::new(AtomicUsize::new(message.as_ref().map_or(0, Bytes::len)));
+    let vm = host.vm();
+    let own = GrpcCall { unary, closed: unary, waiting: Arc::clone(&waiting) };
+    vm.root_mut()?.grpc.calls.insert(token, own);
+    let open = GrpcOpen { root: id, token, cluster, request, message, timeout, waiting };
+    vm.outbox.push(Outgoing::GrpcOpen(Box::new(open)));
+    Ok(())
+}
+
+pub fn proxy_grpc_send(host: &mut Host<'_>, token: Int, message: Ptr, message_len: Len, end: Int) -> Answer {
+    let (message, vm) = host.bytes(message, message_len)?;
+    let call = vm.root_mut()?.grpc.calls.get_mut(&token).ok_or(Status::NotFound)?;
+    if call.unary {
+        return Err(Status::BadArgument.into());
+    }
+    if call.closed {
+        // As in Envoy: it goes nowhere, and the guest learns of the end in its time.
+        return Ok(());
+    }
+    if message.len() > MAX_WAITING.saturating_sub(call.waiting.load(Ordering::Relaxed)) {
+        return Err(Status::InternalFailure.into());
+    }
+    call.waiting.fetch_add(message.len(), Ordering::Relaxed);
+    call.closed = end != 0;
+    let message = Some(Bytes::copy_from_slice(message));
+    vm.outbox.push(Outgoing::GrpcSend { token, message, end: end != 0 });
+    Ok(())
+}
+
+pub fn proxy_grpc_cancel(host: &mut Host<'_>, token: Int) -> Answer {
+    let vm = host.vm();
+    vm.root_mut()?.grpc.calls.remove(&token).ok_or(Status::NotFound)?;
+    vm.outbox.push(Outgoing::GrpcCancel { token });
+    Ok(())
+}
+
+/// Ends the guest's half of a stream. A unary call has none of its own: it is given up.
+pub fn proxy_grpc_close(host: &mut Host<'_>, token: Int) -> Answer {
+    let vm = host.vm();
+    let call = vm.root_mut()?.grpc.calls.get_mut(&token).ok_or(Status::NotFound)?;
+    if call.unary {
+        return proxy_grpc_cancel(host, token);
+    }
+    if !std::mem::replace(&mut call.closed, true) {
+        vm.outbox.push(Outgoing::GrpcSend { token, message: None, end: true });
+    }
+    Ok(())
 }

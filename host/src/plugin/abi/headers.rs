@@ -57,6 +57,11 @@ impl<'a> View<'a> {
         Self { pseudo, headers: Some(&answer.headers) }
     }
 
+    fn of_metadata(metadata: &'a Option<HeaderMap>) -> Result<Self, Status> {
+        let headers = Some(metadata.as_ref().ok_or(Status::BadArgument)?);
+        Ok(Self { pseudo: SmallVec::new(), headers })
+    }
+
     fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), *value));
         let headers = self.headers.into_iter().flatten();
@@ -106,14 +111,14 @@ fn with_map<T>(vm: &Vm, map: u32, f: impl FnOnce(View<'_>) -> Result<T, Status>)
             let answer = vm.root()?.answer.as_ref().ok_or(Status::BadArgument)?;
             f(View::of_answer(answer, kind))
         }
-        MapKind::GrpcReceiveInitialMetadata | MapKind::GrpcReceiveTrailingMetadata => {
-            Err(Status::BadArgument)
-        }
+        MapKind::GrpcReceiveInitialMetadata => f(View::of_metadata(&vm.root()?.grpc.initial)?),
+        MapKind::GrpcReceiveTrailingMetadata => f(View::of_metadata(&vm.root()?.grpc.trailing)?),
     }
 }
 
 pub fn proxy_get_header_map_size(host: &mut Host<'_>, map: Int, size: OutInt) -> Answer {
-    let len = with_map(host.vm(), map, |view| Ok(encoded_pairs_len(view.iter())))?;
+    // As in Envoy it is the bytes of names and values, without what serialising them adds.
+    let len = with_map(host.vm(), map, |view| Ok(view.content_len()))?;
     Ok(host.write_int(size, u32::try_from(len).unwrap_or(u32::MAX))?)
 }
 

@@ -40,7 +40,8 @@ fn find(vm: &Vm, metric: u32) -> Result<&GuestMetric, Status> {
 
 pub fn proxy_record_metric(host: &mut Host<'_>, metric: Int, value: Long) -> Answer {
     match find(host.vm(), metric)? {
-        GuestMetric::Counter(_) => return Err(Status::BadArgument.into()),
+        // As in Envoy it is what a counter grows by.
+        GuestMetric::Counter(counter) => counter.add(value),
         GuestMetric::Gauge(gauge) => gauge.set(i64::try_from(value).unwrap_or(i64::MAX)),
         GuestMetric::Histogram(histogram) => histogram.record_value(value),
     }

@@ -1,9 +1,13 @@
 //! Shared data and shared queues.
 
+use std::sync::Arc;
+
 use weir_abi::Status;
 
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::spec::scope_of;
+use crate::plugin::vm::Outgoing;
 
 pub fn proxy_get_shared_data(
     host: &mut Host<'_>,
@@ -31,25 +35,42 @@ pub fn proxy_set_shared_data(
     Ok(vm.space.set(key, value, cas)?)
 }
 
-pub fn proxy_register_shared_queue(_: &mut Host<'_>, _name: Ptr, _name_len: Len, _queue: OutInt) -> Answer {
-    Err(Status::Unimplemented.into())
+pub fn proxy_register_shared_queue(host: &mut Host<'_>, name: Ptr, name_len: Len, queue: OutInt) -> Answer {
+    let (name, vm) = host.bytes(name, name_len)?;
+    let root = vm.root()?.id;
+    let token = vm.services.queues.open(&vm.scope, name).ok_or(Status::InternalFailure)?;
+    host.write_int(queue, token)?;
+    host.vm().outbox.push(Outgoing::Listen { root, queue: token });
+    Ok(())
 }
 
+/// An empty `vm_id` is the guest's own.
 pub fn proxy_resolve_shared_queue(
-    _: &mut Host<'_>,
-    _vm_id: Ptr,
-    _vm_id_len: Len,
-    _name: Ptr,
-    _name_len: Len,
-    _queue: OutInt,
+    host: &mut Host<'_>,
+    vm_id: Ptr,
+    vm_id_len: Len,
+    name: Ptr,
+    name_len: Len,
+    queue: OutInt,
 ) -> Answer {
-    Err(Status::Unimplemented.into())
+    let ((vm_id, name), vm) = host.two((vm_id, vm_id_len), (name, name_len))?;
+    let scope = match str::from_utf8(vm_id).map_err(|_| Status::NotFound)? {
+        "" => Arc::clone(&vm.scope),
+        vm_id => scope_of(vm_id).into(),
+    };
+    let token = vm.services.queues.find(&scope, name).ok_or(Status::NotFound)?;
+    Ok(host.write_int(queue, token)?)
 }
 
-pub fn proxy_enqueue_shared_queue(_: &mut Host<'_>, _queue: Int, _value: Ptr, _value_len: Len) -> Answer {
-    Err(Status::Unimplemented.into())
+pub fn proxy_enqueue_shared_queue(host: &mut Host<'_>, queue: Int, value: Ptr, value_len: Len) -> Answer {
+    let (value, vm) = host.bytes(value, value_len)?;
+    Ok(vm.services.queues.push(queue, value)?)
 }
 
-pub fn proxy_dequeue_shared_queue(_: &mut Host<'_>, _queue: Int, _data: OutPtr, _data_len: OutLen) -> Answer {
-    Err(Status::Unimplemented.into())
+pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr, data_len: OutLen) -> Answer {
+    // A value that the guest cannot take is not to be lost.
+    host.write_int(data, 0)?;
+    host.write_int(data_len, 0)?;
+    let value = host.vm().services.queues.pop(queue)?;
+    host.give(&value, data, data_len)
 }

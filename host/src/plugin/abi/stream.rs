@@ -8,6 +8,7 @@ use crate::plugin::abi::headers::valid_pair;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::stream::LocalReply;
+use crate::plugin::vm::Outgoing;
 
 pub fn proxy_continue_stream(host: &mut Host<'_>, stream: Int) -> Answer {
     let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
@@ -22,11 +23,21 @@ pub fn proxy_continue_response(host: &mut Host<'_>) -> Answer {
     resume(host, StreamKind::HttpResponse)
 }
 
+/// A kind that the stream is not of is passed over, as in Envoy.
 fn resume(host: &mut Host<'_>, kind: StreamKind) -> Answer {
     let context = host.vm().stream_mut()?;
+    let http = context.stream.borrow().is_http();
     match kind {
-        StreamKind::HttpRequest | StreamKind::Downstream => context.intents.resume_received = true,
-        StreamKind::HttpResponse | StreamKind::Upstream => context.intents.resume_answered = true,
+        StreamKind::HttpRequest if http => context.intents.resume_received = true,
+        StreamKind::HttpResponse if http => context.intents.resume_answered = true,
+        StreamKind::Downstream if !http => context.intents.resume_received = true,
+        StreamKind::Upstream if !http => context.intents.resume_answered = true,
+        StreamKind::HttpRequest
+        | StreamKind::HttpResponse
+        | StreamKind::Downstream
+        | StreamKind::Upstream => {
+            return Ok(());
+        }
     }
     context.wake();
     Ok(())
@@ -35,11 +46,17 @@ fn resume(host: &mut Host<'_>, kind: StreamKind) -> Answer {
 pub fn proxy_close_stream(host: &mut Host<'_>, stream: Int) -> Answer {
     let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
     let context = host.vm().stream_mut()?;
+    let http = context.stream.borrow().is_http();
     match kind {
-        StreamKind::HttpRequest | StreamKind::HttpResponse | StreamKind::Downstream => {
-            context.intents.close = true;
+        StreamKind::HttpRequest | StreamKind::HttpResponse if http => context.intents.close = true,
+        StreamKind::Downstream if !http => context.intents.close = true,
+        StreamKind::Upstream if !http => context.intents.close_upstream = true,
+        StreamKind::HttpRequest
+        | StreamKind::HttpResponse
+        | StreamKind::Downstream
+        | StreamKind::Upstream => {
+            return Ok(());
         }
-        StreamKind::Upstream => context.intents.close_upstream = true,
     }
     context.wake();
     Ok(())
@@ -96,17 +113,34 @@ pub fn proxy_send_local_response(
 
 pub fn proxy_set_effective_context(host: &mut Host<'_>, context: Int) -> Answer {
     let vm = host.vm();
-    if !vm.streams.contains_key(&context) && vm.roots.iter().all(|root| root.id != context) {
+    // 0 is no context at all, which is a state to be in, too.
+    let known = context == 0
+        || vm.streams.contains_key(&context)
+        || vm.roots.iter().any(|root| root.id == context && !root.deleted);
+    if !known {
         return Err(Status::BadArgument.into());
     }
     vm.effective = context;
     Ok(())
 }
 
-pub fn proxy_done(_: &mut Host<'_>) -> Answer {
-    Err(Status::Unimplemented.into())
+/// Ends a plugin that held its end back with `proxy_on_done`.
+pub fn proxy_done(host: &mut Host<'_>) -> Answer {
+    let vm = host.vm();
+    let root = vm.root_mut().map_err(|_| Status::NotFound)?;
+    if !std::mem::take(&mut root.pending) {
+        return Err(Status::NotFound.into());
+    }
+    let root = root.id;
+    vm.outbox.push(Outgoing::Done { root });
+    Ok(())
 }
 
-pub fn proxy_get_status(_: &mut Host<'_>, _code: OutInt, _message: OutPtr, _message_len: OutLen) -> Answer {
-    Err(Status::Unimplemented.into())
+pub fn proxy_get_status(host: &mut Host<'_>, code: OutInt, message: OutPtr, message_len: OutLen) -> Answer {
+    let (status, text) = match host.vm().root() {
+        Ok(root) => root.status.clone(),
+        Err(_) => (0, String::new()),
+    };
+    host.write_int(code, status)?;
+    host.give(text.as_bytes(), message, message_len)
 }

@@ -1,7 +1,7 @@
 //! The bytes of a half: a body, or the data of a TCP connection.
 //!
-//! A filter that holds them sees, with each further piece, all that has been gathered so far; those behind it
-//! see nothing until it lets go.
+//! A piece passes the filters one by one. One that holds gathers what comes and sees, with each further piece, all that
+//! it has; those before it see the piece alone, and those behind it nothing until it lets go.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,9 +12,10 @@ use weir_abi::{BufferKind, MapKind};
 
 use crate::http::body::Buffer;
 use crate::plugin::abi::Callbacks;
-use crate::plugin::chain::{Chain, Half, Held, Outcome, Stop, Which};
+use crate::plugin::chain::hold::{End, Held};
+use crate::plugin::chain::{Chain, Half, Outcome, Stop, Which};
 use crate::plugin::stream::{LocalReply, Stream};
-use crate::plugin::vm::Access;
+use crate::plugin::vm::StreamContext;
 
 /// What has passed all filters of a half.
 #[derive(Debug)]
@@ -46,6 +47,14 @@ impl Half {
         }
     }
 
+    /// The bytes that a filter sees or holds.
+    pub(super) fn bytes(self, context: &mut StreamContext) -> &mut Buffer {
+        match self {
+            Self::Received => &mut context.received,
+            Self::Answered => &mut context.answered,
+        }
+    }
+
     pub(super) fn trailers(self) -> MapKind {
         match self {
             Self::Received => MapKind::HttpRequestTrailers,
@@ -72,104 +81,198 @@ impl Chain {
         }
     }
 
-    /// Whether a filter holds a half.
-    pub fn holds(&self, half: Half) -> bool {
-        match half {
-            Half::Received => self.received.held.is_some(),
-            Half::Answered => self.answered.held.is_some(),
-        }
-    }
-
-    /// Shows a piece of data to the filters. `end`: it is the last, and no trailers follow. `limit` bounds what
-    /// filters may hold.
+    /// Shows a piece of data to the filters. `end`: it is the last, and no trailers follow. `limit` bounds what a
+    /// filter may hold, in bytes.
     ///
     /// # Errors
     /// When a filter ends the stream, or when it holds more than the limit.
     pub fn on_data(&mut self, half: Half, data: Bytes, end: bool, limit: usize) -> Result<Passed, Stop> {
-        let holder = self.progress(half).held.take().map(|(at, _)| at);
-        let len = with_buffer(&mut self.stream.borrow_mut(), half, |buffer| {
-            buffer.push(data);
-            buffer.len()
-        });
-        if holder.is_some() && len > limit {
-            return Err(self.overflow(half));
-        }
-        // A filter that holds the data sees it again, with what has come since.
-        if let Some(at) = holder
-            && self.data_step(half, at, end)?
-        {
-            return Ok(Passed::Held);
-        }
-        self.pass_data(half, holder, end)
+        self.limit = limit;
+        self.pass_data(half, None, data, end)
     }
 
     /// Shows the data to the filters behind `last`.
-    pub(super) fn pass_data(&mut self, half: Half, last: Option<usize>, end: bool) -> Result<Passed, Stop> {
+    pub(super) fn pass_data(
+        &mut self,
+        half: Half,
+        mut last: Option<usize>,
+        mut data: Bytes,
+        end: bool,
+    ) -> Result<Passed, Stop> {
         for at in self.after(half, last) {
-            if self.data_step(half, at, end)? {
+            if !self.may_see(half, at) {
+                self.park(half, last, data, if end { End::Data } else { End::Open });
                 return Ok(Passed::Held);
             }
+            match self.data_step(half, at, data, end)? {
+                Some(passed) => data = passed,
+                None => return Ok(Passed::Held),
+            }
+            last = Some(at);
+            // A filter may have made trailers in its last call.
+            if end && trailers(&self.stream.borrow(), half).is_some() {
+                return self.pass_trailers(half, last, data);
+            }
         }
-        let mut stream = self.stream.borrow_mut();
-        let data = with_buffer(&mut stream, half, Buffer::take);
-        // A filter may have made trailers in its last call.
-        match trailers(&stream, half).filter(|_| end) {
-            Some(trailers) => Ok(Passed::End(data, trailers.clone())),
-            None => Ok(Passed::Data(data, end)),
-        }
+        Ok(Passed::Data(data, end))
     }
 
-    /// Shows the data to one filter; true when the filter holds it.
-    pub(super) fn data_step(&mut self, half: Half, at: usize, end: bool) -> Result<bool, Stop> {
+    /// Shows the data to one filter. What is returned goes on; `None` when the filter holds it.
+    pub(super) fn data_step(
+        &mut self,
+        half: Half,
+        at: usize,
+        data: Bytes,
+        end: bool,
+    ) -> Result<Option<Bytes>, Stop> {
         if !self.takes_part(at, half) {
-            return Ok(false);
+            return Ok(Some(data));
         }
-        let (buffer, trailers, http) = (half.buffer(self.http), half.trailers(), self.http);
-        let len = with_buffer(&mut self.stream.borrow_mut(), half, |buffer| buffer.len());
-        let params = |id| (id, u32::try_from(len).unwrap_or(u32::MAX), u32::from(end));
-        let access = |access: &mut Access| {
-            access.grant_buffer(buffer);
+        let held = self.held(half, at);
+        if held.is_some() && self.weight(half, at) + data.len() > self.limit {
+            return Err(self.overflow(half));
+        }
+        let (kind, http) = (half.buffer(self.http), self.http);
+        // Should the filter fail, the stream may go on without it.
+        let spare = data.clone();
+        let prepare = |id, context: &mut StreamContext| {
+            let buffer = half.bytes(context);
+            buffer.push(data);
+            let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+            context.access.grant_buffer(kind);
             if end && http {
-                access.grant_map(trailers);
+                context.access.grant_map(half.trailers());
             }
+            (id, len, u32::from(end))
         };
-        match self.call(at, half, access, half.on_data(http), params)? {
-            Outcome::Pause => {
-                self.progress(half).held = Some((at, Held::Data));
-                Ok(true)
-            }
+        match self.call(at, half, half.on_data(http), prepare)? {
+            Outcome::Pause(action) => self.keep(half, at, action, end).map(|()| None),
             Outcome::Continue => {
-                self.let_go(at, half);
-                Ok(false)
+                let data = self.let_go(at, half).unwrap_or(spare);
+                if held == Some(Held::Headers) {
+                    // Those behind it are shown the headers first.
+                    self.set_held(half, at, Held::Nothing);
+                    self.park(half, Some(at), data, if end { End::Data } else { End::Open });
+                    return Ok(None);
+                }
+                Ok(Some(data))
             }
         }
     }
 
-    /// Ready when what was held goes on. `ended`: it was complete, without trailers.
-    pub fn poll_resumed(&mut self, half: Half, ended: bool, cx: &Context<'_>) -> Poll<Result<Passed, Stop>> {
-        match self.poll_release(half, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(stop)) => Poll::Ready(Err(stop)),
-            Poll::Ready(Ok(())) => Poll::Ready(self.resume(half, ended)),
-        }
-    }
-
-    fn resume(&mut self, half: Half, ended: bool) -> Result<Passed, Stop> {
-        let Some((at, held)) = self.progress(half).held.take() else { return Ok(Passed::Held) };
-        self.let_go(at, half);
-        match held {
-            Held::Start | Held::Data => self.pass_data(half, Some(at), ended),
-            Held::Trailers => self.pass_trailers(half, Some(at)),
-        }
-    }
-
-    /// Takes data and trailers of a half out of a filter's sight.
-    pub(super) fn let_go(&mut self, at: usize, half: Half) {
-        let buffer = half.buffer(self.http);
-        self.set_access(at, |access| {
-            access.revoke_buffer(buffer);
-            access.revoke_map(half.trailers());
+    /// A filter holds the data, in the way that its answer says: 2 wants to see no more of what it has seen (and no more
+    /// to be read than it may hold), 3 does without it, and every other gathers it (Envoy's FilterDataStatus).
+    fn keep(&mut self, half: Half, at: usize, action: u32, end: bool) -> Result<(), Stop> {
+        let seen = self.with_context(at, |context| match action {
+            2 | 3 => half.bytes(context).take(),
+            _ => Bytes::new(),
         });
+        let what = if self.held(half, at) == Some(Held::Headers) { Held::Headers } else { Held::Data };
+        if let Some(hold) = self.set_held(half, at, what) {
+            if action == 2 {
+                hold.aside.push(seen.unwrap_or_default());
+            }
+            if end {
+                hold.end = End::Data;
+            }
+        }
+        let gathered = self.with_context(at, |context| half.bytes(context).len());
+        if gathered.unwrap_or(0) > self.limit { Err(self.overflow(half)) } else { Ok(()) }
+    }
+
+    /// How many bytes a filter holds, and gathers further ones.
+    fn weight(&self, half: Half, at: usize) -> usize {
+        self.with_context(at, |context| half.bytes(context).len()).unwrap_or(0)
+    }
+
+    /// Whether a filter holds so much that it does not want to see that no more is to be read for now.
+    pub fn is_full(&self, half: Half) -> bool {
+        self.slots.iter().any(|slot| {
+            let hold = match half {
+                Half::Received => &slot.received,
+                Half::Answered => &slot.answered,
+            };
+            hold.as_ref().is_some_and(|hold| hold.what == Held::Data && hold.aside.len() > self.limit)
+        })
+    }
+
+    /// Ready when what a filter held goes on.
+    pub fn poll_resumed(&mut self, half: Half, cx: &Context<'_>) -> Poll<Result<Passed, Stop>> {
+        for at in self.order(half) {
+            match self.held(half, at) {
+                None | Some(Held::Start | Held::Headers) => continue,
+                Some(Held::Nothing) if !self.may_go_on(half, at) => continue,
+                Some(Held::Nothing) => {}
+                Some(Held::Data | Held::Trailers) => match self.poll_release(half, at, cx) {
+                    Poll::Pending => continue,
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                    Poll::Ready(Ok(())) => {}
+                },
+            }
+            return Poll::Ready(self.resume(half, at));
+        }
+        Poll::Pending
+    }
+
+    /// What a filter held goes on to those behind it.
+    fn resume(&mut self, half: Half, at: usize) -> Result<Passed, Stop> {
+        let end = match self.hold(half, at) {
+            Some(Some(hold)) => hold.end,
+            _ => return Ok(Passed::Held),
+        };
+        let data = self.let_go(at, half).unwrap_or_default();
+        if !self.may_go_on(half, at) {
+            self.park(half, Some(at), data, end);
+            return Ok(Passed::Held);
+        }
+        // It may have made trailers while it held the end.
+        let trailers = end == End::Data && trailers(&self.stream.borrow(), half).is_some();
+        match end {
+            End::Trailers => self.pass_trailers(half, Some(at), data),
+            End::Data if trailers => self.pass_trailers(half, Some(at), data),
+            End::Data | End::Open => self.pass_data(half, Some(at), data, end == End::Data),
+        }
+    }
+
+    /// Takes data and trailers of a half out of a filter's sight, and everything that it held. `None` when its instance
+    /// is gone.
+    pub(super) fn let_go(&mut self, at: usize, half: Half) -> Option<Bytes> {
+        let kind = half.buffer(self.http);
+        let seen = self.with_context(at, |context| {
+            context.access.revoke_buffer(kind);
+            context.access.revoke_map(half.trailers());
+            half.bytes(context).take()
+        });
+        let Some(mut hold) = self.take_hold(half, at) else { return seen };
+        hold.aside.push(seen.unwrap_or_default());
+        Some(hold.aside.take())
+    }
+
+    /// Lays data down behind a filter, until those behind it have seen the headers.
+    pub(super) fn park(&mut self, half: Half, at: Option<usize>, data: Bytes, end: End) {
+        if let Some(hold) = at.and_then(|at| self.set_held(half, at, Held::Nothing)) {
+            hold.aside.push(data);
+            hold.end = end;
+        }
+    }
+
+    /// Whether a filter has been shown the headers, and lets data come to it.
+    pub(super) fn may_see(&mut self, half: Half, at: usize) -> bool {
+        if !self.http {
+            return true;
+        }
+        let place = self.order(half).position(|other| other == at).unwrap_or(0);
+        place < *self.headers_seen(half) && self.held(half, at) != Some(Held::Start)
+    }
+
+    /// Whether what comes from a filter can go on.
+    fn may_go_on(&mut self, half: Half, at: usize) -> bool {
+        match self.after(half, Some(at)).next() {
+            Some(next) => self.may_see(half, next),
+            None => {
+                !self.http || *self.headers_seen(half) >= self.slots.len() && !self.waits_for_headers(half)
+            }
+        }
     }
 
     /// Whether a filter has to do with a half: a response passes those that saw the request.
@@ -187,16 +290,8 @@ impl Chain {
         if !self.http {
             return Stop::Reset(details);
         }
-        let body = Bytes::from(format!("{}\n", status.canonical_reason().unwrap_or_default()));
+        let body = Bytes::from_static(status.canonical_reason().unwrap_or_default().as_bytes());
         Stop::Reply(LocalReply { status, headers: Vec::new(), body, grpc_status: None, details })
-    }
-}
-
-/// Gives `f` the buffer of a half.
-pub(super) fn with_buffer<T>(stream: &mut Stream, half: Half, f: impl FnOnce(&mut Buffer) -> T) -> T {
-    match half {
-        Half::Received => f(&mut stream.received),
-        Half::Answered => f(&mut stream.answered),
     }
 }
 

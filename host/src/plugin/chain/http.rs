@@ -1,7 +1,7 @@
 //! Headers and trailers of an HTTP exchange.
 //!
-//! A filter that holds the headers sees no body until it lets them go (Envoy's StopAllIteration). Trailers end a
-//! body that is held, too.
+//! A filter that holds the headers sees no body until it lets them go (Envoy's StopAllIteration), unless its
+//! configuration says `allow_on_headers_stop_iteration`. Trailers end a body that is held, too.
 
 use std::task::{Context, Poll, ready};
 
@@ -9,10 +9,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use weir_abi::MapKind;
 
-use crate::http::body::Buffer;
 use crate::plugin::abi::Callbacks;
-use crate::plugin::chain::data::{Passed, trailers, with_buffer};
-use crate::plugin::chain::{Chain, Half, Held, Outcome, Stop, Which};
+use crate::plugin::chain::data::{Passed, trailers};
+use crate::plugin::chain::hold::{End, Held};
+use crate::plugin::chain::{Chain, Half, Outcome, Stop, Which};
+use crate::plugin::vm::StreamContext;
 
 impl Half {
     fn headers(self) -> MapKind {
@@ -26,6 +27,13 @@ impl Half {
         match self {
             Self::Received => |callbacks: &Callbacks| &callbacks.proxy_on_request_headers,
             Self::Answered => |callbacks: &Callbacks| &callbacks.proxy_on_response_headers,
+        }
+    }
+
+    fn on_short_headers(self) -> Which<(u32, u32), u32> {
+        match self {
+            Self::Received => |callbacks: &Callbacks| &callbacks.short_request_headers,
+            Self::Answered => |callbacks: &Callbacks| &callbacks.short_response_headers,
         }
     }
 
@@ -45,15 +53,33 @@ impl Chain {
     /// When a filter ends the exchange.
     pub fn poll_headers(&mut self, half: Half, end: bool, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
         loop {
-            if let Some((at, _)) = self.progress(half).held {
-                ready!(self.poll_release(half, cx))?;
-                self.progress(half).held = None;
-                self.set_access(at, |access| access.revoke_map(half.headers()));
+            let seen = *self.headers_seen(half);
+            let shown_last = seen.checked_sub(1).and_then(|place| self.order(half).nth(place));
+            if let Some(at) = shown_last
+                && matches!(self.held(half, at), Some(Held::Start | Held::Headers))
+            {
+                ready!(self.poll_release(half, at, cx))?;
+                self.release_headers(half, at);
             }
-            let seen = self.progress(half).headers_seen;
             let Some(at) = self.order(half).nth(seen) else { return Poll::Ready(Ok(())) };
-            self.progress(half).headers_seen += 1;
+            *self.headers_seen(half) += 1;
             self.headers_step(half, at, end)?;
+        }
+    }
+
+    /// Whether a filter holds the headers of a half.
+    pub(super) fn waits_for_headers(&self, half: Half) -> bool {
+        self.order(half).any(|at| matches!(self.held(half, at), Some(Held::Start | Held::Headers)))
+    }
+
+    /// A filter lets the headers go. What it was shown of the body waits until those behind it have seen them.
+    pub(super) fn release_headers(&mut self, half: Half, at: usize) {
+        let end = self.hold(half, at).and_then(|hold| hold.as_ref().map(|hold| hold.end));
+        let data = self.let_go(at, half).unwrap_or_default();
+        self.with_context(at, |context| context.access.revoke_map(half.headers()));
+        let end = end.unwrap_or(End::Open);
+        if !data.is_empty() || end != End::Open {
+            self.park(half, Some(at), data, end);
         }
     }
 
@@ -62,16 +88,42 @@ impl Chain {
         if !self.takes_part(at, half) {
             return Ok(());
         }
+        let mut ahead = false;
         if let Some(slot) = self.slots.get_mut(at) {
             slot.involved = true;
+            ahead = slot.filter.spec.allow_on_headers_stop_iteration;
         }
         let (map, count) = (half.headers(), self.header_count(half));
-        let params = |id| (id, count, u32::from(end));
-        match self.call(at, half, |access| access.grant_map(map), half.on_headers(), params)? {
-            Outcome::Pause => self.progress(half).held = Some((at, Held::Start)),
-            Outcome::Continue => self.set_access(at, |access| access.revoke_map(map)),
+        let grant = |context: &mut StreamContext| context.access.grant_map(map);
+        let outcome = if self.has_short_headers(half, at) {
+            self.call(at, half, half.on_short_headers(), |id, context| {
+                grant(context);
+                (id, count)
+            })?
+        } else {
+            self.call(at, half, half.on_headers(), |id, context| {
+                grant(context);
+                (id, count, u32::from(end))
+            })?
+        };
+        match outcome {
+            // Envoy does not end the stream behind the headers either, as 2 (ContinueAndEndStream) would have it.
+            Outcome::Continue | Outcome::Pause(2) => {
+                self.with_context(at, |context| context.access.revoke_map(map));
+            }
+            Outcome::Pause(1) if ahead => drop(self.set_held(half, at, Held::Headers)),
+            Outcome::Pause(_) => drop(self.set_held(half, at, Held::Start)),
         }
         Ok(())
+    }
+
+    fn has_short_headers(&self, half: Half, at: usize) -> bool {
+        let [request, response] =
+            self.slots.get(at).map_or([false; 2], |slot| slot.filter.vm.spec().module.short_headers);
+        match half {
+            Half::Received => request,
+            Half::Answered => response,
+        }
     }
 
     fn header_count(&self, half: Half) -> u32 {
@@ -83,59 +135,87 @@ impl Chain {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Shows the trailers to the filters; a body that is held goes with them.
+    /// Shows the trailers to the filters; a body that is held goes with them. `limit` is that of [`Chain::on_data`].
     ///
     /// # Errors
     /// When a filter ends the exchange.
-    pub fn on_trailers(&mut self, half: Half, trailers: HeaderMap) -> Result<Passed, Stop> {
+    pub fn on_trailers(&mut self, half: Half, trailers: HeaderMap, limit: usize) -> Result<Passed, Stop> {
+        self.limit = limit;
         match half {
             Half::Received => self.stream.borrow_mut().request_trailers = Some(trailers),
             Half::Answered => self.stream.borrow_mut().response_trailers = Some(trailers),
         }
-        let holder = self.progress(half).held.take().map(|(at, _)| at);
-        if let Some(at) = holder
-            && self.trailers_step(half, at)?
-        {
-            return Ok(Passed::Held);
-        }
-        self.pass_trailers(half, holder)
+        self.pass_trailers(half, None, Bytes::new())
     }
 
-    /// Shows the body, if any is left, and the trailers to the filters behind `last`.
-    pub(super) fn pass_trailers(&mut self, half: Half, last: Option<usize>) -> Result<Passed, Stop> {
+    /// Shows what is left of the body, and the trailers, to the filters behind `last`.
+    pub(super) fn pass_trailers(
+        &mut self,
+        half: Half,
+        mut last: Option<usize>,
+        mut data: Bytes,
+    ) -> Result<Passed, Stop> {
         for at in self.after(half, last) {
-            let waiting = with_buffer(&mut self.stream.borrow_mut(), half, |body| !body.is_empty());
-            if waiting {
-                // The trailers are here already: a filter that holds the body is shown them at once.
-                self.data_step(half, at, false)?;
-                self.progress(half).held = None;
-            }
-            if self.trailers_step(half, at)? {
+            if !self.may_see(half, at) {
+                self.park(half, last, data, End::Trailers);
                 return Ok(Passed::Held);
             }
+            if !data.is_empty() {
+                // One that holds the body is shown the trailers at once: they are here already.
+                data = self.data_step(half, at, data, false)?.unwrap_or_default();
+            }
+            match self.trailers_step(half, at, data)? {
+                Step::On(passed) => data = passed,
+                Step::Held => return Ok(Passed::Held),
+                Step::Without(data) => return self.pass_data(half, Some(at), data, false),
+            }
+            last = Some(at);
         }
-        let mut stream = self.stream.borrow_mut();
-        let data: Bytes = with_buffer(&mut stream, half, Buffer::take);
-        Ok(Passed::End(data, trailers(&stream, half).cloned().unwrap_or_default()))
+        let trailers = trailers(&self.stream.borrow(), half).cloned();
+        Ok(Passed::End(data, trailers.unwrap_or_default()))
     }
 
-    /// Shows the trailers to one filter; true when the filter holds them.
-    fn trailers_step(&mut self, half: Half, at: usize) -> Result<bool, Stop> {
+    /// Shows the trailers to one filter. `data` goes with them, behind what the filter holds.
+    fn trailers_step(&mut self, half: Half, at: usize, data: Bytes) -> Result<Step, Stop> {
         if !self.takes_part(at, half) {
-            return Ok(false);
+            return Ok(Step::On(data));
         }
         let map = half.trailers();
         let count = trailers(&self.stream.borrow(), half).map_or(0, HeaderMap::len);
-        let params = |id| (id, u32::try_from(count).unwrap_or(u32::MAX));
-        match self.call(at, half, |access| access.grant_map(map), half.on_trailers(), params)? {
-            Outcome::Pause => {
-                self.progress(half).held = Some((at, Held::Trailers));
-                Ok(true)
+        let prepare = |id, context: &mut StreamContext| {
+            context.access.grant_map(map);
+            (id, u32::try_from(count).unwrap_or(u32::MAX))
+        };
+        let held = self.held(half, at);
+        match self.call(at, half, half.on_trailers(), prepare)? {
+            Outcome::Pause(_) => {
+                let what = if held == Some(Held::Headers) { Held::Headers } else { Held::Trailers };
+                if let Some(hold) = self.set_held(half, at, what) {
+                    hold.end = End::Trailers;
+                }
+                // What it let go before is not for it to hold.
+                Ok(if data.is_empty() { Step::Held } else { Step::Without(data) })
             }
             Outcome::Continue => {
-                self.let_go(at, half);
-                Ok(false)
+                let kept = self.let_go(at, half).unwrap_or_default();
+                let data = if data.is_empty() { kept } else { data };
+                if held == Some(Held::Headers) {
+                    self.with_context(at, |context| context.access.revoke_map(half.headers()));
+                    self.park(half, Some(at), data, End::Trailers);
+                    return Ok(Step::Held);
+                }
+                Ok(Step::On(data))
             }
         }
     }
+}
+
+/// What a filter made of trailers.
+enum Step {
+    /// They go on, with these bytes before them.
+    On(Bytes),
+    /// It holds them, and what is before them.
+    Held,
+    /// It holds them, but not the bytes before them.
+    Without(Bytes),
 }

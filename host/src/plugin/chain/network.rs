@@ -1,8 +1,11 @@
 //! The beginning and the end of a TCP connection.
 
+use std::future::poll_fn;
+
 use weir_abi::PeerKind;
 
-use crate::plugin::chain::{Chain, Half, Held, Outcome, Stop, Which};
+use crate::plugin::chain::hold::Held;
+use crate::plugin::chain::{Chain, Half, Outcome, Stop, Which};
 
 impl Chain {
     /// Tells the filters of a new connection. A filter that returns Pause is waited for.
@@ -13,9 +16,10 @@ impl Chain {
         let half = Half::Received;
         for at in self.order(half) {
             let which: Which<(u32,), u32> = |callbacks| &callbacks.proxy_on_new_connection;
-            if let Outcome::Pause = self.call(at, half, |_| {}, which, |id| (id,))? {
-                self.progress(half).held = Some((at, Held::Start));
-                self.released(half).await?;
+            if let Outcome::Pause(_) = self.call(at, half, which, |id, _| (id,))? {
+                self.set_held(half, at, Held::Start);
+                poll_fn(|cx| self.poll_release(half, at, cx)).await?;
+                self.take_hold(half, at);
             }
         }
         Ok(())

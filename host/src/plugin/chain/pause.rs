@@ -8,16 +8,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::plugin::chain::{Chain, Half, Progress, Stop};
+use crate::plugin::chain::{Chain, Half, Stop};
 use crate::plugin::filter::Unavailable;
 use crate::plugin::stream::LocalReply;
 use crate::plugin::vm::Intents;
 
 impl Chain {
-    /// Ready when the filter that holds this half lets it go, or when its time is up. Never ready when no
-    /// filter holds it.
-    pub(super) fn poll_release(&mut self, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
-        let Some((at, _)) = self.progress(half).held else { return Poll::Pending };
+    /// Ready when a filter that holds something of a half lets it go, or when its time is up.
+    pub(super) fn poll_release(&mut self, half: Half, at: usize, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
         let Some(slot) = self.slots.get(at) else { return Poll::Ready(Ok(())) };
         let Some((generation, id)) = slot.context else { return Poll::Ready(self.fail(at, half, true)) };
         let intents = slot.filter.vm.with(generation, |instance| {
@@ -30,30 +28,21 @@ impl Chain {
             Err(Unavailable) | Ok(None) => Poll::Ready(self.fail(at, half, true)),
             Ok(Some((asked, stop))) => match self.obey(at, stop) {
                 Err(stop) => Poll::Ready(Err(stop)),
-                Ok(()) if asked => {
-                    self.progress(half).pause = None;
-                    Poll::Ready(Ok(()))
-                }
-                Ok(()) => self.poll_pause_timeout(at, half, cx),
+                Ok(()) if asked => Poll::Ready(Ok(())),
+                Ok(()) => self.poll_pause_timeout(half, at, cx),
             },
         }
     }
 
-    /// Waits until the filter that holds this half lets it go.
-    pub(super) async fn released(&mut self, half: Half) -> Result<(), Stop> {
-        poll_fn(|cx| self.poll_release(half, cx)).await?;
-        self.progress(half).held = None;
-        Ok(())
-    }
-
-    fn poll_pause_timeout(&mut self, at: usize, half: Half, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
-        let Self { slots, timers, received, answered, .. } = self;
-        let Some(slot) = slots.get(at) else { return Poll::Pending };
-        let progress = match half {
-            Half::Received => received,
-            Half::Answered => answered,
+    fn poll_pause_timeout(&mut self, half: Half, at: usize, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        let Self { slots, timers, .. } = self;
+        let Some(slot) = slots.get_mut(at) else { return Poll::Pending };
+        let hold = match half {
+            Half::Received => &mut slot.received,
+            Half::Answered => &mut slot.answered,
         };
-        let timer = progress.pause.get_or_insert_with(|| {
+        let Some(hold) = hold else { return Poll::Pending };
+        let timer = hold.pause.get_or_insert_with(|| {
             let timer = timers.timer();
             timer.set(slot.filter.spec.pause_timeout);
             timer
@@ -115,8 +104,8 @@ impl Chain {
 
     /// A filter's instance ended while the filter was not being called.
     fn fail_idle(&mut self, at: usize) -> Result<(), Stop> {
-        let holds = |progress: &Progress| progress.held.is_some_and(|(held, _)| held == at);
-        let (received, answered) = (holds(&self.received), holds(&self.answered));
+        let received = self.held(Half::Received, at).is_some();
+        let answered = self.held(Half::Answered, at).is_some();
         self.fail(at, Half::Received, received).and_then(|()| self.fail(at, Half::Answered, answered))
     }
 }

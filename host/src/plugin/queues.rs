@@ -1,0 +1,215 @@
+//! Shared queues: what one plugin puts in, another takes out, on whatever worker it runs.
+//!
+//! A queue belongs to a scope, and is known by a token, which is never 0. Whoever registered last is told when something
+//! was put in; when that VM is gone, the one before it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+use weir_abi::Status;
+
+/// The queues of the process.
+#[derive(Debug, Default)]
+pub struct Queues(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    tokens: HashMap<(Arc<str>, Box<[u8]>), u32>,
+    /// The queue with the token n is at n - 1.
+    queues: Vec<Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    values: VecDeque<Bytes>,
+    bytes: usize,
+    listeners: Vec<Listener>,
+    /// Whether nobody was there to be told of what was put in.
+    untold: bool,
+}
+
+/// Something was put into a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Which instance of the VM registered.
+    pub generation: u64,
+    /// The root context that is told.
+    pub root: u32,
+    /// The queue.
+    pub queue: u32,
+}
+
+/// Who is told, and by what way.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// The number of the VM.
+    pub vm: u64,
+    /// Which instance of it.
+    pub generation: u64,
+    /// The root context.
+    pub root: u32,
+    /// The VM's mailbox on its worker.
+    pub mailbox: UnboundedSender<Ready>,
+}
+
+/// Queues that there may be, and the values and bytes that one may hold: it is the host's memory.
+const MOST_QUEUES: usize = 4096;
+const MOST_VALUES: usize = 1 << 16;
+const MOST_BYTES: usize = 16 << 20;
+
+impl Queues {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The token of a queue, which is made when there is none; `None` when there are too many.
+    pub fn open(&self, scope: &Arc<str>, name: &[u8]) -> Option<u32> {
+        let mut inner = self.lock();
+        let key = (Arc::clone(scope), name.into());
+        if let Some(token) = inner.tokens.get(&key) {
+            return Some(*token);
+        }
+        if inner.queues.len() >= MOST_QUEUES {
+            return None;
+        }
+        inner.queues.push(Queue::default());
+        let token = u32::try_from(inner.queues.len()).ok()?;
+        inner.tokens.insert(key, token);
+        Some(token)
+    }
+
+    /// The token of a queue that there is.
+    pub fn find(&self, scope: &Arc<str>, name: &[u8]) -> Option<u32> {
+        self.lock().tokens.get(&(Arc::clone(scope), name.into())).copied()
+    }
+
+    /// Has a plugin told of what is put into a queue from now on, and of what nobody was told of.
+    pub fn listen(&self, queue: u32, listener: Listener) {
+        let mut inner = self.lock();
+        let Some(found) = inner.get(queue) else { return };
+        found.listeners.retain(|known| {
+            (known.vm, known.root) != (listener.vm, listener.root)
+                || !known.mailbox.same_channel(&listener.mailbox)
+        });
+        found.listeners.push(listener);
+        if std::mem::take(&mut found.untold) && !found.values.is_empty() {
+            found.tell(queue);
+        }
+    }
+
+    /// Puts a value in.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`] when there is no such queue, [`Status::InternalFailure`] when it is full.
+    pub fn push(&self, queue: u32, value: &[u8]) -> Result<(), Status> {
+        let mut inner = self.lock();
+        let found = inner.get(queue).ok_or(Status::NotFound)?;
+        if found.values.len() >= MOST_VALUES || value.len() > MOST_BYTES - found.bytes {
+            return Err(Status::InternalFailure);
+        }
+        found.bytes += value.len();
+        found.values.push_back(Bytes::copy_from_slice(value));
+        found.tell(queue);
+        Ok(())
+    }
+
+    /// Takes the oldest value out.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`] when there is no such queue, [`Status::Empty`] when nothing is in it.
+    pub fn pop(&self, queue: u32) -> Result<Bytes, Status> {
+        let mut inner = self.lock();
+        let found = inner.get(queue).ok_or(Status::NotFound)?;
+        let value = found.values.pop_front().ok_or(Status::Empty)?;
+        found.bytes -= value.len();
+        Ok(value)
+    }
+}
+
+impl Inner {
+    fn get(&mut self, queue: u32) -> Option<&mut Queue> {
+        self.queues.get_mut((queue as usize).checked_sub(1)?)
+    }
+}
+
+impl Queue {
+    /// Tells whoever registered last and is still there.
+    fn tell(&mut self, queue: u32) {
+        while let Some(Listener { generation, root, mailbox, .. }) = self.listeners.last() {
+            // A mailbox is closed with its VM.
+            if mailbox.send(Ready { generation: *generation, root: *root, queue }).is_ok() {
+                return;
+            }
+            self.listeners.pop();
+        }
+        self.untold = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    fn listener(vm: u64, mailbox: UnboundedSender<Ready>) -> Listener {
+        Listener { vm, generation: 0, root: 1, mailbox }
+    }
+
+    #[test]
+    fn values_come_out_in_order_and_queues_are_apart_by_scope() {
+        let queues = Queues::default();
+        let (a, b) =
+            (queues.open(&"a".into(), b"q").expect("room"), queues.open(&"b".into(), b"q").expect("room"));
+        assert_ne!((a, b), (b, a));
+        assert!(a != 0 && b != 0);
+        assert_eq!(queues.open(&"a".into(), b"q"), Some(a), "the same queue has the same token");
+        assert_eq!((queues.find(&"b".into(), b"q"), queues.find(&"c".into(), b"q")), (Some(b), None));
+        queues.push(a, b"1").expect("it is there");
+        queues.push(a, b"2").expect("it is there");
+        assert_eq!(queues.pop(b), Err(Status::Empty));
+        assert_eq!((queues.pop(a), queues.pop(a)), (Ok(Bytes::from("1")), Ok(Bytes::from("2"))));
+        assert_eq!(
+            (queues.pop(a), queues.pop(99), queues.push(0, b"")),
+            (Err(Status::Empty), Err(Status::NotFound), Err(Status::NotFound))
+        );
+    }
+
+    #[test]
+    fn the_last_to_register_is_told_and_when_it_is_gone_the_one_before_it() {
+        let queues = Queues::default();
+        let queue = queues.open(&"a".into(), b"q").expect("room");
+        let ((first, mut at_first), (second, mut at_second)) = (unbounded_channel(), unbounded_channel());
+        queues.listen(queue, listener(1, first));
+        queues.listen(queue, listener(2, second));
+        queues.push(queue, b"1").expect("it is there");
+        assert_eq!(at_second.try_recv(), Ok(Ready { generation: 0, root: 1, queue }));
+        assert!(at_first.try_recv().is_err());
+        drop(at_second);
+        queues.push(queue, b"2").expect("it is there");
+        assert_eq!(at_first.try_recv(), Ok(Ready { generation: 0, root: 1, queue }));
+    }
+
+    #[test]
+    fn what_nobody_was_told_of_is_told_to_the_next_who_registers() {
+        let queues = Queues::default();
+        let queue = queues.open(&"a".into(), b"q").expect("room");
+        queues.push(queue, b"1").expect("it is there");
+        let (mailbox, mut received) = unbounded_channel();
+        queues.listen(queue, listener(1, mailbox));
+        assert_eq!(received.try_recv(), Ok(Ready { generation: 0, root: 1, queue }));
+    }
+
+    #[test]
+    fn a_queue_that_is_full_takes_no_more_and_loses_nothing() {
+        let queues = Queues::default();
+        let queue = queues.open(&"a".into(), b"q").expect("room");
+        let large = vec![0; MOST_BYTES];
+        queues.push(queue, &large).expect("there is room");
+        assert_eq!(queues.push(queue, b"x"), Err(Status::InternalFailure));
+        assert_eq!(queues.pop(queue).map(|value| value.len()), Ok(MOST_BYTES));
+        assert_eq!(queues.push(queue, b"x"), Ok(()));
+    }
+}
