@@ -131,9 +131,33 @@ impl Scenario {
     }
 
     /// The file with Envoy's transcript, and that with Weir's where it differs on purpose.
-    pub fn files(&self) -> (PathBuf, PathBuf) {
+    fn files(&self) -> (PathBuf, PathBuf) {
         let folder = xtask::cargo::root().join("tests/parity");
         (folder.join(format!("{}.txt", self.name)), folder.join(format!("{}.weir.txt", self.name)))
+    }
+
+    /// What Envoy does, and what Weir is to do, as it is written down.
+    pub fn written_down(&self) -> (String, String) {
+        let (envoy, weir) = self.files();
+        let envoy = std::fs::read_to_string(envoy).unwrap_or_default();
+        let weir = std::fs::read_to_string(weir).unwrap_or_else(|_| envoy.clone());
+        (envoy, weir)
+    }
+
+    /// Writes down what both do.
+    ///
+    /// # Panics
+    /// When the folder cannot be written.
+    pub fn write_down(&self, in_envoy: &str, in_weir: &str) {
+        let (envoy, weir) = self.files();
+        std::fs::create_dir_all(envoy.parent().expect("a folder")).expect("the folder can be made");
+        std::fs::write(envoy, in_envoy).expect("the folder can be written");
+        if in_envoy == in_weir {
+            // There may be none.
+            let _ = std::fs::remove_file(weir);
+        } else {
+            std::fs::write(weir, in_weir).expect("the folder can be written");
+        }
     }
 
     /// The streams that begin: each is deleted once for each filter.
@@ -233,7 +257,9 @@ impl std::fmt::Display for Transcript {
 impl Transcript {
     /// Leaves out how often a VM was started: Envoy starts one on trial and one for its main thread besides that of
     /// the worker.
-    fn new(client: Vec<String>, upstream: Vec<String>, mut log: Vec<String>) -> Self {
+    fn new(client: Vec<String>, mut upstream: Vec<String>, mut log: Vec<String>) -> Self {
+        // What the two upstreams see is in no order.
+        upstream.sort_by_key(|line| line.starts_with("other"));
         let begins: Vec<String> =
             log.iter().filter(|line| line.ends_with(": root context_create")).cloned().collect();
         for begin in begins {
@@ -245,16 +271,131 @@ impl Transcript {
                 at > last || !line.starts_with(filter)
             });
         }
-        Self { client, upstream, log }
+        Self { client, upstream, log: comparable(log) }
     }
 }
 
-/// Headers that are each proxy's own affair, or that differ from run to run.
-pub fn is_incidental(name: &str) -> bool {
-    name.starts_with("x-envoy-")
-        || name.starts_with("x-forwarded-")
-        || matches!(
-            name,
-            "date" | "server" | "x-request-id" | "connection" | "transfer-encoding" | "host" | "te"
-        )
+/// Lays down in one order what the two do in orders of their own: Envoy makes a filter's context when it is first
+/// called, and Weir all contexts when a stream begins; Envoy logs an HTTP stream for all filters before the first is
+/// done, and Weir, as the specification has it, each filter after it is done. What root contexts hear of comes first,
+/// since it comes when it comes.
+fn comparable(log: Vec<String>) -> Vec<String> {
+    let mut waiting: Vec<Block> = Vec::new();
+    let mut lines = Vec::with_capacity(log.len());
+    for block in blocks(log) {
+        let own: Vec<Block> = waiting.extract_if(.., |other| other.context == block.context).collect();
+        match block.callback.as_str() {
+            "context_create" | "log" | "done" if block.context.contains(": stream") => {
+                waiting.extend(own);
+                waiting.push(block);
+                // `done` before `log`.
+                waiting.sort_by_key(|block| block.callback == "log");
+            }
+            // What ends the context goes before it is deleted, and what began it before whatever comes first.
+            _ => {
+                let (before, after): (Vec<Block>, Vec<Block>) = own
+                    .into_iter()
+                    .partition(|own| own.callback == "context_create" || block.callback == "delete");
+                waiting.extend(after);
+                lines.extend(before.into_iter().chain([block]).flat_map(|block| block.lines));
+            }
+        }
+    }
+    lines.extend(waiting.into_iter().flat_map(|block| block.lines));
+    let (roots, streams): (Vec<String>, Vec<String>) =
+        lines.into_iter().map(anonymous).partition(|line| line.contains(": root "));
+    [roots, streams].concat()
+}
+
+/// Numbers that each host gives out as it likes are not compared, but that one was given is.
+fn anonymous(line: String) -> String {
+    let numbers = ["http_call", "grpc_call", "grpc_stream", "define_metric", "get_log_level"];
+    match line.split_once(" = 0 ") {
+        Some((before, _)) if numbers.iter().any(|function| before.ends_with(function)) => {
+            format!("{before} = 0 (a number)")
+        }
+        _ => line,
+    }
+}
+
+/// A callback, and what the guest called in it.
+struct Block {
+    /// The filter and its context, as in `one: stream1`.
+    context: String,
+    callback: String,
+    lines: Vec<String>,
+}
+
+fn blocks(log: Vec<String>) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for line in log {
+        let mut words = line.split(' ');
+        let context = [words.next(), words.next()].map(Option::unwrap_or_default).join(" ");
+        let callback = words.next().unwrap_or_default().to_owned();
+        // `filter: context function = status results`
+        match blocks.last_mut() {
+            Some(block) if words.next() == Some("=") && block.context == context => block.lines.push(line),
+            _ => blocks.push(Block { context, callback, lines: vec![line] }),
+        }
+    }
+    blocks
+}
+
+/// Whether `docs/compatibility.md` says why Weir differs in a scenario.
+///
+/// # Panics
+/// When there is no such page.
+pub fn explained(name: &str) -> bool {
+    let page = xtask::cargo::root().join("docs/compatibility.md");
+    let page = std::fs::read_to_string(page).expect("the page can be read");
+    page.contains(&format!("`{name}`"))
+}
+
+/// Two texts, line by line: what is in one only is marked with its name.
+pub fn difference((first, a): (&str, &str), (second, b): (&str, &str)) -> String {
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
+    // The longest common subsequence, the plain way: transcripts are short.
+    let mut lengths = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in (0..a.len()).rev() {
+        for j in (0..b.len()).rev() {
+            lengths[i][j] = if a[i] == b[j] {
+                lengths[i + 1][j + 1] + 1
+            } else {
+                lengths[i + 1][j].max(lengths[i][j + 1])
+            };
+        }
+    }
+    let (mut i, mut j, mut out) = (0, 0, String::new());
+    while i < a.len() || j < b.len() {
+        let (mark, line) = if i < a.len() && j < b.len() && a[i] == b[j] {
+            (i, j) = (i + 1, j + 1);
+            ("", a[i - 1])
+        } else if j == b.len() || (i < a.len() && lengths[i + 1][j] >= lengths[i][j + 1]) {
+            i += 1;
+            (first, a[i - 1])
+        } else {
+            j += 1;
+            (second, b[j - 1])
+        };
+        out.push_str(&format!("  {mark:8} {line}\n"));
+    }
+    out
+}
+
+/// Headers by their names, without those that are each proxy's own affair or that differ from run to run.
+fn in_order(headers: &http::HeaderMap) -> impl Iterator<Item = (String, String)> + use<> {
+    let mut pairs: Vec<(String, String)> = headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .filter(|(name, _)| !is_incidental(name))
+        .collect();
+    // Of one name they stay as they are.
+    pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+    pairs.into_iter()
+}
+
+fn is_incidental(name: &str) -> bool {
+    let own =
+        ["date", "server", "x-request-id", "connection", "transfer-encoding", "content-length", "host", "te"];
+    name.starts_with("x-envoy-") || name.starts_with("x-forwarded-") || own.contains(&name)
 }

@@ -17,6 +17,7 @@ mod lifecycle;
 mod live_swap;
 mod network_filters;
 mod official;
+mod parity;
 mod passthrough;
 mod plugins;
 mod readme;

@@ -5,6 +5,7 @@ pub mod certs;
 pub mod ci;
 pub mod demo;
 pub mod guests;
+pub mod parity;
 
 /// Tells the user something.
 #[expect(clippy::print_stderr, reason = "the commands' output")]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::cargo::{build_weir, cargo, run};
-use xtask::{ci, demo, guests, say};
+use xtask::{ci, demo, guests, parity, say};
 
 /// What needs more than one cargo call.
 #[derive(Debug, Parser)]
@@ -36,6 +36,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Runs the scenarios of `tests/parity` in a real Envoy and in Weir. Further arguments go to the runner.
+    Parity {
+        /// Parts of the names of scenarios; `--update` writes down what both do.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// What a change must pass: format, lints, dependencies, tests.
     Ci,
 }
@@ -46,6 +52,7 @@ fn main() -> ExitCode {
         Command::Demo { check } => demo::run(check),
         Command::Test { args } => ci::test(&args),
         Command::Bench { args } => bench(&args),
+        Command::Parity { args } => parity::run_scenarios(&args),
         Command::Ci => ci::ci(),
     };
     match done {

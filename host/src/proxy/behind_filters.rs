@@ -36,7 +36,7 @@ pub async fn serve(cx: SessionCx, connection: Arc<Connection>, stream: Stream, l
         // Told when it is dropped. What was moved before is in the records of the exchanges.
         drop(Record::new(&cx, state, Some(reason)));
     }
-    chain.on_close(Half::Received, PeerKind::Local);
+    chain.on_downstream_close(PeerKind::Local);
     chain.finish();
 }
 

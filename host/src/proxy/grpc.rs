@@ -108,7 +108,10 @@ async fn run(
             cluster.give_back(http);
             return Closed::new(UNAVAILABLE, "the cluster does not speak HTTP/2; set its `protocol: http2`");
         }
-        Err(error) => return Closed::new(UNAVAILABLE, error.to_string()),
+        Err(error) => {
+            tracing::debug!("a plugin's gRPC call: {error}");
+            return Closed::new(UNAVAILABLE, "the cluster could not be connected to");
+        }
     };
     let (answer, body) = match client.send(&open.request, Length::Unknown) {
         Ok(sent) => sent,

@@ -136,7 +136,7 @@ pub fn plain(status: StatusCode, text: &str, details: Arc<str>) -> LocalReply {
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const WEIR: HeaderValue = HeaderValue::from_static("weir");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 
 /// A reply as a response, and its body. A caller that speaks gRPC is answered in gRPC: 200, the status and the text in
 /// headers, no body.

@@ -36,7 +36,7 @@ pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stre
     if let Some(reason) = reason {
         cx.closed(&connection, reason);
     }
-    chain.on_close(Half::Received, record.closed_by);
+    chain.on_downstream_close(record.closed_by);
     chain.finish();
 }
 
@@ -92,7 +92,6 @@ async fn run(
     record.stream.borrow_mut().info.upstream = Some(Upstream { address, local });
     record.relayed.received += first.len() as u64;
     let end = relay(record, chain, &mut downstream, &mut stream, first).await;
-    chain.on_close(Half::Answered, PeerKind::Unknown);
     match end {
         Err(stop) => Some(reason_of(&stop)),
         Ok(End::Closed) => None,
@@ -123,7 +122,11 @@ async fn relay(
     let timer = &timer;
     if !chain.wants_data(Half::Received) && !chain.wants_data(Half::Answered) {
         let relay = Relay { downstream, upstream, first, scratch, timer, idle };
-        return chain.unless_stopped(relay.run(&mut record.relayed)).await;
+        let end = chain.unless_stopped(relay.run(&mut record.relayed)).await?;
+        if matches!(end, End::Closed) {
+            chain.on_upstream_close();
+        }
+        return Ok(end);
     }
     let relayed = RefCell::new(&mut record.relayed);
     let (downstream, upstream) = (RefCell::new(downstream), RefCell::new(upstream));

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::http::{Client, empty, fed};
 use crate::parity::upstreams::{PIECE, short};
-use crate::parity::{Scenario, Send, is_incidental};
+use crate::parity::{Scenario, Send, in_order};
 use crate::wait::soon;
 
 /// Sends everything, one after the other, each on a connection of its own.
@@ -55,9 +55,7 @@ async fn http(send: &Send, address: SocketAddr) -> Vec<String> {
         Err(_) => return vec!["no answer".to_owned()],
     };
     seen.push(format!("status {}", response.status().as_u16()));
-    for (name, value) in response.headers().iter().filter(|(name, _)| !is_incidental(name.as_str())) {
-        seen.push(format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
-    }
+    seen.extend(in_order(response.headers()).map(|(name, value)| format!("{name}: {value}")));
     match response.into_body().collect().await {
         Ok(collected) => {
             let trailers = collected.trailers().cloned().unwrap_or_default();

@@ -41,11 +41,18 @@ pub async fn run(scenario: &Scenario, envoy: &Path) -> Transcript {
     let address = free_address();
     let envoy = start(scenario, &upstreams, envoy, address);
     envoy.log.wait_for("starting workers", 1);
-    until("Envoy to listen", async || tokio::net::TcpStream::connect(address).await.ok()).await;
-    // That connection was a stream of its own for network filters.
+    until("Envoy to listen", async || listens(address).then_some(())).await;
     let client = client::run(scenario, address).await;
     until("the end of every stream", async || scenario.is_over(&log(&envoy)).then_some(())).await;
     Transcript::new(client, upstreams.seen(), log(&envoy))
+}
+
+/// Whether somebody listens at an address, as the kernel tells it: a connection, to see, would be a stream of its own
+/// for network filters.
+fn listens(address: SocketAddr) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux tells of its sockets");
+    let listening = format!(":{:04X} 00000000:0000 0A", address.port());
+    table.lines().any(|line| line.contains(&listening))
 }
 
 /// What guests logged: `filter: line`.

@@ -11,7 +11,7 @@ use hyper::body::{Frame, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::http::{Body, fed, upstream};
-use crate::parity::{Scenario, is_incidental};
+use crate::parity::{Scenario, in_order};
 use crate::upstream::Upstream;
 
 /// What an upstream answers.
@@ -29,6 +29,8 @@ pub struct Answer {
     pub grpc_echo: bool,
     /// Whether nothing is ever answered.
     pub silent: bool,
+    /// Whether the answer takes its time.
+    pub late: bool,
 }
 
 impl Default for Answer {
@@ -40,6 +42,7 @@ impl Default for Answer {
             trailers: Vec::new(),
             grpc_echo: false,
             silent: false,
+            late: false,
         }
     }
 }
@@ -75,6 +78,13 @@ impl Answer {
     pub fn grpc(status: &'static str) -> Self {
         let answer = Self { grpc_echo: true, body: Vec::new(), ..Self::default() };
         answer.header("content-type", "application/grpc").trailer("grpc-status", status)
+    }
+
+    /// After a while.
+    #[must_use]
+    pub fn late(mut self) -> Self {
+        self.late = true;
+        self
     }
 
     /// Takes everything, and says nothing.
@@ -138,9 +148,7 @@ async fn respond(
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let mut head = format!("{name} {} {target}", parts.method);
-    for (name, value) in parts.headers.iter().filter(|(name, _)| !is_incidental(name.as_str())) {
-        head.push_str(&format!(" {name}={}", String::from_utf8_lossy(value.as_bytes())));
-    }
+    in_order(&parts.headers).for_each(|(name, value)| head.push_str(&format!(" {name}={value}")));
     note(&seen, head);
     let (feed, sent) = fed();
     let mut response = Response::builder().status(answer.status);
@@ -159,6 +167,9 @@ async fn respond(
         return response;
     }
     note_body(name, body, &seen).await;
+    if answer.late {
+        tokio::time::sleep(PIECE * 10).await;
+    }
     let mut pieces: VecDeque<_> = answer.body.iter().cloned().map(Bytes::from).collect();
     tokio::spawn(async move {
         while let Some(piece) = pieces.pop_front() {

@@ -123,7 +123,11 @@ pub fn proxy_get_header_map_size(host: &mut Host<'_>, map: Int, size: OutInt) ->
 }
 
 pub fn proxy_get_header_map_pairs(host: &mut Host<'_>, map: Int, data: OutPtr, data_len: OutLen) -> Answer {
-    let bytes = with_map(host.vm(), map, |view| Ok(view.encode()))?;
+    let bytes = match with_map(host.vm(), map, |view| Ok(view.encode())) {
+        // As in Envoy a map that is not there is an empty one here: SDKs know no other answer.
+        Err(_) if MapKind::try_from(map).is_ok() => Vec::new(),
+        bytes => bytes?,
+    };
     host.give(&bytes, data, data_len)
 }
 

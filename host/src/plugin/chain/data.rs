@@ -129,9 +129,6 @@ impl Chain {
             return Ok(Some(data));
         }
         let held = self.held(half, at);
-        if held.is_some() && self.weight(half, at) + data.len() > self.limit {
-            return Err(self.overflow(half));
-        }
         let (kind, http) = (half.buffer(self.http), self.http);
         // Should the filter fail, the stream may go on without it.
         let spare = data.clone();
@@ -145,7 +142,11 @@ impl Chain {
             }
             (id, len, u32::from(end))
         };
-        match self.call(at, half, half.on_data(http), prepare)? {
+        let outcome = self.call(at, half, half.on_data(http), prepare)?;
+        if end && !http && half == Half::Answered {
+            self.upstream_closed(at);
+        }
+        match outcome {
             Outcome::Pause(action) => self.keep(half, at, action, end).map(|()| None),
             Outcome::Continue => {
                 let data = self.let_go(at, half).unwrap_or(spare);
@@ -180,12 +181,7 @@ impl Chain {
         if gathered.unwrap_or(0) > self.limit { Err(self.overflow(half)) } else { Ok(()) }
     }
 
-    /// How many bytes a filter holds, and gathers further ones.
-    fn weight(&self, half: Half, at: usize) -> usize {
-        self.with_context(at, |context| half.bytes(context).len()).unwrap_or(0)
-    }
-
-    /// Whether a filter holds so much that it does not want to see that no more is to be read for now.
+    /// Whether a filter holds so much, which it does not want to see again, that no more is to be read for now.
     pub fn is_full(&self, half: Half) -> bool {
         self.slots.iter().any(|slot| {
             let hold = match half {

@@ -25,20 +25,29 @@ impl Chain {
         Ok(())
     }
 
-    /// Tells the filters that one side is closed.
-    pub fn on_close(&mut self, half: Half, peer: PeerKind) {
-        let which: Which<(u32, u32), ()> = match half {
-            Half::Received => |callbacks| &callbacks.proxy_on_downstream_connection_close,
-            Half::Answered => |callbacks| &callbacks.proxy_on_upstream_connection_close,
-        };
-        for slot in &self.slots {
-            let Some((generation, id)) = slot.context else { continue };
-            let limit = slot.filter.spec.cpu;
-            // The stream is over: a fault ends the instance and nothing else.
-            let _ = slot
-                .filter
-                .vm
-                .with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
+    /// Tells a filter that the upstream has ended, right after it has seen the last of its bytes, as in Envoy.
+    pub(super) fn upstream_closed(&mut self, at: usize) {
+        self.told_of_close(at, |callbacks| &callbacks.proxy_on_upstream_connection_close, PeerKind::Unknown);
+    }
+
+    /// Tells the filters that the upstream has ended, when its bytes did not pass them.
+    pub fn on_upstream_close(&mut self) {
+        self.order(Half::Answered).for_each(|at| self.upstream_closed(at));
+    }
+
+    /// Tells the filters that the connection to the client is closed, and by whom.
+    pub fn on_downstream_close(&mut self, peer: PeerKind) {
+        for at in self.order(Half::Received) {
+            self.told_of_close(at, |callbacks| &callbacks.proxy_on_downstream_connection_close, peer);
         }
+    }
+
+    fn told_of_close(&self, at: usize, which: Which<(u32, u32), ()>, peer: PeerKind) {
+        let Some(slot) = self.slots.get(at) else { return };
+        let Some((generation, id)) = slot.context else { return };
+        let limit = slot.filter.spec.cpu;
+        // A fault ends the instance, and shows when the filter is called next.
+        let _ =
+            slot.filter.vm.with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
     }
 }

@@ -204,28 +204,34 @@ impl VmCell {
             }
             GrpcEvent::Message(message) => self.grpc_message(generation, root, token, message),
             GrpcEvent::Closed { status, message } => {
-                let call = self.grpc.borrow_mut().remove(&token);
+                let answer = self.grpc.borrow_mut().get_mut(&token).and_then(|call| call.answer.take());
+                match answer {
+                    Some(answer) if status == 0 => self.grpc_message(generation, root, token, answer),
+                    _ => self.grpc_closed(
+                        generation,
+                        root,
+                        token,
+                        if unary && status == 0 { INTERNAL } else { status },
+                        message,
+                    ),
+                }
+                // It is known as long as its end is being told.
+                self.grpc.borrow_mut().remove(&token);
                 let _ = self.with(generation, |instance| {
                     Ok(instance.root(root).map(|root| root.grpc.calls.remove(&token)))
                 });
-                match call.and_then(|call| call.answer) {
-                    Some(answer) if status == 0 => self.grpc_message(generation, root, token, answer),
-                    _ => {
-                        // A unary call that ended well without an answer did not.
-                        let status = if unary && status == 0 { INTERNAL } else { status };
-                        self.tell_grpc(
-                            generation,
-                            root,
-                            |root| root.status = (status, message),
-                            |instance, limit| {
-                                let params = (root, token, status);
-                                instance.call(root, limit, |c| &c.proxy_on_grpc_close, params)
-                            },
-                        );
-                    }
-                }
             }
         }
+    }
+
+    fn grpc_closed(&self, generation: u64, root: u32, token: u32, status: u32, message: String) {
+        let params = (root, token, status);
+        self.tell_grpc(
+            generation,
+            root,
+            |root| root.status = (status, message),
+            |instance, limit| instance.call(root, limit, |c| &c.proxy_on_grpc_close, params),
+        );
     }
 
     fn grpc_message(&self, generation: u64, root: u32, token: u32, message: Bytes) {
@@ -260,7 +266,7 @@ impl VmCell {
     }
 }
 
-/// gRPC's INTERNAL.
+/// gRPC's INTERNAL: a unary call that ended well without an answer did not.
 const INTERNAL: u32 = 13;
 
 async fn read_mail(cell: std::rc::Weak<VmCell>, mut mail: UnboundedReceiver<Ready>) {

