@@ -6,16 +6,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weir_abi::MapKind;
 
+use crate::config::metadata::Metadata;
 use crate::http::body::Buffer;
 use crate::http::message::{Request, Response};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Tls};
 
 /// A stream, as the exchange and the contexts of its filters share it.
 pub type SharedStream = Arc<AtomicRefCell<Stream>>;
@@ -60,10 +61,26 @@ pub struct Info {
     pub started: Instant,
     /// The route's name.
     pub route: Option<Arc<str>>,
+    /// What else the route says.
+    pub facts: Option<Arc<RouteFacts>>,
     /// The cluster that was chosen.
     pub cluster: Option<Arc<str>>,
+    /// Its metadata.
+    pub cluster_metadata: Option<Arc<Metadata>>,
     /// The endpoint, once there is a connection to it.
     pub upstream: Option<Upstream>,
+    /// Attempts to reach the upstream.
+    pub attempts: u32,
+    /// How long the last of them waited for its connection.
+    pub pool_wait: Option<Duration>,
+    /// Why there is no connection to the upstream, when that is so.
+    pub transport_failure: Option<Arc<str>>,
+    /// When the request began to go to the upstream.
+    pub upstream_began: Option<Instant>,
+    /// When the last byte of the answer came.
+    pub upstream_ended: Option<Instant>,
+    /// What went wrong, as Envoy's response flags (`StreamInfo::legacyResponseFlags`).
+    pub flags: u64,
     /// Bytes of body from downstream so far.
     pub received_bytes: u64,
     /// Bytes of body from upstream so far.
@@ -83,6 +100,17 @@ pub struct Upstream {
     pub address: SocketAddr,
     /// Weir's own address on that connection.
     pub local: Option<SocketAddr>,
+    /// What the handshake told, where there was one.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// What a route says of itself to plugins, besides its name.
+#[derive(Debug, Default)]
+pub struct RouteFacts {
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// The cluster that its requests go to, where there is no choice, and the metadata of that.
+    pub cluster: Option<(Arc<str>, Metadata)>,
 }
 
 impl Stream {
@@ -105,8 +133,16 @@ impl Stream {
                 started_at: SystemTime::now(),
                 started: Instant::now(),
                 route: None,
+                facts: None,
                 cluster: None,
+                cluster_metadata: None,
                 upstream: None,
+                attempts: 0,
+                pool_wait: None,
+                transport_failure: None,
+                upstream_began: None,
+                upstream_ended: None,
+                flags: 0,
                 received_bytes: 0,
                 answered_bytes: 0,
                 details: None,

@@ -72,6 +72,28 @@ impl Failure {
         .into()
     }
 
+    /// The bits of Envoy's response flags (`StreamInfo::CoreResponseFlag`) that come nearest.
+    pub fn flags(&self) -> u64 {
+        let bit = match self {
+            Self::Reply(_) | Self::RequestTimeout => return 0,
+            Self::Connect(error) => return connect_flags(error),
+            Self::Timeout => 2,
+            Self::Reset(_) => 3,
+            Self::UpstreamClosed(_) | Self::UpstreamBody(_) => 6,
+            Self::NoRoute => 8,
+            Self::ClientGone => 14,
+            Self::Idle => 16,
+            Self::RequestBody(_) => 18,
+            Self::UpstreamHead(_) => 23,
+        };
+        1 << bit
+    }
+
+    /// Why there is no connection to the upstream, when that is so.
+    pub fn transport(&self) -> Option<Arc<str>> {
+        if let Self::Connect(error) = self { error.transport() } else { None }
+    }
+
     /// What the client is told; `None` when it is told nothing.
     pub fn reply(self) -> Option<LocalReply> {
         let details = self.details();
@@ -99,6 +121,14 @@ impl Failure {
             Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "the request's body is malformed"),
         };
         Some(plain(status, text, details))
+    }
+}
+
+/// [`Failure::flags`] of a connection that could not be made.
+pub fn connect_flags(error: &ConnectError) -> u64 {
+    match error {
+        ConnectError::NoEndpoints(_) => 1 << 1,
+        ConnectError::Timeout { .. } | ConnectError::Failed { .. } => 1 << 5,
     }
 }
 
