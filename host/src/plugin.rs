@@ -16,5 +16,6 @@ pub mod library;
 pub mod module;
 pub mod services;
 pub mod spec;
+pub mod state;
 pub mod stream;
 pub mod vm;

@@ -97,7 +97,7 @@ impl<'a> FilterState<'a> {
     }
 }
 
-fn skip(wire_type: u64, bytes: &mut &[u8]) -> Result<(), FilterStateError> {
+pub(crate) fn skip(wire_type: u64, bytes: &mut &[u8]) -> Result<(), FilterStateError> {
     match u8::try_from(wire_type) {
         Ok(VARINT) => varint(bytes).map(drop),
         Ok(FIXED_64) => split(bytes, 8).map(drop),
@@ -115,7 +115,7 @@ fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-fn varint(bytes: &mut &[u8]) -> Result<u64, FilterStateError> {
+pub(crate) fn varint(bytes: &mut &[u8]) -> Result<u64, FilterStateError> {
     let mut value = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first().ok_or(FilterStateError)?;
@@ -128,7 +128,7 @@ fn varint(bytes: &mut &[u8]) -> Result<u64, FilterStateError> {
     Err(FilterStateError)
 }
 
-fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], FilterStateError> {
+pub(crate) fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], FilterStateError> {
     let len = varint(bytes)?;
     split(bytes, usize::try_from(len).map_err(|_| FilterStateError)?)
 }

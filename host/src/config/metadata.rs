@@ -64,11 +64,35 @@ impl Read for Struct {
     }
 }
 
+// Beside the `PartialEq` that a section has: filters that are told different things are different filters.
 impl Eq for Node {}
 impl Eq for Locality {}
 
 impl std::hash::Hash for Node {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         (&self.id, &self.cluster, &self.metadata).hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::Config;
+
+    #[test]
+    fn metadata_that_is_no_mapping_of_mappings_is_told_with_its_place() {
+        let text = "node: { id: a, metadata: [] }\n\
+                    clusters: [ { name: c, endpoints: [], metadata: { ns: 1 } } ]";
+        let problems = Config::parse(Path::new("t.yaml"), text).expect_err("it is wrong").to_string();
+        for told in ["t.yaml:1:26: node.metadata: ", "t.yaml:2:55: clusters[0].metadata.ns: "] {
+            assert!(problems.contains(told), "{problems}");
+        }
+    }
+
+    #[test]
+    fn a_node_need_not_say_anything() {
+        let config = Config::parse(Path::new("t.yaml"), "node: { cluster: edge }").expect("it is right");
+        assert_eq!((&*config.sections.node.id, &*config.sections.node.cluster), ("", "edge"));
     }
 }

@@ -11,7 +11,7 @@ use wasmtime::{InstancePre, Store, Trap, TypedFunc, WasmParams, WasmResults};
 use weir_abi::Version;
 
 use crate::clock::cycles;
-use crate::plugin::abi::{Callbacks, Exited, Wasi};
+use crate::plugin::abi::{Callbacks, Exited, Kept, Wasi};
 
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
@@ -275,6 +275,7 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         answer: None,
         calls: BTreeSet::new(),
         starting: None,
+        kept: Kept::default(),
     };
     let roots: Vec<Root> = cx.filters.iter().enumerate().map(root).collect();
     Vm {

@@ -17,6 +17,7 @@ use crate::config::metadata::Metadata;
 use crate::http::body::Buffer;
 use crate::http::message::{Request, Response};
 use crate::net::connection::{Connection, Tls};
+use crate::plugin::state::FilterState;
 
 /// A stream, as the exchange and the contexts of its filters share it.
 pub type SharedStream = Arc<AtomicRefCell<Stream>>;
@@ -89,8 +90,8 @@ pub struct Info {
     pub details: Option<Arc<str>>,
     /// The filter that decided, when one did.
     pub decided_by: Option<Arc<str>>,
-    /// Filter state and properties that filters set, by path (segments joined by NUL).
-    pub state: Vec<(Box<[u8]>, Bytes)>,
+    /// Filter state, and properties that filters set.
+    pub state: FilterState,
 }
 
 /// The endpoint of a stream.
@@ -147,7 +148,7 @@ impl Stream {
                 answered_bytes: 0,
                 details: None,
                 decided_by: None,
-                state: Vec::new(),
+                state: FilterState::default(),
             },
         }))
     }
@@ -168,21 +169,6 @@ impl Stream {
             | MapKind::GrpcReceiveTrailingMetadata
             | MapKind::HttpCallResponseHeaders
             | MapKind::HttpCallResponseTrailers => None,
-        }
-    }
-
-    /// A value that a filter set: by [`Info::set_state`]'s path.
-    pub fn state(&self, path: &[u8]) -> Option<&Bytes> {
-        self.info.state.iter().find(|(key, _)| **key == *path).map(|(_, value)| value)
-    }
-}
-
-impl Info {
-    /// Sets a value of filter state.
-    pub fn set_state(&mut self, path: &[u8], value: Bytes) {
-        match self.state.iter_mut().find(|(key, _)| **key == *path) {
-            Some((_, old)) => *old = value,
-            None => self.state.push((path.into(), value)),
         }
     }
 }

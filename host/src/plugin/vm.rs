@@ -15,7 +15,7 @@ use http::HeaderMap;
 use wasmtime::{Memory, TypedFunc};
 use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
-use crate::plugin::abi::Wasi;
+use crate::plugin::abi::{Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
 use crate::plugin::spec::FilterSpec;
@@ -80,6 +80,8 @@ pub struct Root {
     pub calls: BTreeSet<u32>,
     /// The configuration that it is being started with, while it is.
     pub starting: Option<Starting>,
+    /// What foreign functions keep for it.
+    pub kept: Kept,
 }
 
 /// Which configuration a root context is being given.

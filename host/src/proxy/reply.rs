@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::http::h1::{BodyError, HeadError};
-use crate::http::message::{Request, Response};
+use crate::http::message::{Request, Response, grpc_status};
 use crate::plugin::chain::Stop;
 use crate::plugin::stream::LocalReply;
 use crate::upstream::local::ConnectError;
@@ -180,7 +180,10 @@ pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes)
     });
     if is_grpc {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status)).into());
+        headers.insert(
+            GRPC_STATUS,
+            reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status.as_u16())).into(),
+        );
         if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&reply.body)) {
             headers.insert(GRPC_MESSAGE, message);
         }
@@ -211,18 +214,6 @@ fn add(headers: &mut HeaderMap, more: Vec<(HeaderName, HeaderValue)>) {
                 headers.append(name, value);
             }
         }
-    }
-}
-
-/// gRPC's status for an HTTP status (grpc's http-grpc-status-mapping).
-fn grpc_status(status: StatusCode) -> u32 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
     }
 }
 

@@ -134,7 +134,7 @@ async fn relay(
 /// The cluster: the one that a filter chose, or else the listener's.
 fn choose(cx: &SessionCx, stream: &SharedStream) -> Result<Rc<LocalCluster>, CloseReason> {
     let snapshot = &cx.local.snapshot;
-    let chosen = stream.borrow().state(TCP_PROXY_CLUSTER.as_bytes()).cloned();
+    let chosen = stream.borrow().info.state.get(TCP_PROXY_CLUSTER.as_bytes()).cloned();
     let number = match (chosen, &cx.listener.listener.service) {
         (Some(name), _) => {
             let name = String::from_utf8_lossy(&name);
