@@ -216,6 +216,32 @@ async fn an_expression_that_could_cost_too_much_is_refused_and_the_gateway_goes_
 }
 
 #[tokio::test]
+async fn a_pattern_that_takes_long_ends_with_the_calls_cpu_time() {
+    // Every letter doubles what a match has to remember. The names make each pattern another one.
+    let worst = |name: char| format!("own.matches('[ab]*a[ab]{{60}}{name}')");
+    let text: Vec<String> = ('c'..='p').map(worst).collect();
+    let mut seed = 1_u64;
+    let own: String = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if seed >> 40 & 1 == 1 { 'a' } else { 'b' }
+    })
+    .take(4000)
+    .collect();
+    let script = format!(
+        "configure: {}; {}\nrequest_headers: proxy_set_property own {own}; {}",
+        call("declare_property", b"\x0a\x03own\x18\x01"),
+        call("expr_create", text.join(" || ").as_bytes()),
+        call("expr_evaluate", &[0; 4])
+    );
+    let mirror = mirror().await;
+    for (cpu, expected) in [("30s", r#"0 "\x00""#), ("1ms", "10")] {
+        let gateway = gateway(&script, json!({ "cpu": cpu }), &mirror);
+        let _ = get(gateway.address("web"), "/").await;
+        assert_eq!(results(&gateway, 1, "request_headers "), ["0", expected], "{cpu}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_has_so_many_expressions_and_looks_at_so_much_and_no_more() {
     let mirror = mirror().await;
     let mut calls = vec![call("expr_create", b"size(own)"), call("expr_create", b"size(own) + size(own)")];

@@ -15,9 +15,10 @@ use cel::extractors::This;
 use cel::objects::Key;
 use cel::parser::{Expression as Tree, Parser};
 use cel::{Context, Env, ExecutionError, Value};
-use regex::Regex;
+use regex::bytes::Regex;
 use weir_abi::{Status, encode_pairs};
 
+use crate::clock::thread_cpu_time;
 use crate::plugin::abi::foreign::expression::attributes::Attributes;
 use crate::plugin::vm::Vm;
 
@@ -44,8 +45,8 @@ type Patterns = HashMap<String, Regex>;
 const MOST_EXPRESSIONS: usize = 1024;
 const MOST_WRITTEN: usize = 128 << 10;
 
-/// The text that a pattern is tried on, in bytes.
-const MOST_MATCHED: usize = 8 << 10;
+/// The text that a pattern is tried on, in bytes. The worst of patterns takes some milliseconds for so much.
+const MOST_MATCHED: usize = 4 << 10;
 
 /// The functions that expressions have.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
@@ -108,11 +109,12 @@ impl Expression {
         let mut cx = Context::with_env(Arc::clone(&ENV));
         cx.set_variable_resolver(&attributes);
         if !self.patterns.is_empty() {
-            let patterns = Arc::clone(&self.patterns);
+            let (patterns, began, limit) = (Arc::clone(&self.patterns), thread_cpu_time(), vm.budget.limit());
             let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| -> Result<bool, _> {
-                match patterns.get(pattern.as_str()) {
-                    Some(known) if text.len() <= MOST_MATCHED => Ok(known.is_match(&text)),
-                    Some(_) | None => Err(ExecutionError::function_error("matches", "out of bounds")),
+                let in_time = text.len() <= MOST_MATCHED && thread_cpu_time().saturating_sub(began) <= limit;
+                match patterns.get(pattern.as_str()).filter(|_| in_time) {
+                    Some(known) => Ok(known.is_match(text.as_bytes())),
+                    None => Err(ExecutionError::function_error("matches", "out of bounds")),
                 }
             };
             cx.add_function("matches", matches).ok()?;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
-use regex::{Regex, RegexBuilder};
+use regex::bytes::{Regex, RegexBuilder};
 
 /// Brackets that may be open at once.
 pub const MOST_NESTED: u16 = 24;
@@ -22,7 +22,8 @@ const MOST_LEVELS: usize = 64;
 
 /// The patterns of an expression, and the memory of each.
 const MOST_PATTERNS: usize = 16;
-const PATTERN_BYTES: usize = 64 << 10;
+const PATTERN_BYTES: usize = 16 << 10;
+const CACHE_BYTES: usize = 64 << 10;
 
 /// Whether a text can be given to the parser. Texts in it do not count, as far as they are simple ones.
 pub fn is_modest(text: &str) -> bool {
@@ -89,8 +90,10 @@ pub fn examine(tree: &IdedExpr) -> Option<HashMap<String, Regex>> {
     Some(patterns)
 }
 
+/// Classes as `\w` are ASCII's, as in RE2; those of Unicode are large.
 fn compiled(pattern: &str) -> Option<Regex> {
-    RegexBuilder::new(pattern).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build().ok()
+    let mut builder = RegexBuilder::new(pattern);
+    builder.unicode(false).size_limit(PATTERN_BYTES).dfa_size_limit(CACHE_BYTES).build().ok()
 }
 
 #[cfg(test)]
