@@ -9,6 +9,7 @@ pub mod filter;
 pub mod limits;
 pub mod listener;
 pub mod matcher;
+pub mod metadata;
 pub mod problem;
 pub mod route;
 pub mod section;
@@ -28,6 +29,7 @@ use crate::config::admin::{Admin, Runtime};
 use crate::config::cluster::{Cluster, Endpoint};
 use crate::config::filter::{Filter, Plugins};
 use crate::config::listener::{Http, Listener, Service};
+use crate::config::metadata::Node as Identity;
 use crate::config::problem::{Mark, Place, Problem, Problems, suggest};
 use crate::config::route::Action;
 use crate::config::section::{Context, Definitions, Read, section};
@@ -42,6 +44,8 @@ section! {
         admin: Option<Admin>,
         /// The process.
         runtime: Runtime = "",
+        /// Who this Weir is, for plugins.
+        node: Identity = "",
         /// Where plugins come from.
         plugins: Option<Plugins>,
         /// Where traffic comes from.

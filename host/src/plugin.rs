@@ -17,5 +17,6 @@ pub mod module;
 pub mod queues;
 pub mod services;
 pub mod spec;
+pub mod state;
 pub mod stream;
 pub mod vm;

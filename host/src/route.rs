@@ -18,6 +18,7 @@ use http::{Method, StatusCode};
 use crate::config::matcher::{HeaderMatch, HostPattern, PathMatch};
 use crate::config::route::{Action as ActionConfig, Redirect, Route as RouteConfig};
 use crate::http::message::Request;
+use crate::plugin::stream::RouteFacts;
 
 pub use requests::Requests;
 
@@ -44,6 +45,8 @@ pub struct Route {
     pub chain: usize,
     /// What is counted.
     pub requests: Requests,
+    /// What it says of itself to plugins.
+    pub facts: Arc<RouteFacts>,
     path: PathMatch,
     methods: Vec<Method>,
     headers: Vec<(HeaderName, HeaderMatch)>,
@@ -82,13 +85,14 @@ struct PathIndex {
 }
 
 impl RouteTable {
-    /// Compiles routes. `chain` tells the number of a route's chain, `cluster` that of a cluster, and `requests` what
-    /// the requests of a route are counted in, by its name.
+    /// Compiles routes. `chain` tells the number of a route's chain, `cluster` that of a cluster, `requests` what
+    /// the requests of a route are counted in, by its name, and `facts` what it says of itself.
     pub fn new(
         routes: &[RouteConfig],
         mut chain: impl FnMut(&RouteConfig) -> usize,
         cluster: impl Fn(&str) -> Option<usize>,
         requests: impl Fn(&str) -> Requests,
+        facts: impl Fn(&RouteConfig) -> RouteFacts,
     ) -> Self {
         let mut table = Self {
             routes: Vec::new(),
@@ -105,8 +109,8 @@ impl RouteTable {
             index.insert(&route.path, number);
             let chain = chain(route);
             let name = route.name.clone().unwrap_or_else(|| format!("routes[{number}]"));
-            let requests = requests(&name);
-            table.routes.push(Arc::new(Route::new(route, name.into(), chain, requests, &cluster)));
+            let told = (requests(&name), facts(route));
+            table.routes.push(Arc::new(Route::new(route, name.into(), chain, told, &cluster)));
         }
         table
     }
@@ -184,7 +188,7 @@ impl Route {
         config: &RouteConfig,
         name: Arc<str>,
         chain: usize,
-        requests: Requests,
+        (requests, facts): (Requests, RouteFacts),
         cluster: impl Fn(&str) -> Option<usize>,
     ) -> Self {
         let action = match &config.action {
@@ -205,6 +209,7 @@ impl Route {
             name,
             action,
             requests,
+            facts: Arc::new(facts),
             timeout: config.timeout,
             chain,
             path: config.path.clone(),
@@ -287,6 +292,7 @@ mod tests {
             |_| 0,
             |name| ["a", "b"].iter().position(|known| *known == name),
             |name| Requests::new(&Registry::new(1), "l", name),
+            |_| RouteFacts::default(),
         )
     }
 

@@ -6,6 +6,7 @@ pub mod guests;
 pub mod http;
 pub mod messages;
 pub mod parity;
+pub mod puppet;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

@@ -11,8 +11,26 @@ pub mod upstreams;
 pub mod weir;
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
 
 use crate::parity::upstreams::Answer;
+
+/// Who the proxy is, in every scenario.
+pub static NODE: LazyLock<Value> = LazyLock::new(|| {
+    json!({
+        "id": "node-1",
+        "cluster": "nodes",
+        "metadata": { "ENV": "test", "ports": [80, 443] },
+        "locality": { "region": "r", "zone": "z", "sub_zone": "s" },
+    })
+});
+
+/// The metadata of listener, route and cluster, in every scenario.
+pub static METADATA: LazyLock<Value> = LazyLock::new(
+    || json!({ "ns": { "text": "t", "number": 1.5, "yes": true, "list": ["a", "b"], "inner": { "k": "v" }, "null": null } }),
+);
 
 /// What happens.
 #[derive(Debug, Clone)]

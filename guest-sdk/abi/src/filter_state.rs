@@ -46,9 +46,9 @@ impl fmt::Display for FilterStateError {
 
 impl core::error::Error for FilterStateError {}
 
-const PATH: u32 = 1;
-const VALUE: u32 = 2;
-const SPAN: u32 = 3;
+const PATH: u64 = 1;
+const VALUE: u64 = 2;
+const SPAN: u64 = 3;
 
 impl<'a> FilterState<'a> {
     /// The message on the wire.
@@ -71,11 +71,11 @@ impl<'a> FilterState<'a> {
         let mut state = Self::default();
         for field in protobuf::fields(bytes) {
             match field.map_err(|_| FilterStateError)? {
-                (number, Value::Bytes(path)) if number == u64::from(PATH) => {
+                (PATH, Value::Bytes(path)) => {
                     state.path = core::str::from_utf8(path).map_err(|_| FilterStateError)?;
                 }
-                (number, Value::Bytes(value)) if number == u64::from(VALUE) => state.value = value,
-                (number, Value::Varint(span)) if number == u64::from(SPAN) => {
+                (VALUE, Value::Bytes(value)) => state.value = value,
+                (SPAN, Value::Varint(span)) => {
                     state.span = match span {
                         0 => Span::FilterChain,
                         1 => Span::DownstreamRequest,

@@ -14,6 +14,7 @@
 extern crate alloc;
 
 mod context;
+mod declare_property;
 mod enums;
 mod filter_state;
 mod functions;
@@ -22,6 +23,7 @@ mod property;
 pub mod protobuf;
 
 pub use context::IdHasher;
+pub use declare_property::DeclareProperty;
 pub use enums::{
     Action, BufferKind, LogLevel, MapKind, MetricKind, PeerKind, Status, StreamKind, UnknownValue, Version,
     WasiErrno,
@@ -43,3 +45,6 @@ pub const SDK_SECTION: &str = "weir_sdk";
 
 /// The foreign function by which a filter sets filter state, [`TCP_PROXY_CLUSTER`] included.
 pub const SET_FILTER_STATE: &str = "set_envoy_filter_state";
+
+/// The foreign function by which a plugin declares how its own properties are kept.
+pub const DECLARE_PROPERTY: &str = "declare_property";

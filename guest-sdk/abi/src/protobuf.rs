@@ -95,15 +95,15 @@ fn split<'a>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], Malformed> {
 }
 
 /// Appends a field of bytes.
-pub fn put_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
-    put(u64::from(number << 3) | u64::from(LENGTH_DELIMITED), out);
+pub fn put_bytes(number: u64, bytes: &[u8], out: &mut Vec<u8>) {
+    put((number << 3) | u64::from(LENGTH_DELIMITED), out);
     put(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
 /// Appends a field with a number.
-pub fn put_varint(number: u32, value: u64, out: &mut Vec<u8>) {
-    put(u64::from(number << 3) | u64::from(VARINT), out);
+pub fn put_varint(number: u64, value: u64, out: &mut Vec<u8>) {
+    put((number << 3) | u64::from(VARINT), out);
     put(value, out);
 }
 

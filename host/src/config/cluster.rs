@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::config::metadata::Metadata;
 use crate::config::section::{Context, Definitions, Read, choice, section, text};
 use crate::config::tls::ClusterTls;
 use crate::config::value::Spanned;
@@ -25,6 +26,8 @@ section! {
         connect_timeout: Duration = "15s",
         /// TLS towards the endpoints.
         tls: Option<ClusterTls>,
+        /// Facts for plugins, in a mapping for each that they are for.
+        metadata: Metadata,
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use crate::config::filter::Filter;
 use crate::config::limits::Limits;
+use crate::config::metadata::Metadata;
 use crate::config::route::Route;
 use crate::config::section::{Context, Definitions, Read, section};
 use crate::config::tls::{ListenerTls, Mode};
@@ -27,6 +28,8 @@ section! {
         tcp: Option<Tcp>,
         /// Speaks HTTP.
         http: Option<Http>,
+        /// Facts for plugins, in a mapping for each that they are for.
+        metadata: Metadata,
     }
 }
 
@@ -127,6 +130,8 @@ pub struct Listener {
     pub filters: Vec<Filter>,
     /// What becomes of its connections.
     pub service: Service,
+    /// Facts for plugins.
+    pub metadata: Metadata,
 }
 
 /// What becomes of a listener's connections.
@@ -143,7 +148,8 @@ pub enum Service {
 
 impl Read for Listener {
     fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
-        let ListenerSection { name, address, tls, filters, tcp, http } = ListenerSection::read(node, cx)?;
+        let ListenerSection { name, address, tls, filters, tcp, http, metadata } =
+            ListenerSection::read(node, cx)?;
         let passthrough = tls.as_ref().is_some_and(|tls| tls.mode == Mode::Passthrough);
         if passthrough && http.is_some() {
             let cure = "use `mode: terminate`, or remove `http`";
@@ -169,7 +175,7 @@ impl Read for Listener {
         if let Some(tls) = &tls {
             cx.below("tls", |cx| check_tls(tls, node, cx));
         }
-        Some(Self { name, address, tls, filters, service })
+        Some(Self { name, address, tls, filters, service, metadata })
     }
 
     fn schema(definitions: &mut Definitions) -> Json {
@@ -182,8 +188,8 @@ impl Read for Listener {
             Service::Http(http) => (None, Some(http.clone())),
         };
         let (name, address) = (self.name.clone(), self.address.clone());
-        let (tls, filters) = (self.tls.clone(), self.filters.clone());
-        ListenerSection { name, address, tls, filters, tcp, http }.to_json()
+        let (tls, filters, metadata) = (self.tls.clone(), self.filters.clone(), self.metadata.clone());
+        ListenerSection { name, address, tls, filters, tcp, http, metadata }.to_json()
     }
 }
 

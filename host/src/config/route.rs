@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use crate::config::matcher::{
     HeaderMatch, HostPattern, Match, MethodName, PathMatch, header_matches, header_name, is_host, path_match,
 };
+use crate::config::metadata::Metadata;
 use crate::config::section::{Context, Definitions, Read, choice, section};
 use crate::config::value::Spanned;
 use crate::config::yaml::{Node, Value};
@@ -34,6 +35,8 @@ section! {
         timeout: Duration = "15s",
         /// Filters of the listener, by name, that this route switches `off` or configures differently.
         filters: BTreeMap<String, Spanned<FilterOverride>>,
+        /// Facts for plugins, in a mapping for each that they are for.
+        metadata: Metadata,
     }
 }
 

@@ -187,6 +187,7 @@ fn the_schema_describes_every_field_of_the_interface() {
         [
             "admin",
             "runtime",
+            "node",
             "plugins",
             "listeners",
             "clusters",

@@ -164,6 +164,18 @@ pub fn has_token(list: &HeaderValue, token: &str) -> bool {
     list.to_str().is_ok_and(|list| list.split(',').any(is))
 }
 
+/// gRPC's status for an HTTP status (grpc's http-grpc-status-mapping).
+pub fn grpc_status(status: u16) -> u32 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,6 +48,15 @@ pub fn describe(der: &[u8]) -> Option<Certificate> {
     Some(described)
 }
 
+/// A version of the protocol by the name that it has in properties and logs. Empty for one that is not spoken here.
+pub fn version(version: Option<rustls::ProtocolVersion>) -> &'static str {
+    match version {
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(_) | None => "",
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

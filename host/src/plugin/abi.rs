@@ -24,6 +24,7 @@ use weir_abi::{HOST_MODULE, Status, WASI_MODULES, callbacks, host_functions, was
 use crate::plugin::abi::memory::Host;
 use crate::plugin::vm::Vm;
 
+pub use foreign::Kept;
 pub use wasi::{Exited, Wasi};
 
 // What the type names of the tables mean to the host: guest addresses are numbers.
@@ -128,6 +129,7 @@ pub const MEMORY_GROWTH: Function =
 /// # Errors
 /// When two functions of the same name are given; a mistake of ours.
 pub fn link(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
+    foreign::prepare();
     link_proxy_wasm(linker)?;
     linker.func_wrap(HOST_MODULE, MEMORY_GROWTH.name, |_: u32| {})?;
     WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module))

@@ -44,6 +44,11 @@ impl Budget {
         UpdateDeadline::Continue(1)
     }
 
+    /// How much CPU time a call has.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// CPU time since the first epoch of this call, when one has passed.
     pub fn spent(&self) -> Option<Duration> {
         self.first_seen.map(|first| thread_cpu_time().saturating_sub(first))

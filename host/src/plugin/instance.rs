@@ -12,7 +12,7 @@ use weir_abi::Version;
 
 use crate::clock::cycles;
 use crate::http::body::Buffer;
-use crate::plugin::abi::{Callbacks, Exited, Wasi};
+use crate::plugin::abi::{Callbacks, Exited, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
 use crate::plugin::services::{FaultKind, Services, Usage};
@@ -282,6 +282,7 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         starting: None,
         pending: false,
         deleted: false,
+        kept: Kept::default(),
     };
     let roots: Vec<Root> = cx.filters.iter().enumerate().map(root).collect();
     let scope: Arc<str> = first.map(|spec| spec.data_scope()).unwrap_or_default().into();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::filter::{Defaults, Filter, OnFailure, config_bytes};
+use crate::config::metadata::{Metadata, Node};
 
 /// One filter: a plugin in a chain, with its configuration. Equal specs of equal content share their instances
 /// across reloads.
@@ -37,6 +38,17 @@ pub struct FilterSpec {
     pub pause_timeout: Duration,
     /// Whether it is shown the body while it holds the headers.
     pub allow_on_headers_stop_iteration: bool,
+    /// What it is told of where it is.
+    pub surroundings: Arc<Surroundings>,
+}
+
+/// What filters are told of the process and the listener that they are in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Surroundings {
+    /// The process.
+    pub node: Node,
+    /// The listener's metadata.
+    pub metadata: Metadata,
 }
 
 impl FilterSpec {
@@ -46,6 +58,7 @@ impl FilterSpec {
         filter: &Filter,
         defaults: &Defaults,
         config: Option<&serde_json::Value>,
+        surroundings: Arc<Surroundings>,
     ) -> Self {
         let own = filter.config.as_ref().map(|config| &config.value);
         Self {
@@ -67,6 +80,7 @@ impl FilterSpec {
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
             pause_timeout: filter.pause_timeout.unwrap_or(defaults.pause_timeout),
             allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration.unwrap_or(false),
+            surroundings,
         }
     }
 

@@ -6,15 +6,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weir_abi::MapKind;
 
+use crate::config::metadata::Metadata;
 use crate::http::message::{Request, Response};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Tls};
+use crate::plugin::state::FilterState;
 
 /// A stream, as the exchange and the contexts of its filters share it.
 pub type SharedStream = Arc<AtomicRefCell<Stream>>;
@@ -55,10 +57,26 @@ pub struct Info {
     pub started: Instant,
     /// The route's name.
     pub route: Option<Arc<str>>,
+    /// What else the route says.
+    pub facts: Option<Arc<RouteFacts>>,
     /// The cluster that was chosen.
     pub cluster: Option<Arc<str>>,
+    /// Its metadata.
+    pub cluster_metadata: Option<Arc<Metadata>>,
     /// The endpoint, once there is a connection to it.
     pub upstream: Option<Upstream>,
+    /// Attempts to reach the upstream.
+    pub attempts: u32,
+    /// How long the last of them waited for its connection.
+    pub pool_wait: Option<Duration>,
+    /// Why there is no connection to the upstream, when that is so.
+    pub transport_failure: Option<Arc<str>>,
+    /// When the request began to go to the upstream.
+    pub upstream_began: Option<Instant>,
+    /// When the last byte of the answer came.
+    pub upstream_ended: Option<Instant>,
+    /// What went wrong, as Envoy's response flags (`StreamInfo::legacyResponseFlags`).
+    pub flags: u64,
     /// Bytes of body from downstream so far.
     pub received_bytes: u64,
     /// Bytes of body from upstream so far.
@@ -67,8 +85,8 @@ pub struct Info {
     pub details: Option<Arc<str>>,
     /// The filter that decided, when one did.
     pub decided_by: Option<Arc<str>>,
-    /// Filter state and properties that filters set, by path (segments joined by NUL).
-    pub state: Vec<(Box<[u8]>, Bytes)>,
+    /// Filter state, and properties that filters set.
+    pub state: FilterState,
 }
 
 /// The endpoint of a stream.
@@ -78,6 +96,17 @@ pub struct Upstream {
     pub address: SocketAddr,
     /// Weir's own address on that connection.
     pub local: Option<SocketAddr>,
+    /// What the handshake told, where there was one.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// What a route says of itself to plugins, besides its name.
+#[derive(Debug, Default)]
+pub struct RouteFacts {
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// The cluster that its requests go to, where there is no choice, and the metadata of that.
+    pub cluster: Option<(Arc<str>, Metadata)>,
 }
 
 impl Stream {
@@ -98,13 +127,21 @@ impl Stream {
                 started_at: SystemTime::now(),
                 started: Instant::now(),
                 route: None,
+                facts: None,
                 cluster: None,
+                cluster_metadata: None,
                 upstream: None,
+                attempts: 0,
+                pool_wait: None,
+                transport_failure: None,
+                upstream_began: None,
+                upstream_ended: None,
+                flags: 0,
                 received_bytes: 0,
                 answered_bytes: 0,
                 details: None,
                 decided_by: None,
-                state: Vec::new(),
+                state: FilterState::default(),
             },
         }))
     }
@@ -125,21 +162,6 @@ impl Stream {
             | MapKind::GrpcReceiveTrailingMetadata
             | MapKind::HttpCallResponseHeaders
             | MapKind::HttpCallResponseTrailers => None,
-        }
-    }
-
-    /// A value that a filter set: by [`Info::set_state`]'s path.
-    pub fn state(&self, path: &[u8]) -> Option<&Bytes> {
-        self.info.state.iter().find(|(key, _)| **key == *path).map(|(_, value)| value)
-    }
-}
-
-impl Info {
-    /// Sets a value of filter state.
-    pub fn set_state(&mut self, path: &[u8], value: Bytes) {
-        match self.state.iter_mut().find(|(key, _)| **key == *path) {
-            Some((_, old)) => *old = value,
-            None => self.state.push((path.into(), value)),
         }
     }
 }

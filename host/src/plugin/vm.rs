@@ -17,7 +17,7 @@ use wasmtime::{Memory, TypedFunc};
 use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
 use crate::http::body::Buffer;
-use crate::plugin::abi::Wasi;
+use crate::plugin::abi::{Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
 use crate::plugin::spec::FilterSpec;
@@ -92,6 +92,8 @@ pub struct Root {
     pub pending: bool,
     /// Whether it has ended, and hears of nothing any more.
     pub deleted: bool,
+    /// What foreign functions keep for it.
+    pub kept: Kept,
 }
 
 /// The gRPC calls of a plugin, and what of them is before it while it is told.

@@ -21,7 +21,7 @@ use crate::http::peer::Source;
 use crate::net::connection::Connection;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Chain, Half};
-use crate::plugin::stream::{LocalReply, SharedStream, Stream as StreamState};
+use crate::plugin::stream::{Info, LocalReply, SharedStream, Stream as StreamState};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::local::{Local, LocalListener};
@@ -104,7 +104,7 @@ impl<'a> Begin<'a> {
         let method = self.request.method.clone();
         {
             let mut state = stream.borrow_mut();
-            state.info.route = route.as_ref().map(|route| Arc::clone(&route.name));
+            tell(&mut state.info, route.as_ref());
             state.request = Some(self.request);
         }
         let filters = self.listener.chains.get(route.as_ref().map_or(0, |route| route.chain));
@@ -183,7 +183,7 @@ impl<'a> Exchange<'a> {
             return Ok(route);
         }
         let route = stream.request.as_ref().and_then(|request| http.routes.find(request)).cloned();
-        stream.info.route = route.as_ref().map(|route| Arc::clone(&route.name));
+        tell(&mut stream.info, route.as_ref());
         self.record.borrow_mut().route = route.clone();
         Ok(route)
     }
@@ -262,7 +262,12 @@ impl<'a> Exchange<'a> {
             | Failure::ClientGone => {}
         }
         self.record.borrow_mut().cause = Some(Arc::clone(&details));
-        self.stream.borrow_mut().info.details.get_or_insert(details);
+        {
+            let info = &mut self.stream.borrow_mut().info;
+            info.details.get_or_insert(details);
+            info.flags |= failure.flags();
+            info.transport_failure = failure.transport().or(info.transport_failure.take());
+        }
         let reply = if self.answered.get() { None } else { failure.reply() };
         let sent = match reply {
             Some(reply) => self.send_reply(reply).await.is_ok(),
@@ -371,4 +376,10 @@ impl<'a> Exchange<'a> {
         }
         Poll::Pending
     }
+}
+
+/// Notes which route was chosen.
+fn tell(info: &mut Info, route: Option<&Arc<Route>>) {
+    info.route = route.map(|route| Arc::clone(&route.name));
+    info.facts = route.map(|route| Arc::clone(&route.facts));
 }

@@ -59,7 +59,9 @@ impl Exchange<'_> {
         let cluster = self.local.clusters.get(number).ok_or(Failure::NoRoute)?;
         {
             let mut stream = self.stream.borrow_mut();
-            stream.info.cluster = Some(Arc::clone(&cluster.cluster().name));
+            let cluster = cluster.cluster();
+            stream.info.cluster = Some(Arc::clone(&cluster.name));
+            stream.info.cluster_metadata = Some(Arc::clone(&cluster.metadata));
             if let Some(request) = &mut stream.request {
                 let rewritten = route.rewritten(request.target());
                 if let Some(path) = rewritten.and_then(|path| HeaderValue::try_from(path).ok()) {
@@ -101,27 +103,29 @@ impl Exchange<'_> {
         route: &Route,
     ) -> Result<Option<Upgraded>, Attempt> {
         let fresh = |failure| Attempt { failure, stale: false };
+        self.stream.borrow_mut().info.attempts += 1;
+        let asked = Instant::now();
         let connection = self.connect(cluster, wanted).await.map_err(fresh)?;
-        let address = connection.address();
-        let (upstream, reused) = match connection {
+        let (address, pool_wait) = (connection.address(), asked.elapsed());
+        let (upstream, ends, reused) = match connection {
             HttpConnection::H1(http) => {
-                let reused = http.reused;
-                (Upstream::H1(http), reused)
+                let (ends, reused) = (http.ends.clone(), http.reused);
+                (Upstream::H1(http), ends, reused)
             }
-            HttpConnection::H2 { address, client, reused } => {
+            HttpConnection::H2 { address, client, ends, reused } => {
                 // The head of an HTTP/2 request cannot wait for its body.
                 let upstream = self.send_h2(client).map_err(|reason| {
                     tracing::debug!(%address, "{reason}");
                     fresh(Failure::UpstreamClosed(reason))
                 })?;
-                (upstream, reused)
+                (upstream, ends, reused)
             }
         };
-        let local = match &upstream {
-            Upstream::H1(http) => http.local,
-            Upstream::H2 { .. } => None,
-        };
-        self.stream.borrow_mut().info.upstream = Some(UpstreamInfo { address, local });
+        {
+            let info = &mut self.stream.borrow_mut().info;
+            info.upstream = Some(UpstreamInfo { address, local: ends.local, tls: ends.tls });
+            (info.pool_wait, info.upstream_began) = (Some(pool_wait), Some(Instant::now()));
+        }
         let upgraded = self.converse(&upstream, route).await.map_err(|failure| {
             let stale = reused
                 && match &upstream {
@@ -264,6 +268,9 @@ impl Exchange<'_> {
         let (mut response, length, upgraded) = self.receive_head(upstream).await?;
         self.record.borrow_mut().upstream_ms = Some(started.elapsed());
         self.moved.set(true);
+        if length == Length::None {
+            self.ended();
+        }
         strip_hop_by_hop(&mut response.headers);
         if upgraded && let Some(upgrade) = &self.upgrade {
             response.headers.insert(header::UPGRADE, upgrade.clone());
@@ -294,7 +301,13 @@ impl Exchange<'_> {
         }
         let pump = Pump { exchange: self, half: Half::Answered, source, sink: self.down.sink(), length };
         let moved = pump.run(|length| self.start_response(length)).await;
+        self.ended();
         moved.map(|()| false).map_err(|broken| self.broken(Half::Answered, broken))
+    }
+
+    /// All of the answer has come.
+    fn ended(&self) {
+        self.stream.borrow_mut().info.upstream_ended = Some(Instant::now());
     }
 
     /// The head of the answer. Interim responses are dropped: Weir has sent `100 Continue` itself.

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::http::h1::{BodyError, HeadError};
-use crate::http::message::{Request, Response};
+use crate::http::message::{Request, Response, grpc_status};
 use crate::plugin::chain::Stop;
 use crate::plugin::stream::LocalReply;
 use crate::upstream::local::ConnectError;
@@ -72,6 +72,28 @@ impl Failure {
         .into()
     }
 
+    /// The bits of Envoy's response flags (`StreamInfo::CoreResponseFlag`) that come nearest.
+    pub fn flags(&self) -> u64 {
+        let bit = match self {
+            Self::Reply(_) | Self::RequestTimeout => return 0,
+            Self::Connect(error) => return connect_flags(error),
+            Self::Timeout => 2,
+            Self::Reset(_) => 3,
+            Self::UpstreamClosed(_) | Self::UpstreamBody(_) => 6,
+            Self::NoRoute => 8,
+            Self::ClientGone => 14,
+            Self::Idle => 16,
+            Self::RequestBody(_) => 18,
+            Self::UpstreamHead(_) => 23,
+        };
+        1 << bit
+    }
+
+    /// Why there is no connection to the upstream, when that is so.
+    pub fn transport(&self) -> Option<Arc<str>> {
+        if let Self::Connect(error) = self { error.transport() } else { None }
+    }
+
     /// What the client is told; `None` when it is told nothing.
     pub fn reply(self) -> Option<LocalReply> {
         let details = self.details();
@@ -99,6 +121,14 @@ impl Failure {
             Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "the request's body is malformed"),
         };
         Some(plain(status, text, details))
+    }
+}
+
+/// [`Failure::flags`] of a connection that could not be made.
+pub fn connect_flags(error: &ConnectError) -> u64 {
+    match error {
+        ConnectError::NoEndpoints(_) => 1 << 1,
+        ConnectError::Timeout { .. } | ConnectError::Failed { .. } => 1 << 5,
     }
 }
 
@@ -150,7 +180,10 @@ pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes)
     });
     if is_grpc {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status)).into());
+        headers.insert(
+            GRPC_STATUS,
+            reply.grpc_status.unwrap_or_else(|| grpc_status(reply.status.as_u16())).into(),
+        );
         if let Ok(message) = HeaderValue::from_bytes(&percent_encoded(&reply.body)) {
             headers.insert(GRPC_MESSAGE, message);
         }
@@ -181,18 +214,6 @@ fn add(headers: &mut HeaderMap, more: Vec<(HeaderName, HeaderValue)>) {
                 headers.append(name, value);
             }
         }
-    }
-}
-
-/// gRPC's status for an HTTP status (grpc's http-grpc-status-mapping).
-fn grpc_status(status: StatusCode) -> u32 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502..=504 => 14,
-        _ => 2,
     }
 }
 

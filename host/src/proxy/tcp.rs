@@ -15,6 +15,7 @@ use crate::net::stream::Stream;
 use crate::plugin::chain::{Chain, Half, Stop};
 use crate::plugin::stream::{SharedStream, Stream as StreamState, Upstream};
 use crate::proxy::filtered::Filtered;
+use crate::proxy::reply::connect_flags;
 use crate::proxy::session::SessionCx;
 use crate::snapshot::Service;
 use crate::telemetry::access_log::Entry;
@@ -75,21 +76,24 @@ async fn run(
         Err(reason) => return Some(reason),
     };
     let started = Instant::now();
-    let Connected { address, mut stream, open: _open } = match chain.unless_stopped(cluster.connect()).await {
-        Ok(Ok(connected)) => connected,
-        Err(stop) => return Some(reason_of(&stop)),
-        Ok(Err(error)) => {
-            tracing::warn!("{error}");
-            return Some(match error {
-                ConnectError::NoEndpoints(_) => CloseReason::NoEndpoints,
-                ConnectError::Timeout { .. } => CloseReason::ConnectTimeout,
-                ConnectError::Failed { .. } => CloseReason::ConnectFailure,
-            });
-        }
-    };
+    let Connected { address, ends, mut stream, open: _open } =
+        match chain.unless_stopped(cluster.connect()).await {
+            Ok(Ok(connected)) => connected,
+            Err(stop) => return Some(reason_of(&stop)),
+            Ok(Err(error)) => {
+                tracing::warn!("{error}");
+                let info = &mut record.stream.borrow_mut().info;
+                (info.flags, info.transport_failure) = (connect_flags(&error), error.transport());
+                return Some(match error {
+                    ConnectError::NoEndpoints(_) => CloseReason::NoEndpoints,
+                    ConnectError::Timeout { .. } => CloseReason::ConnectTimeout,
+                    ConnectError::Failed { .. } => CloseReason::ConnectFailure,
+                });
+            }
+        };
     record.upstream_ms = Some(started.elapsed());
-    let local = stream.local_addr();
-    record.stream.borrow_mut().info.upstream = Some(Upstream { address, local });
+    let upstream = Upstream { address, local: ends.local, tls: ends.tls };
+    record.stream.borrow_mut().info.upstream = Some(upstream);
     record.relayed.received += first.len() as u64;
     let end = relay(record, chain, &mut downstream, &mut stream, first).await;
     match end {
@@ -137,7 +141,7 @@ async fn relay(
 /// The cluster: the one that a filter chose, or else the listener's.
 fn choose(cx: &SessionCx, stream: &SharedStream) -> Result<Rc<LocalCluster>, CloseReason> {
     let snapshot = &cx.local.snapshot;
-    let chosen = stream.borrow().state(TCP_PROXY_CLUSTER.as_bytes()).cloned();
+    let chosen = stream.borrow().info.state.get(TCP_PROXY_CLUSTER.as_bytes()).cloned();
     let number = match (chosen, &cx.listener.listener.service) {
         (Some(name), _) => {
             let name = String::from_utf8_lossy(&name);
@@ -150,7 +154,9 @@ fn choose(cx: &SessionCx, stream: &SharedStream) -> Result<Rc<LocalCluster>, Clo
         (None, Service::Tcp { cluster: None } | Service::Http(_)) => return Err(CloseReason::NoCluster),
     };
     let cluster = cx.local.clusters.get(number).ok_or(CloseReason::UnknownCluster)?;
-    stream.borrow_mut().info.cluster = Some(Arc::clone(&cluster.cluster().name));
+    let (info, known) = (&mut stream.borrow_mut().info, cluster.cluster());
+    info.cluster = Some(Arc::clone(&known.name));
+    info.cluster_metadata = Some(Arc::clone(&known.metadata));
     Ok(Rc::clone(cluster))
 }
 

@@ -8,7 +8,7 @@ use crate::config::cluster::Cluster as ClusterConfig;
 use crate::config::filter::{Filter, Plugins};
 use crate::config::listener::{Http, Listener as ListenerConfig, Service as ServiceConfig};
 use crate::config::problem::{Place, Problem, suggest};
-use crate::config::route::{FilterOverride, Route as RouteConfig};
+use crate::config::route::{Action, FilterOverride, Route as RouteConfig};
 use crate::config::tls::{ListenerTls, Mode};
 use crate::net::tls::client::ClientTls;
 use crate::net::tls::files::FileProblem;
@@ -17,7 +17,8 @@ use crate::plugin::digest::Digest;
 use crate::plugin::filter::VmSpec;
 use crate::plugin::library::{Library, Loaded};
 use crate::plugin::services::Services;
-use crate::plugin::spec::FilterSpec;
+use crate::plugin::spec::{FilterSpec, Surroundings};
+use crate::plugin::stream::RouteFacts;
 use crate::route::{Requests, RouteTable};
 use crate::snapshot::{FilterUse, HttpService, Listener, ListenerMetrics, Service, Snapshot, Tls};
 use crate::telemetry::access_log::AccessLog;
@@ -166,6 +167,7 @@ impl Maker<'_> {
 
     fn http(&mut self, listener: &str, http: &Http, cluster: &dyn Fn(&str) -> Option<usize>) -> HttpService {
         let registry = &self.making.services.registry;
+        let config = self.making.config;
         let mut chains = vec![self.chain(listener, http, None)];
         let routes = RouteTable::new(
             &http.routes,
@@ -178,6 +180,7 @@ impl Maker<'_> {
             },
             cluster,
             |route| Requests::new(registry, listener, route),
+            |route| facts(config, route),
         );
         HttpService { routes, chains, limits: http.limits.clone() }
     }
@@ -222,7 +225,8 @@ impl Maker<'_> {
     fn join_group(&mut self, listener: &str, filter: &Filter, over: Option<&serde_json::Value>) {
         let Some(plugins) = &self.making.config.sections.plugins else { return };
         let Some(loaded) = self.making.plugins.get(filter.plugin.as_str()) else { return };
-        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over);
+        let surroundings = self.surroundings(listener);
+        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over, surroundings);
         if !spec.vm_id.is_empty() {
             let members = self.groups.entry(group_of(&spec, loaded.digest)).or_default();
             if !members.contains(&spec) {
@@ -245,7 +249,9 @@ impl Maker<'_> {
             self.problem(&filter.plugin.place, message);
             return None;
         };
-        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over.map(|(config, _)| config));
+        let over_config = over.map(|(config, _)| config);
+        let surroundings = self.surroundings(listener);
+        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over_config, surroundings);
         let members = self.groups.get(&group_of(&spec, loaded.digest));
         let members = members.cloned().unwrap_or_else(|| vec![spec.clone()]);
         let same = |vm: &&Arc<VmSpec>| {
@@ -274,6 +280,14 @@ impl Maker<'_> {
         Some(FilterUse { spec, vm: vm.id, root: u32::try_from(at + 1).ok()? })
     }
 
+    /// What the filters of a listener are told of where they are.
+    fn surroundings(&self, listener: &str) -> Arc<Surroundings> {
+        let sections = &self.making.config.sections;
+        let listener = sections.listeners.iter().find(|known| *known.name.value == *listener);
+        let metadata = listener.map(|listener| listener.metadata.clone()).unwrap_or_default();
+        Arc::new(Surroundings { node: sections.node.clone(), metadata })
+    }
+
     fn missing_plugin(&self, name: &str, plugins: &Plugins) -> String {
         let library = self.making.library;
         let directory = plugins.directory.display();
@@ -292,4 +306,17 @@ impl Maker<'_> {
 
 fn group_of(spec: &FilterSpec, digest: Digest) -> Group {
     (spec.vm_id.clone(), spec.vm_config.clone(), digest)
+}
+
+/// What a route says of itself to plugins.
+fn facts(config: &Config, route: &RouteConfig) -> RouteFacts {
+    let cluster = match &route.action {
+        Action::Forward { clusters, .. } => match clusters.as_slice() {
+            [only] => config.sections.clusters.iter().find(|cluster| cluster.name.value == only.name.value),
+            _ => None,
+        },
+        Action::Redirect(_) | Action::Respond { .. } => None,
+    };
+    let cluster = cluster.map(|cluster| (cluster.name.as_str().into(), cluster.metadata.clone()));
+    RouteFacts { metadata: route.written.metadata.clone(), cluster }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::cluster::{Cluster as ClusterConfig, Endpoint, Protocol};
+use crate::config::metadata::Metadata;
 use crate::net::tls::client::{ClientTls, Offer};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 
@@ -16,6 +17,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Its configuration.
     pub config: ClusterConfig,
+    /// Its metadata, as streams share it.
+    pub metadata: Arc<Metadata>,
     /// Its endpoints, with names resolved.
     pub endpoints: Arc<[SocketAddr]>,
     /// TLS towards the endpoints.
@@ -86,6 +89,7 @@ impl Cluster {
             tls,
             metrics: ClusterMetrics::new(registry, &config.name),
             config: config.clone(),
+            metadata: Arc::new(config.metadata.clone()),
         }
     }
 
@@ -95,6 +99,7 @@ impl Cluster {
             id: self.id,
             name: Arc::clone(&self.name),
             config: self.config.clone(),
+            metadata: Arc::clone(&self.metadata),
             endpoints,
             tls: self.tls.clone(),
             metrics: self.metrics.clone(),

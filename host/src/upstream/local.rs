@@ -14,7 +14,9 @@ use crate::balance::{Balancer, balancer};
 use crate::clock::Timers;
 use crate::config::cluster::Protocol;
 use crate::http::{h1, h2};
+use crate::net::connection::Tls;
 use crate::net::stream::Stream;
+use crate::net::tls::H2;
 use crate::telemetry::metrics::Held;
 use crate::upstream::cluster::Cluster;
 
@@ -26,7 +28,7 @@ pub struct LocalCluster {
     /// HTTP/1 connections that nobody uses, by endpoint; the last to come is the first to go.
     idle: RefCell<HashMap<SocketAddr, Idle>>,
     /// HTTP/2 connections, which many streams share.
-    shared: RefCell<HashMap<SocketAddr, h2::Client>>,
+    shared: RefCell<HashMap<SocketAddr, (h2::Client, Ends)>>,
 }
 
 /// How long an unused connection is kept.
@@ -61,14 +63,36 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// What went wrong with the connection itself, when one was tried.
+    pub fn transport(&self) -> Option<Arc<str>> {
+        match self {
+            Self::NoEndpoints(_) => None,
+            Self::Timeout { .. } => Some("connection timeout".into()),
+            Self::Failed { error, .. } => Some(error.to_string().into()),
+        }
+    }
+}
+
 /// Connections that carry nothing at the moment, and since when.
 type Idle = Vec<(Box<Http1>, Instant)>;
+
+/// What is known of a connection besides its endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Ends {
+    /// Our own address on it.
+    pub local: Option<SocketAddr>,
+    /// What the handshake told, where there was one.
+    pub tls: Option<Arc<Tls>>,
+}
 
 /// A connection for one stream of bytes.
 #[derive(Debug)]
 pub struct Connected {
     /// The endpoint.
     pub address: SocketAddr,
+    /// What else is known of the connection.
+    pub ends: Ends,
     /// The connection.
     pub stream: Stream,
     /// Counts it as open.
@@ -80,8 +104,8 @@ pub struct Connected {
 pub struct Http1 {
     /// The endpoint.
     pub address: SocketAddr,
-    /// Our own address on it.
-    pub local: Option<SocketAddr>,
+    /// What else is known of the connection.
+    pub ends: Ends,
     /// The connection.
     pub connection: h1::Connection,
     /// Whether it has carried an exchange before.
@@ -99,6 +123,8 @@ pub enum HttpConnection {
         address: SocketAddr,
         /// The connection.
         client: h2::Client,
+        /// What else is known of the connection.
+        ends: Ends,
         /// Whether it has carried an exchange before.
         reused: bool,
     },
@@ -153,7 +179,7 @@ impl LocalCluster {
             idle.retain(|(http, since)| since.elapsed() < IDLE && http.connection.is_reusable());
             !idle.is_empty()
         });
-        self.shared.borrow_mut().retain(|_, client| client.is_open());
+        self.shared.borrow_mut().retain(|_, (client, _)| client.is_open());
     }
 
     /// The endpoint whose turn it is.
@@ -172,12 +198,13 @@ impl LocalCluster {
         let work = async {
             let socket = dial(address).await?;
             match &cluster.tls {
-                None => Ok(Stream::Tcp(socket)),
-                Some(tls) => tls.connect_tcp(socket).await,
+                None => Ok((Stream::Tcp(socket), None)),
+                Some(tls) => tls.connect_tcp(socket).await.map(|(stream, tls)| (stream, Some(tls))),
             }
         };
-        let stream = self.in_time(&cluster, address, work).await?;
-        Ok(Connected { address, stream, open: cluster.metrics.connections.hold() })
+        let (stream, tls) = self.in_time(&cluster, address, work).await?;
+        let ends = Ends { local: stream.local_addr(), tls: tls.map(Arc::new) };
+        Ok(Connected { address, ends, stream, open: cluster.metrics.connections.hold() })
     }
 
     /// A connection for an exchange, to the endpoint whose turn it is: one that is there, or a new one.
@@ -193,9 +220,9 @@ impl LocalCluster {
             return Ok(HttpConnection::H1(http));
         }
         if !wanted.upgrade {
-            let shared = self.shared.borrow().get(&address).filter(|client| client.is_open()).cloned();
-            if let Some(client) = shared {
-                return Ok(HttpConnection::H2 { address, client, reused: true });
+            let shared = self.shared.borrow().get(&address).filter(|(client, _)| client.is_open()).cloned();
+            if let Some((client, ends)) = shared {
+                return Ok(HttpConnection::H2 { address, client, ends, reused: true });
             }
         }
         let work = self.open_http(&cluster, address, wanted);
@@ -210,17 +237,21 @@ impl LocalCluster {
     ) -> io::Result<HttpConnection> {
         let socket = dial(address).await?;
         let open = cluster.metrics.connections.hold();
-        let (stream, h2) = match (&cluster.tls, cluster.config.protocol) {
-            (Some(tls), _) => tls.connect_http(socket, wanted.upgrade).await?,
-            (None, Protocol::Http2) => (Stream::Tcp(socket), true),
-            (None, Protocol::Http1 | Protocol::Auto) => (Stream::Tcp(socket), false),
+        let (stream, tls, h2) = match (&cluster.tls, cluster.config.protocol) {
+            (Some(tls), _) => {
+                let (stream, tls) = tls.connect_http(socket, wanted.upgrade).await?;
+                let h2 = tls.alpn.as_deref() == Some(H2);
+                (stream, Some(Arc::new(tls)), h2)
+            }
+            (None, Protocol::Http2) => (Stream::Tcp(socket), None, true),
+            (None, Protocol::Http1 | Protocol::Auto) => (Stream::Tcp(socket), None, false),
         };
+        let ends = Ends { local: stream.local_addr(), tls };
         if !h2 {
-            let local = stream.local_addr();
             let connection = h1::Connection::new(stream, h1::Limits::default());
             return Ok(HttpConnection::H1(Box::new(Http1 {
                 address,
-                local,
+                ends,
                 connection,
                 reused: false,
                 _open: open,
@@ -232,8 +263,8 @@ impl LocalCluster {
             return Err(io::Error::other(message));
         }
         let client = h2::Client::new(stream, open).await.map_err(io::Error::other)?;
-        self.shared.borrow_mut().insert(address, client.clone());
-        Ok(HttpConnection::H2 { address, client, reused: false })
+        self.shared.borrow_mut().insert(address, (client.clone(), ends.clone()));
+        Ok(HttpConnection::H2 { address, client, ends, reused: false })
     }
 
     /// Bounds the making of a connection, and counts how it ends.

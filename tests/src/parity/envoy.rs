@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::gateway::Log;
 use crate::guests;
 use crate::parity::upstreams::Upstreams;
-use crate::parity::{Filter, Scenario, Transcript, client};
+use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client};
 use crate::wait::until;
 
 /// An Envoy process.
@@ -76,9 +76,11 @@ fn start(scenario: &Scenario, upstreams: &Upstreams, envoy: &Path, address: Sock
     let filters: Vec<Value> =
         scenario.filters.iter().map(|filter| wasm(scenario, filter, folder.path())).collect();
     let config = json!({
+        "node": NODE.clone(),
         "static_resources": {
             "listeners": [{
                 "name": "web",
+                "metadata": { "filter_metadata": METADATA.clone() },
                 "address": socket_address(address),
                 "per_connection_buffer_limit_bytes": scenario.buffer,
                 "filter_chains": [{ "filters": if scenario.tcp { network(filters) } else { http(filters) } }],
@@ -134,7 +136,12 @@ fn http(mut filters: Vec<Value>) -> Vec<Value> {
                     "domains": ["*"],
                     "routes": [
                         { "name": "rerouted", "match": { "prefix": "/rerouted" }, "route": { "cluster": "other" } },
-                        { "name": "main", "match": { "prefix": "/" }, "route": { "cluster": "up" } },
+                        {
+                            "name": "main",
+                            "match": { "prefix": "/" },
+                            "route": { "cluster": "up" },
+                            "metadata": { "filter_metadata": METADATA.clone() },
+                        },
                     ],
                 }],
             },
@@ -180,6 +187,7 @@ fn cluster(name: &str, address: SocketAddr, http2: bool) -> Value {
         "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
+        "metadata": { "filter_metadata": METADATA.clone() },
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(address) } }] }],

@@ -2,7 +2,7 @@
 
 use crate::guests;
 use crate::parity::upstreams::Upstreams;
-use crate::parity::{Filter, Scenario, Transcript, client};
+use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client};
 use crate::wait::until;
 use crate::{Gateway, Setup};
 
@@ -40,21 +40,23 @@ fn start(scenario: &Scenario, upstreams: &Upstreams) -> Gateway {
             "max_buffered_body": format!("{}KiB", scenario.buffer / 1024),
             "routes": [
                 { "name": "rerouted", "match": { "path_prefix": "/rerouted" }, "cluster": "other" },
-                { "name": "main", "cluster": "up" },
+                { "name": "main", "cluster": "up", "metadata": METADATA.clone() },
             ],
         } })
     };
-    let mut listener = serde_json::json!({ "name": "web", "address": "127.0.0.1:0" });
+    let mut listener =
+        serde_json::json!({ "name": "web", "address": "127.0.0.1:0", "metadata": METADATA.clone() });
     for (key, value) in service.as_object().expect("a mapping") {
         listener[key] = value.clone();
     }
     // Calls of guests go over HTTP/2, where gRPC is spoken.
     let protocol = if scenario.other.grpc_echo || scenario.other.silent { "http2" } else { "http1" };
     let config = serde_json::json!({
+        "node": NODE.clone(),
         "runtime": { "workers": 1 },
         "listeners": [listener],
         "clusters": [
-            { "name": "up", "endpoints": [upstreams.up.address.to_string()] },
+            { "name": "up", "endpoints": [upstreams.up.address.to_string()], "metadata": METADATA.clone() },
             { "name": "other", "endpoints": [upstreams.other.address.to_string()], "protocol": protocol },
             { "name": "nowhere", "endpoints": [upstreams.nowhere.to_string()], "protocol": protocol },
         ],

@@ -11,12 +11,13 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::config::tls::ClusterTls;
-use crate::net::connection::Certificate;
+use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
 use crate::net::tls::files::{FileProblem, authorities, certified_key, contents};
-use crate::net::tls::{H2, HTTP_1_1, describe, provider};
+use crate::net::tls::{H2, HTTP_1_1, describe, provider, version};
 
 /// TLS towards a cluster.
 pub struct ClientTls {
@@ -29,7 +30,7 @@ pub struct ClientTls {
     server_name: Option<ServerName<'static>>,
     contents: Vec<Option<Vec<u8>>>,
     offer: Offer,
-    own: Option<Certificate>,
+    own: Option<Arc<Certificate>>,
 }
 
 /// Which protocols are offered where HTTP is spoken inside.
@@ -108,13 +109,13 @@ impl ClientTls {
             server_name,
             contents: contents(files_of(config)),
             offer,
-            own: described,
+            own: described.map(Arc::new),
         })
     }
 
     /// The certificate that Weir shows, when it has one.
     pub fn certificate(&self) -> Option<&Certificate> {
-        self.own.as_ref()
+        self.own.as_deref()
     }
 
     /// Whether this is what the configuration and its files would give.
@@ -122,28 +123,45 @@ impl ClientTls {
         self.config == *config && self.offer == offer && self.contents == contents(files_of(config))
     }
 
-    /// Shakes hands for HTTP; for an exchange that is to change the protocol, with `upgrade`. True when HTTP/2 was
-    /// agreed on.
+    /// Shakes hands for HTTP; for an exchange that is to change the protocol, with `upgrade`. What was agreed on is
+    /// told beside the connection; [`H2`] when it is HTTP/2.
     ///
     /// # Errors
     /// When the handshake fails, or when only HTTP/2 was offered and the endpoint does not speak it.
-    pub async fn connect_http(&self, socket: TcpStream, upgrade: bool) -> io::Result<(Stream, bool)> {
+    pub async fn connect_http(&self, socket: TcpStream, upgrade: bool) -> io::Result<(Stream, Tls)> {
         let connector = if upgrade { &self.upgrade } else { &self.http };
         let stream = connector.connect(self.name_for(&socket)?, socket).await?;
-        let h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
-        if self.offer == Offer::Http2 && !h2 {
+        let tls = self.told(&stream);
+        if self.offer == Offer::Http2 && tls.alpn.as_deref() != Some(H2) {
             return Err(io::Error::other("the endpoint does not agree to HTTP/2"));
         }
-        Ok((Stream::Tls(Box::new(stream.into())), h2))
+        Ok((Stream::Tls(Box::new(stream.into())), tls))
     }
 
     /// Shakes hands for anything else.
     ///
     /// # Errors
     /// When the handshake fails.
-    pub async fn connect_tcp(&self, socket: TcpStream) -> io::Result<Stream> {
+    pub async fn connect_tcp(&self, socket: TcpStream) -> io::Result<(Stream, Tls)> {
         let stream = self.tcp.connect(self.name_for(&socket)?, socket).await?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        let tls = self.told(&stream);
+        Ok((Stream::Tls(Box::new(stream.into())), tls))
+    }
+
+    /// What the handshake has told.
+    fn told(&self, stream: &TlsStream<TcpStream>) -> Tls {
+        let (_, session) = stream.get_ref();
+        let peer = session.peer_certificates().and_then(|chain| describe(chain.first()?));
+        Tls {
+            server_name: match &self.server_name {
+                Some(ServerName::DnsName(name)) => Some(name.as_ref().into()),
+                Some(_) | None => None,
+            },
+            alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            version: version(session.protocol_version()),
+            peer: peer.map(Arc::new),
+            local: self.own.clone(),
+        }
     }
 
     fn name_for(&self, socket: &TcpStream) -> io::Result<ServerName<'static>> {

@@ -16,7 +16,7 @@ use crate::net::client_hello::canonical_name;
 use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
 use crate::net::tls::files::{FileProblem, authorities, certified_key, contents};
-use crate::net::tls::{H2, HTTP_1_1, describe, provider};
+use crate::net::tls::{H2, HTTP_1_1, describe, provider, version};
 
 /// TLS of a listener.
 pub struct ServerTls {
@@ -111,11 +111,7 @@ impl ServerTls {
         let peer = session.peer_certificates().and_then(|chain| describe(chain.first()?));
         let tls = Tls {
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
-            version: match session.protocol_version() {
-                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                Some(_) | None => "",
-            },
+            version: version(session.protocol_version()),
             peer: peer.map(Arc::new),
             local: self.certificates.find(server_name.as_deref()).map(|(_, described)| Arc::clone(described)),
             server_name: server_name.map(Arc::from),

@@ -1,10 +1,52 @@
-//! Foreign functions: what is no part of the contract, but what filters for Envoy call.
+//! Foreign functions: what is no part of the contract, but what filters for Envoy call by name. One file for each topic.
+//!
+//! Each bounds its own work: nothing can interrupt the host while it does it.
 
-use bytes::Bytes;
-use weir_abi::{FilterState, SET_FILTER_STATE, Status};
+mod compression;
+mod expression;
+mod filter_state;
 
+use std::collections::HashMap;
+
+use weir_abi::{DECLARE_PROPERTY, DeclareProperty, SET_FILTER_STATE, Status};
+
+use crate::plugin::abi::foreign::expression::Expressions;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Len, OutLen, OutPtr, Ptr};
+use crate::plugin::vm::Vm;
+
+pub use expression::prepare;
+
+/// What foreign functions keep for a plugin.
+#[derive(Debug, Default)]
+pub struct Kept {
+    expressions: Expressions,
+    /// How its own properties are kept, by name.
+    declared: HashMap<Box<[u8]>, Declared>,
+}
+
+/// How one property is kept.
+#[derive(Debug)]
+struct Declared {
+    readonly: bool,
+    text: bool,
+}
+
+/// Properties that a plugin may declare, and the length of a name.
+const MOST_DECLARED: usize = 1024;
+const MOST_NAME: usize = 1024;
+
+impl Kept {
+    /// Whether a property stays as it is first set.
+    pub fn is_readonly(&self, path: &[u8]) -> bool {
+        self.declared.get(path).is_some_and(|declared| declared.readonly)
+    }
+
+    /// Whether a property is a text to expressions, and not bytes.
+    fn is_text(&self, path: &[u8]) -> bool {
+        self.declared.get(path).is_some_and(|declared| declared.text)
+    }
+}
 
 pub fn proxy_call_foreign_function(
     host: &mut Host<'_>,
@@ -16,13 +58,47 @@ pub fn proxy_call_foreign_function(
     data_len: OutLen,
 ) -> Answer {
     let ((name, argument), vm) = host.two((name, name_len), (argument, argument_len))?;
-    if name != SET_FILTER_STATE.as_bytes() {
-        return Err(Status::NotFound.into());
-    }
-    let state = FilterState::decode(argument).map_err(|_| Status::BadArgument)?;
-    let context = vm.stream_mut()?;
-    let value = Bytes::copy_from_slice(state.value);
-    context.stream.borrow_mut().info.set_state(state.path.as_bytes(), value);
+    let result = call(vm, name, argument)?;
     // The guest may pass null for results that it does not want.
-    if data == 0 || data_len == 0 { Ok(()) } else { host.give(&[], data, data_len) }
+    if data == 0 || data_len == 0 { Ok(()) } else { host.give(&result, data, data_len) }
+}
+
+fn call(vm: &mut Vm, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {
+    let none = |()| Vec::new();
+    match str::from_utf8(name).map_err(|_| Status::NotFound)? {
+        SET_FILTER_STATE => filter_state::set(vm, argument).map(none),
+        DECLARE_PROPERTY => declare(vm, argument).map(none),
+        "clear_route_cache" => {
+            // Outside of a stream there is nothing to clear.
+            if let Ok(context) = vm.stream() {
+                context.stream.borrow_mut().reroute = true;
+            }
+            Ok(Vec::new())
+        }
+        "compress" => compression::compress(vm, argument),
+        "uncompress" => compression::uncompress(vm, argument),
+        "expr_create" => expression::create(vm, argument),
+        "expr_evaluate" => expression::evaluate(vm, argument),
+        "expr_delete" => expression::delete(vm, argument).map(none),
+        _ => Err(Status::NotFound),
+    }
+}
+
+/// Declares how one of the plugin's own properties is kept. Once and for all: a second time is refused.
+fn declare(vm: &mut Vm, argument: &[u8]) -> Result<(), Status> {
+    let declare = DeclareProperty::decode(argument).map_err(|_| Status::BadArgument)?;
+    // In Envoy a stream keeps its declarations for itself, and nobody asks for them.
+    if vm.stream().is_ok() {
+        return Ok(());
+    }
+    let declared = &mut vm.root_mut()?.kept.declared;
+    if declared.contains_key(declare.name.as_bytes()) {
+        return Err(Status::BadArgument);
+    }
+    if declared.len() >= MOST_DECLARED || declare.name.len() > MOST_NAME {
+        return Err(Status::InternalFailure);
+    }
+    let kept = Declared { readonly: declare.readonly, text: declare.text };
+    declared.insert(declare.name.as_bytes().into(), kept);
+    Ok(())
 }

@@ -62,7 +62,8 @@ impl<'a> View<'a> {
         Ok(Self { pseudo: SmallVec::new(), headers })
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    /// All names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), *value));
         let headers = self.headers.into_iter().flatten();
         pseudo.chain(headers.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))

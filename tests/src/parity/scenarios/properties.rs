@@ -56,10 +56,150 @@ const PLACE: [&str; 13] = [
     "xds.route_name",
 ];
 
+const AROUND: [&str; 32] = [
+    "node.id",
+    "node.cluster",
+    "node.metadata",
+    "node.metadata.ENV",
+    "node.metadata.ports",
+    "node.metadata.ports.1",
+    "node.metadata.ports.2",
+    "node.locality.zone",
+    "node.no_such",
+    "listener_metadata",
+    "listener_metadata.filter_metadata.ns.text",
+    "route_metadata",
+    "cluster_metadata",
+    "upstream_host_metadata",
+    "xds.listener_direction",
+    "xds.node.id",
+    "xds.node.metadata.ports.1",
+    "xds.node.locality.zone",
+    "xds.listener_metadata.filter_metadata.ns.yes",
+    "xds.cluster_name",
+    "xds.route_metadata.filter_metadata.ns.number",
+    "xds.route_metadata.filter_metadata.ns.list.0",
+    "xds.route_metadata.filter_metadata.ns.inner",
+    "xds.route_metadata.filter_metadata.ns.null",
+    "xds.route_metadata.filter_metadata.none",
+    "xds.route_metadata.no_such",
+    "xds.cluster_metadata.filter_metadata.ns.text",
+    "xds.upstream_host_metadata",
+    "xds.filter_chain_name",
+    "metadata",
+    "metadata.filter_metadata",
+    "metadata.filter_metadata.ns",
+];
+
+/// Groups, and what is there in some phases only.
+const GROUPS: [&str; 20] = [
+    "request",
+    "response",
+    "connection",
+    "source",
+    "destination",
+    "upstream",
+    "filter_state",
+    "xds",
+    "request.headers.X-Many",
+    "request.headers.:path",
+    "request.headers.:PATH",
+    "request.path.more",
+    "response.trailers",
+    "response.backend_latency.more",
+    "upstream.request_attempt_count",
+    "upstream.tls_version",
+    "upstream.no_such",
+    "connection.termination_details",
+    "connection.no_such",
+    "connection.transport_failure_reason",
+];
+
+/// Keys of filter state that some part of Envoy knows, with a value of each form.
+const KEYS: [&str; 24] = [
+    "envoy.tcp_proxy.cluster",
+    "envoy.tcp_proxy.disable_tunneling",
+    "envoy.tcp_proxy.per_connection_idle_timeout_ms",
+    "envoy.tcp_proxy.receive_before_connect",
+    "envoy.tcp_proxy.propagate_response_headers",
+    "envoy.network.upstream_server_name",
+    "envoy.network.application_protocols",
+    "envoy.network.upstream_subject_alt_names",
+    "envoy.network.transport_socket.original_dst_address",
+    "envoy.network.upstream_bind_override.network_namespace",
+    "envoy.network.network_namespace",
+    "envoy.network.ip",
+    "envoy.network.proxy_protocol_options",
+    "envoy.network.proxy_protocol.tlv",
+    "envoy.filters.listener.original_dst.local_ip",
+    "envoy.filters.listener.original_dst.remote_ip",
+    "envoy.upstream.dynamic_host",
+    "envoy.upstream.dynamic_port",
+    "envoy.udp_proxy.cluster",
+    "envoy.ratelimit.hits_addend",
+    "envoy.string",
+    "envoy.hashable_string",
+    "envoy.tls.certificate_mappers.on_demand_secret",
+    "no.such.key",
+];
+
+/// Sets each of them to each of some values.
+fn set_keys() -> String {
+    let values = ["text", "80", "1.2.3.4", "1.2.3.4:80", ""];
+    let message =
+        |key: &str, value: &str| format!("\\x0a\\x{:02x}{key}\\x12\\x{:02x}{value}", key.len(), value.len());
+    let each = |key: &&str| {
+        values.map(|value| {
+            format!("proxy_call_foreign_function set_envoy_filter_state \"{}\"", message(key, value))
+        })
+    };
+    KEYS.iter().flat_map(each).collect::<Vec<_>>().join("; ")
+}
+
+/// Creates expressions while the plugin starts, which have the ids from 0 on, and evaluates them in a stream.
+fn evaluate(expressions: &[&str]) -> String {
+    let create = expressions.iter().map(|text| format!("proxy_call_foreign_function expr_create \"{text}\""));
+    let evaluate = (0..expressions.len())
+        .map(|id| format!("proxy_call_foreign_function expr_evaluate \"\\x{id:02x}\\0\\0\\0\""));
+    let joined = |calls: Vec<String>| calls.join("; ");
+    format!("configure: {}\nrequest_headers: {}", joined(create.collect()), joined(evaluate.collect()))
+}
+
+const EXPRESSIONS: [&str; 27] = [
+    "request.path == '/x' && request.method == 'GET'",
+    "request.path",
+    "request.headers['x-a']",
+    "request.headers['x-none']",
+    "'x-none' in request.headers",
+    "has(request.path)",
+    "has(request.no_such)",
+    "request.no_such",
+    "no_such",
+    "1 + 2",
+    "2u",
+    "1.5",
+    "b'ab'",
+    "null",
+    "['a', 'b']",
+    "{'k': 'v'}",
+    "1 / 0",
+    "'a' + 'b'",
+    "request.path.startsWith('/')",
+    "request.path.matches('^/[a-z]$')",
+    "size(request.path)",
+    "string(1)",
+    "xds.route_name",
+    "plugin_name",
+    "xds.listener_metadata.filter_metadata['ns']['text']",
+    "xds.node.id",
+    "request.size == 0",
+];
+
 pub fn scenarios() -> Vec<Scenario> {
     let request = read(&REQUEST);
     let response = read(&RESPONSE);
     let place = read(&PLACE);
+    let (around, groups) = (read(&AROUND), read(&GROUPS));
     let ask = || get("/a/b?c=d").header("x-a", "1").header("referer", "r").header("user-agent", "u");
     vec![
         Scenario::new("properties-of-the-request", &format!("request_headers: {request}")).send(ask()),
@@ -91,8 +231,27 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .send(get("/x")),
         Scenario::new(
+            "properties-of-node-and-metadata",
+            &format!("configure: {around}\nrequest_headers: {around}\nresponse_headers: {around}"),
+        )
+        .send(get("/")),
+        Scenario::new(
+            "properties-of-groups",
+            &format!("request_headers: {groups}\nresponse_headers: {groups}\nlog: {groups}"),
+        )
+        .send(get("/").header("x-many", "1").header("x-many", "2")),
+        Scenario::new("foreign-filter-state-keys", &format!("request_headers: {}", set_keys())).send(get("/")),
+        Scenario::new("foreign-expressions-values", &evaluate(&EXPRESSIONS))
+            .send(get("/x").header("x-a", "1")),
+        Scenario::new(
+            "foreign-expressions-of-own-properties",
+            r#"configure: proxy_call_foreign_function declare_property "\x0a\x01t\x18\x01"; proxy_call_foreign_function expr_create "t == 'one'"; proxy_call_foreign_function expr_create "b == b'one'"; proxy_call_foreign_function expr_create "filter_state['wasm.t'] == 'one'"
+               request_headers: proxy_call_foreign_function expr_evaluate "\0\0\0\0"; proxy_set_property t one; proxy_set_property b one; proxy_call_foreign_function expr_evaluate "\0\0\0\0"; proxy_call_foreign_function expr_evaluate "\x01\0\0\0"; proxy_call_foreign_function expr_evaluate "\x02\0\0\0"; proxy_call_foreign_function expr_evaluate "\x02\0\0"; proxy_call_foreign_function expr_delete "\x02"; proxy_call_foreign_function expr_delete "\x09\0\0\0"; proxy_call_foreign_function declare_property "\x0a\x01t"; proxy_call_foreign_function declare_property "\x0a\x01u"; proxy_call_foreign_function declare_property "\x0a\x01u""#,
+        )
+        .send(get("/x")),
+        Scenario::new(
             "foreign-functions",
-            r#"request_headers: proxy_call_foreign_function no_such "x"; proxy_call_foreign_function clear_route_cache ""; proxy_call_foreign_function uncompress "no zlib"; proxy_call_foreign_function @0x7fff0000:9 "x"; proxy_call_foreign_function compress @0x7fff0000:9; proxy_call_foreign_function compress "hello hello hello hello"; proxy_call_foreign_function uncompress "x\x9c\xcbH\xcd\xc9\xc9W\xc8@'\x00i\x9a\x08\xb5""#,
+            r#"request_headers: proxy_call_foreign_function no_such "x"; proxy_call_foreign_function clear_route_cache ""; proxy_call_foreign_function uncompress "no zlib"; proxy_call_foreign_function @0x7fff0000:9 "x"; proxy_call_foreign_function compress @0x7fff0000:9; proxy_call_foreign_function compress "hello hello hello hello"; proxy_call_foreign_function uncompress "x\x9c\xcbH\xcd\xc9\xc9W\xc8@'\x01h\x03\x08\xb1"; proxy_call_foreign_function uncompress "x\x9c\xcbH\xcd\xc9\xc9W\xc8@'\x01h\x03\x08\xb1 and more"; proxy_call_foreign_function uncompress "x\x9c\xcbH\xcd"; proxy_call_foreign_function uncompress ""; proxy_call_foreign_function compress ""; proxy_call_foreign_function compress "x" @0:0; proxy_call_foreign_function compress "x" @0x7fff0000:0x7fff0000"#,
         )
         .send(get("/x")),
         Scenario::new(
