@@ -19,6 +19,7 @@ use ::http::StatusCode;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use wasmtime::{TypedFunc, WasmParams};
+use weir_abi::PeerKind;
 
 use crate::clock::Timers;
 use crate::plugin::abi::Callbacks;
@@ -71,6 +72,8 @@ pub struct Chain {
     timers: Rc<Timers>,
     /// What a filter may hold of a half, in bytes.
     limit: usize,
+    /// Who closed the connection to the client: Weir, unless it is known that the client did.
+    closed_by: PeerKind,
     finished: bool,
 }
 
@@ -114,6 +117,7 @@ impl Chain {
             responded: 0,
             timers: Rc::clone(timers),
             limit: usize::MAX,
+            closed_by: PeerKind::Local,
             finished: false,
         };
         let begun = (0..chain.slots.len()).try_for_each(|at| chain.begin_filter(at));
@@ -323,7 +327,11 @@ impl Chain {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        for slot in &mut self.slots {
+        for at in 0..self.slots.len() {
+            if !self.http {
+                self.downstream_closed(at);
+            }
+            let Some(slot) = self.slots.get_mut(at) else { break };
             let Some((generation, id)) = slot.context.take() else { continue };
             let limit = slot.filter.spec.cpu;
             // A fault here ends the instance and concerns nobody else any more.

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use weir_abi::PeerKind;
 
 use crate::config::limits::Limits;
 use crate::net::connection::Connection;
@@ -36,7 +35,6 @@ pub async fn serve(cx: SessionCx, connection: Arc<Connection>, stream: Stream, l
         // Told when it is dropped. What was moved before is in the records of the exchanges.
         drop(Record::new(&cx, state, Some(reason)));
     }
-    chain.on_downstream_close(PeerKind::Local);
     chain.finish();
 }
 

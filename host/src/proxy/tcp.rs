@@ -37,7 +37,7 @@ pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stre
     if let Some(reason) = reason {
         cx.closed(&connection, reason);
     }
-    chain.on_downstream_close(record.closed_by);
+    chain.closed_by(record.closed_by);
     chain.finish();
 }
 

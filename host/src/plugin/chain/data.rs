@@ -129,6 +129,13 @@ impl Chain {
             return Ok(Some(data));
         }
         let held = self.held(half, at);
+        // As in Envoy: of a request it sees what overflows its buffer, and of a response it does not.
+        if held.is_some() && half == Half::Answered && self.http {
+            let gathered = self.with_context(at, |context| half.bytes(context).len()).unwrap_or(0);
+            if gathered + data.len() > self.limit {
+                return Err(self.overflow(half));
+            }
+        }
         let (kind, http) = (half.buffer(self.http), self.http);
         // Should the filter fail, the stream may go on without it.
         let spare = data.clone();

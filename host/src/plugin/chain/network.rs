@@ -35,11 +35,14 @@ impl Chain {
         self.order(Half::Answered).for_each(|at| self.upstream_closed(at));
     }
 
-    /// Tells the filters that the connection to the client is closed, and by whom.
-    pub fn on_downstream_close(&mut self, peer: PeerKind) {
-        for at in self.order(Half::Received) {
-            self.told_of_close(at, |callbacks| &callbacks.proxy_on_downstream_connection_close, peer);
-        }
+    /// Who closed the connection to the client, for what the filters are told in the end.
+    pub fn closed_by(&mut self, peer: PeerKind) {
+        self.closed_by = peer;
+    }
+
+    /// Tells a filter that the connection to the client is closed.
+    pub(super) fn downstream_closed(&self, at: usize) {
+        self.told_of_close(at, |callbacks| &callbacks.proxy_on_downstream_connection_close, self.closed_by);
     }
 
     fn told_of_close(&self, at: usize, which: Which<(u32, u32), ()>, peer: PeerKind) {

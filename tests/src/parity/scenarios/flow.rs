@@ -105,6 +105,44 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .with(|filter| filter.headers_stop_iteration = true)
         .send(post("/x", &["one"]).trailer("x-t", "1")),
+        Scenario::new(
+            "stop-iteration-by-two-filters",
+            r#"request_headers: return 1
+               request_body more: return 1"#,
+        )
+        .with(|filter| filter.headers_stop_iteration = true)
+        .and(Filter {
+            headers_stop_iteration: true,
+            ..Filter::new(
+                "two",
+                r#"request_headers: return 1
+                   request_body end: proxy_get_buffer_bytes 0 0 100; proxy_add_header_map_value 0 x-late "2""#,
+            )
+        })
+        .send(post("/x", &["one", "two"])),
+        Scenario::new(
+            "stop-iteration-behind-a-filter-that-gathers",
+            r#"request_body more: return 1
+               request_body end: proxy_get_buffer_bytes 0 0 100"#,
+        )
+        .and(Filter {
+            headers_stop_iteration: true,
+            ..Filter::new(
+                "two",
+                r#"request_headers: return 1
+                   request_body: proxy_get_buffer_bytes 0 0 100; proxy_add_header_map_value 0 x-late "2""#,
+            )
+        })
+        .send(post("/x", &["one", "two"])),
+        Scenario::new("body-gathered-by-the-second-of-two", "request_body: proxy_get_buffer_bytes 0 0 100")
+            .and(Filter::new("two", "request_body more: return 1\nrequest_body end: proxy_get_buffer_bytes 0 0 100"))
+            .send(post("/x", &["one", "two", "three"])),
+        Scenario::new(
+            "body-gathered-by-both",
+            "request_body 1: return 1\nrequest_body: proxy_get_buffer_bytes 0 0 100",
+        )
+        .and(Filter::new("two", "request_body more: return 1\nrequest_body end: proxy_get_buffer_bytes 0 0 100"))
+        .send(post("/x", &["one", "two", "three"])),
         Scenario::new("close-the-request", "request_headers: proxy_close_stream 0; return 1").send(get("/")),
         Scenario::new("close-the-response", "response_headers: proxy_close_stream 1; return 1").send(get("/")),
         Scenario::new("close-what-is-not-there", "request_headers: proxy_close_stream 2; proxy_close_stream 3; proxy_close_stream 9").send(get("/")),

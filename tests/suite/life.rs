@@ -1,0 +1,113 @@
+//! The life of plugins: who shares a VM, who hears of queues, and how plugins end.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use weir_tests::http::{get, mirror};
+use weir_tests::upstream::Upstream;
+use weir_tests::{Gateway, Setup, puppet};
+
+/// A gateway whose listener `web` has these filters, all puppets.
+fn gateway(filters: &[Value], workers: usize, mirror: &Upstream) -> Gateway {
+    let config = format!(
+        "runtime: {{ workers: {workers} }}\n\
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", \
+           http: {{ filters: {}, routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+        json!(filters),
+        mirror.address
+    );
+    Setup::new().plugin("puppet").config(config).start()
+}
+
+fn puppet(name: &str, vm_id: &str, vm_config: &str, script: &str) -> Value {
+    let mut filter = puppet::filter(script);
+    filter["name"] = name.into();
+    filter["root_id"] = name.into();
+    filter["vm_id"] = vm_id.into();
+    filter["vm_config"] = vm_config.into();
+    filter
+}
+
+/// The name of the first stream of a filter: puppets count those of their VM.
+fn first_stream(gateway: &Gateway, filter: &str) -> String {
+    let log = gateway.log();
+    let of_filter = format!("filter=\"{filter}\"");
+    let begins = |line: &&str| line.contains(" context_create ") && line.contains(&of_filter);
+    let streams =
+        log.lines().filter(begins).filter_map(|line| line.split(' ').find(|word| word.starts_with("stream")));
+    streams.map(str::to_owned).next().unwrap_or_else(|| panic!("{filter} has no stream: {log}"))
+}
+
+#[tokio::test]
+async fn filters_with_the_same_vm_id_configuration_and_content_share_one_vm_with_a_root_context_each() {
+    let mirror = mirror().await;
+    for (vm_ids, vm_configs, second) in [
+        (["same", "same"], ["", ""], "stream2"),
+        (["same", "same"], ["", "other"], "stream1"),
+        (["one", "two"], ["", ""], "stream1"),
+        (["", ""], ["", ""], "stream1"),
+    ] {
+        let filters = [
+            puppet("one", vm_ids[0], vm_configs[0], "request_headers: proxy_get_property plugin_root_id"),
+            puppet("two", vm_ids[1], vm_configs[1], "request_headers: proxy_get_property plugin_root_id"),
+        ];
+        let gateway = gateway(&filters, 1, &mirror);
+        assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+        assert_eq!(first_stream(&gateway, "one"), "stream1");
+        assert_eq!(first_stream(&gateway, "two"), second, "{vm_ids:?} {vm_configs:?}");
+        // Each hears of its own configuration and its own name.
+        assert!(gateway.logged("get_property = 0 \"one\" plugin=\"puppet\" filter=\"one\""));
+        assert!(gateway.logged("get_property = 0 \"two\" plugin=\"puppet\" filter=\"two\""));
+    }
+}
+
+#[tokio::test]
+async fn a_fault_in_a_shared_vm_ends_the_streams_of_all_its_filters_and_the_next_request_succeeds() {
+    let mirror = mirror().await;
+    let filters = [puppet("one", "same", "", "request_headers 1: trap"), puppet("two", "same", "", "")];
+    let gateway = gateway(&filters, 1, &mirror);
+    // The puppet counts calls by context, so each first call traps; the instance comes back each time.
+    for count in 1..=3 {
+        assert_eq!(get(gateway.address("web"), "/").await.status, 503);
+        gateway.wait_for_log_count("a plugin failed and is started anew", count);
+    }
+}
+
+#[tokio::test]
+async fn what_is_put_into_a_queue_is_taken_once_whoever_serves_it_on_whatever_worker() {
+    let mirror = mirror().await;
+    let take = "queue_ready: proxy_dequeue_shared_queue $queue";
+    let filters = [
+        puppet("taker", "store", "", &format!("configure: proxy_register_shared_queue jobs\n{take}")),
+        puppet(
+            "giver",
+            "shop",
+            "",
+            "request_headers: proxy_resolve_shared_queue store jobs; proxy_enqueue_shared_queue $last \"a job\"",
+        ),
+    ];
+    let gateway = gateway(&filters, 3, &mirror);
+    for count in 1..=12 {
+        assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+        gateway.wait_for_log_count("dequeue_shared_queue = 0 \"a job\"", count);
+    }
+    assert!(!gateway.logged("dequeue_shared_queue = 7"), "each was told of once: {}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_plugin_that_holds_its_end_back_goes_on_with_its_timer_until_it_is_done() {
+    let mirror = mirror().await;
+    let script = "configure: proxy_set_tick_period_milliseconds 20\n\
+                  done: return 0\n\
+                  tick streaming: proxy_done";
+    let gateway = gateway(&[puppet("one", "", "", script)], 1, &mirror);
+    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+    // Before the end is held back, there is nothing to be done.
+    gateway.wait_for_log("root done = 1");
+    gateway.signal(Signal::TERM);
+    gateway.wait_for_log("root done = 0");
+    gateway.wait_for_log("root delete");
+    assert!(gateway.wait_for_exit().success());
+    let log = gateway.log();
+    assert_eq!(log.matches("root delete").count(), 1, "{log}");
+}
