@@ -14,6 +14,7 @@ mod foreign;
 mod hardening;
 mod http1;
 mod http2;
+mod languages;
 mod lifecycle;
 mod live_swap;
 mod network_filters;
