@@ -28,3 +28,4 @@ mod routes;
 mod sdk;
 mod tcp;
 mod tls;
+mod wasi;

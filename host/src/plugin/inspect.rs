@@ -5,7 +5,7 @@ use wasmparser::{KnownCustom, Parser, Payload, ProducersSectionReader};
 use wasmtime::{Engine, ExternType, MemoryType, Module};
 use weir_abi::{HOST_MODULE, SDK_SECTION, Version};
 
-use crate::plugin::abi::{CALLBACKS, HOST_FUNCTIONS, MEMORY_GROWTH};
+use crate::plugin::abi::{CALLBACKS, COMPILER_FUNCTIONS, HOST_FUNCTIONS};
 use crate::plugin::digest::Digest;
 use crate::plugin::module::examine;
 
@@ -84,7 +84,7 @@ impl Inspection {
         for import in module.imports() {
             let name = import.name().to_owned();
             let known =
-                |name: &str| HOST_FUNCTIONS.iter().chain([&MEMORY_GROWTH]).any(|known| known.name == name);
+                |name: &str| HOST_FUNCTIONS.iter().chain(COMPILER_FUNCTIONS).any(|known| known.name == name);
             match import.module() {
                 HOST_MODULE if known(&name) => self.host_functions.push(name),
                 module if weir_abi::WASI_MODULES.contains(&module) => self.wasi_functions.push(name),

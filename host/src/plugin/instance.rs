@@ -12,7 +12,7 @@ use weir_abi::Version;
 
 use crate::clock::cycles;
 use crate::http::body::Buffer;
-use crate::plugin::abi::{Callbacks, Exited, Kept, Wasi};
+use crate::plugin::abi::{self, Callbacks, Exited, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
 use crate::plugin::services::{FaultKind, Services, Usage};
@@ -391,7 +391,8 @@ fn start_fault(callback: &'static str, store: &mut Store<Vm>, error: wasmtime::E
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let vm = self.store.data();
+        let vm = self.store.data_mut();
+        abi::flush(vm);
         if let Some(root) = vm.roots.first() {
             root.usage.memory.add(-(vm.limiter.used as i64));
         }

@@ -8,7 +8,7 @@ use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
 use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
 
 use crate::plugin::abi::{
-    self, CALLBACKS, Function, HOST_FUNCTIONS, MEMORY_GROWTH, SHORT_HEADERS, WASI_FUNCTIONS,
+    self, CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, SHORT_HEADERS, WASI_FUNCTIONS,
 };
 use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
@@ -196,7 +196,7 @@ fn check_imports(module: &Module) -> Result<(), Refusal> {
     for import in module.imports() {
         let name = || (import.module().to_owned(), import.name().to_owned());
         let known = match import.module() {
-            HOST_MODULE => HOST_FUNCTIONS.iter().chain([&MEMORY_GROWTH]).find(|f| f.name == import.name()),
+            HOST_MODULE => HOST_FUNCTIONS.iter().chain(COMPILER_FUNCTIONS).find(|f| f.name == import.name()),
             module if WASI_MODULES.contains(&module) => {
                 WASI_FUNCTIONS.iter().find(|f| f.name == import.name())
             }
