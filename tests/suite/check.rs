@@ -193,7 +193,8 @@ fn the_schema_is_printed_as_json_schema() {
     assert_eq!(schema, weir::config::schema(), "all of it");
 }
 
-fn inspect(bytes: &[u8]) -> (bool, Json, String) {
+/// Runs `weir plugin inspect`: whether the file is loadable, and what is printed as JSON and for people.
+pub fn inspect(bytes: &[u8]) -> (bool, Json, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("plugin.wasm");
     std::fs::write(&file, bytes).expect("it can be written");

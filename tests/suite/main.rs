@@ -24,6 +24,7 @@ mod passthrough;
 mod plugins;
 mod properties;
 mod readme;
+mod refusals;
 mod routes;
 mod sdk;
 mod tcp;
