@@ -16,7 +16,7 @@ fn gateway(language: Language, upstream: &Upstream, authority: &Upstream) -> Opt
     let config = format!(
         "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ], filters: [ \
            {{ plugin: foreign, config: \"as it stands\" }} ] }} }} ]\n\
-         clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: authority, endpoints: [\"{}\"] }} ]",
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: other, endpoints: [\"{}\"] }} ]",
         upstream.address, authority.address
     );
     Some(Setup::new().plugin_bytes("foreign", language.guest()?).config(config).start())

@@ -126,14 +126,14 @@ async fn the_tcp_routing_example_chooses_the_cluster_of_a_connection() {
     assert_eq!(text, "routed");
 }
 
-/// A gateway with one of the examples, an upstream, and a cluster that the example calls, both over HTTP/2: there
+/// A gateway with one of the examples, an upstream, and the cluster `other` that examples call, both over HTTP/2: there
 /// trailers need not be asked for.
-fn calling(plugin: &str, upstream: &Upstream, cluster: &str, called: &Upstream) -> Gateway {
+fn calling(plugin: &str, upstream: &Upstream, called: &Upstream) -> Gateway {
     let config = format!(
         "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: {plugin} }} ], \
            routes: [ {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"], protocol: http2 }}, \
-           {{ name: {cluster}, endpoints: [\"{}\"], protocol: http2 }} ]",
+           {{ name: other, endpoints: [\"{}\"], protocol: http2 }} ]",
         upstream.address, called.address
     );
     Setup::new().plugin(plugin).config(config).start()
@@ -155,7 +155,7 @@ async fn the_call_example_holds_the_request_and_the_response_and_gets_body_and_t
         ))
     })
     .await;
-    let gateway = calling("official-call", &mirror, "authority", &authority);
+    let gateway = calling("official-call", &mirror, &authority);
     let mut client = Client::h1(gateway.address("web")).await;
     for _ in 0..10 {
         let answer = client.get("/path").await;
@@ -179,7 +179,7 @@ async fn the_trailers_example_changes_trailers_in_both_directions() {
         http::Response::new(with_trailers(got.join(", "), trailers.into_iter().collect()))
     })
     .await;
-    let gateway = calling("official-trailers", &upstream, "nobody", &upstream);
+    let gateway = calling("official-trailers", &upstream, &upstream);
     let mut client = Client::h2(gateway.address("web")).await;
     for _ in 0..2 {
         let trailers = [("x-sum", "42"), ("x-secret", "s")]

@@ -332,12 +332,13 @@ async fn a_guest_of_an_older_cpp_or_emscripten_finds_what_these_import_beside_th
 
 #[tokio::test]
 async fn a_guest_prints_while_its_start_function_runs_before_its_memory_is_known() {
+    // What was written is told in the place of the vector itself, as a small runtime may have it.
     let guest = wat(r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
         (data (i32.const 0) "\40\00\00\00\0b\00\00\00")
         (data (i32.const 64) "it starts!\0a")
-        (func $start (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 32))))
+        (func $start (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0))))
         (start $start)
         (func (export "proxy_abi_version_0_2_1"))
         (func (export "malloc") (param i32) (result i32) (i32.const 4096)))"#);

@@ -1,4 +1,4 @@
-//! A plugin of the official SDK that is not done when it is asked to end: it first tells the cluster `audit` how many
+//! A plugin of the official SDK that is not done when it is asked to end: it first tells the cluster `other` how many
 //! requests it has seen.
 
 use std::cell::Cell;
@@ -22,7 +22,7 @@ impl Context for Audited {
     fn on_done(&mut self) -> bool {
         let path = format!("/seen/{}", SEEN.get());
         let headers = vec![(":method", "PUT"), (":path", path.as_str()), (":authority", "audit")];
-        let called = self.dispatch_http_call("audit", headers, None, vec![], Duration::from_secs(5));
+        let called = self.dispatch_http_call("other", headers, None, vec![], Duration::from_secs(5));
         log::info!("asked to end after {} requests: {:?}", SEEN.get(), called.as_ref().map(drop));
         // Nobody would say that it is done when the call was refused.
         called.is_err()

@@ -1,4 +1,4 @@
-//! gRPC with the official SDK, to the cluster `grpc`: a request for `/unary` waits for the answer to a call, one for
+//! gRPC with the official SDK, to the cluster `other`: a request for `/unary` waits for the answer to a call, one for
 //! `/stream` for the end of a stream of three messages, one for `/cancel` for neither, and one for `/nobody` asks a
 //! cluster that there is not. What was heard is told to the upstream in `x-heard`, event by event.
 
@@ -35,15 +35,15 @@ impl HttpContext for Asking {
         let metadata: Vec<(&str, &[u8])> = vec![("x-asks", b"official")];
         let path = self.get_http_request_header(":path").unwrap_or_default();
         let asked = match path.as_str() {
-            "/unary" => self.dispatch_grpc_call("grpc", SERVICE, "Unary", metadata, Some(b"ann"), TIMEOUT),
+            "/unary" => self.dispatch_grpc_call("other", SERVICE, "Unary", metadata, Some(b"ann"), TIMEOUT),
             "/nobody" => self.dispatch_grpc_call("nobody", SERVICE, "Unary", metadata, Some(b"ann"), TIMEOUT),
-            "/stream" => self.open_grpc_stream("grpc", SERVICE, "Stream", metadata).inspect(|&stream| {
+            "/stream" => self.open_grpc_stream("other", SERVICE, "Stream", metadata).inspect(|&stream| {
                 self.send_grpc_stream_message(stream, Some(b"ann"), false);
                 self.send_grpc_stream_message(stream, Some(b"bob"), false);
                 self.send_grpc_stream_message(stream, Some(b"cat"), true);
             }),
             "/cancel" => {
-                let stream = self.open_grpc_stream("grpc", SERVICE, "Stream", metadata);
+                let stream = self.open_grpc_stream("other", SERVICE, "Stream", metadata);
                 if let Ok(stream) = stream {
                     self.cancel_grpc_stream(stream);
                 }

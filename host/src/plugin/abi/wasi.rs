@@ -64,7 +64,8 @@ pub fn fd_write(host: &mut Host<'_>, fd: Int, vectors: Ptr, count: Int, written:
     if count > MAX_VECTORS {
         return Err(WasiErrno::Inval);
     }
-    host.write_int(written, 0)?;
+    // Looked at, not written: it may be the place of a vector.
+    host.bytes(written, 4)?;
     let vectors = host.bytes(vectors, count * 8)?.0.to_vec();
     let mut text = Vec::new();
     for vector in vectors.chunks_exact(8) {

@@ -1,7 +1,7 @@
 // A filter in C, on the raw ABI, for HTTP and for TCP. It is C++ as well: the suite builds it as either.
 //
 // Requests: it logs the visitor and prints it, and tells in response headers what it knows. A request for
-// /held waits for the timer, one for /ask for the answer of the cluster `authority`. Connections: it makes what
+// /held waits for the timer, one for /ask for the answer of the cluster `other`. Connections: it makes what
 // comes from downstream loud, and says before what comes from upstream who passed it on.
 #include "proxy_wasm.h"
 
@@ -105,7 +105,7 @@ static uint32_t ask(void) {
     }
     memcpy(map, sizes, sizeof sizes);
     uint32_t token = 0;
-    proxy_http_call("authority", 9, map, at, NULL, 0, NULL, 0, 5000, &token);
+    proxy_http_call("other", 5, map, at, NULL, 0, NULL, 0, 5000, &token);
     return token;
 }
 

@@ -1,7 +1,7 @@
 // A filter in Go, on the raw ABI.
 //
 // It logs the visitor of each request and prints it, and tells in response headers what it knows. A request for
-// /held waits for the timer, one for /ask for the answer of the cluster `authority`.
+// /held waits for the timer, one for /ask for the answer of the cluster `other`.
 package main
 
 import (
@@ -42,7 +42,7 @@ func onRequestHeaders(context, count, end uint32) uint32 {
 		held = append(held, context)
 		return actionPause
 	case "/ask":
-		token := call("authority", [2]string{":method", "GET"}, [2]string{":path", "/may-it-pass"},
+		token := call("other", [2]string{":method", "GET"}, [2]string{":path", "/may-it-pass"},
 			[2]string{":authority", "authority"})
 		if token != 0 {
 			asking[token] = context

@@ -118,12 +118,12 @@ pub fn poll(
     if count > MAX_SUBSCRIPTIONS {
         return Err(WasiErrno::Inval);
     }
-    host.write_int(ready, 0)?;
     let asked = host.bytes(subscriptions, count * layout.subscription)?.0.to_vec();
     let mut told = Vec::new();
     for subscription in asked.chunks_exact(layout.subscription as usize) {
         told.extend_from_slice(&event(layout, subscription)?);
     }
+    host.bytes(ready, 4)?;
     host.write(events, &told)?;
     Ok(host.write_int(ready, count)?)
 }
