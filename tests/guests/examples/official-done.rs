@@ -47,7 +47,7 @@ impl RootContext for Audited {
 
 impl Drop for Audited {
     fn drop(&mut self) {
-        log::info!("deleted");
+        log::info!("deleted after {} requests", SEEN.get());
     }
 }
 
