@@ -117,13 +117,13 @@ fn build_go() -> anyhow::Result<Built> {
         let mut go = command();
         go.current_dir(sources("go")).env("GOCACHE", folder().join("go-cache"));
         go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
-        go.args(["build", "-buildmode=c-shared", "-trimpath", "-o"]).arg(wasm).arg(".");
+        go.args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o"]).arg(wasm).arg(".");
         go
     })
 }
 
 /// Whether this Go (`go version go1.24.1 linux/amd64`) builds libraries for WebAssembly: from 1.24 on.
-fn has_wasmexport(version: &str) -> bool {
+pub fn has_wasmexport(version: &str) -> bool {
     let number = version.split_whitespace().find_map(|word| word.strip_prefix("go1."));
     let minor = number.and_then(|number| number.split(|c: char| !c.is_ascii_digit()).next());
     minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 24)

@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_tests::http::{Answer, Client, empty, full, mirror, upstream};
-use weir_tests::languages::Language;
+use weir_tests::languages::{Language, has_wasmexport};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::soon;
 use weir_tests::{Gateway, Setup};
+
+use crate::check::inspect;
 
 /// A gateway with the guest of a language as its filter; `None` when the language has no compiler here.
 fn gateway(language: Language, upstream: &Upstream, authority: &Upstream) -> Option<Gateway> {
@@ -150,4 +152,30 @@ async fn a_filter_in_c_reads_and_changes_the_bytes_of_a_connection_in_both_direc
     drop(socket);
     gateway.wait_for_log("C: a connection begins");
     gateway.wait_for_log("C: a connection ends");
+}
+
+#[test]
+fn inspect_tells_a_filter_in_go_by_its_compiler_and_lists_each_function_once() {
+    let Some(guest) = Language::Go.guest() else { return };
+    let (good, json, _) = inspect(guest);
+    assert!(good, "{json:#}");
+    let producers = json["producers"].as_array().expect("a list");
+    assert!(producers.iter().any(|by| by.as_str().is_some_and(|by| by.starts_with("Go go1."))), "{json:#}");
+    let functions = json["wasi_functions"].as_array().expect("a list");
+    assert_eq!(functions.iter().filter(|name| *name == "fd_write").count(), 1, "{json:#}");
+    assert!(functions.iter().any(|name| name == "poll_oneoff"), "{json:#}");
+}
+
+#[test]
+fn only_a_go_from_1_24_on_is_taken_for_one_that_builds_filters() {
+    for (version, builds) in [
+        ("go version go1.24 linux/amd64", true),
+        ("go version go1.27.3 linux/amd64", true),
+        ("go version devel go1.25-a1b2c3 linux/arm64", true),
+        ("go version go1.23.9 linux/amd64", false),
+        ("go version go1.19.8 linux/amd64", false),
+        ("none", false),
+    ] {
+        assert_eq!(has_wasmexport(version), builds, "{version}");
+    }
 }

@@ -182,6 +182,45 @@ async fn what_is_dropped_into_the_directory_is_refused_with_the_same_reason_and_
     }
 }
 
+/// Modules that load, and end themselves as they start.
+fn that_fail_to_start() -> Vec<(&'static str, Vec<u8>)> {
+    let module = |memory: &str, more: &str| wat(&format!("(module {more} {MARKER} {memory} {MALLOC})"));
+    let exit = "(import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))";
+    vec![
+        ("the start function failed: ", module(MEMORY, "(func $start unreachable) (start $start)")),
+        ("_initialize failed: ", module(MEMORY, "(func (export \"_initialize\") unreachable)")),
+        (
+            "the plugin exited with status 7",
+            module(MEMORY, &format!("{exit} (func (export \"_start\") (call $exit (i32.const 7)))")),
+        ),
+        (
+            "main failed: ",
+            module(
+                MEMORY,
+                "(func (export \"_initialize\")) (func (export \"main\") (param i32 i32) (result i32) unreachable)",
+            ),
+        ),
+        (
+            "it begins with more memory than the 67108864 bytes of the filter's `memory`; raise that",
+            module("(memory (export \"memory\") 2000)", ""),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn what_loads_and_fails_to_start_is_refused_with_the_place_where_it_failed_and_the_old_version_serves()
+{
+    let gateway = gateway();
+    for (at, (reason, bytes)) in that_fail_to_start().into_iter().enumerate() {
+        let (good, json, _) = inspect(&bytes);
+        assert!(good, "nothing of it runs when it is only looked at: {json:#}");
+        gateway.swap_plugin("it", &bytes);
+        gateway.wait_for_log_count("a version is refused: ", at + 1);
+        gateway.wait_for_log(reason);
+        assert_eq!(get(gateway.address("web"), "/").await.text(), "served", "{reason}");
+    }
+}
+
 #[test]
 fn inspect_lists_what_a_module_uses_though_it_is_refused() {
     let bytes = wat(&format!(

@@ -44,6 +44,11 @@ pub enum StartError {
     /// No slot was free.
     #[error("no room for another instance: {0}")]
     NoRoom(String),
+    /// It begins with more memory than the filter may have, in bytes.
+    #[error(
+        "it begins with more memory than the {0} bytes of the filter's `memory`; raise that, or build it with less"
+    )]
+    Memory(usize),
     /// A call during the start ended the instance.
     #[error("{callback} failed: {message}")]
     Fault {
@@ -102,6 +107,7 @@ impl Instance {
         let instance =
             cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
                 Some(_) => start_fault("the start function", &mut store, error),
+                None if store.data().limiter.refused => StartError::Memory(store.data().limiter.limit()),
                 None => StartError::NoRoom(format!("{error:#}")),
             })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
