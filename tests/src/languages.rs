@@ -36,6 +36,11 @@ impl Language {
         }
     }
 
+    /// A cache for what Weir compiles of its guest. That takes long, so it is kept, as the compilers' own caches are.
+    pub fn cache(self) -> PathBuf {
+        folder().join("cache").join(self.name())
+    }
+
     /// The bytes of its guest; `None` when its compiler is missing, which has then been said on stderr.
     ///
     /// # Panics

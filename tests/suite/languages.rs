@@ -1,6 +1,7 @@
 //! Filters in C, C++, Go and AssemblyScript run as they are. They are written against the raw ABI, in
 //! `tests/guests/foreign`.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,14 +15,26 @@ use weir_tests::{Gateway, Setup};
 use crate::check::inspect;
 
 /// A gateway with the guest of a language as its filter; `None` when the language has no compiler here.
-fn gateway(language: Language, upstream: &Upstream, authority: &Upstream) -> Option<Gateway> {
-    let config = format!(
-        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ], filters: [ \
-           {{ plugin: foreign, config: \"as it stands\" }} ] }} }} ]\n\
-         clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: other, endpoints: [\"{}\"] }} ]",
-        upstream.address, authority.address
-    );
-    Some(Setup::new().plugin_bytes("foreign", language.guest()?).config(config).start())
+fn gateway(language: Language, upstream: &Upstream, other: &Upstream) -> Option<Gateway> {
+    start(
+        language,
+        &format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ], filters: [ \
+               {{ plugin: foreign, config: \"as it stands\" }} ] }} }} ]\n\
+             clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: other, endpoints: [\"{}\"] }} ]",
+            upstream.address, other.address
+        ),
+    )
+}
+
+/// A gateway with the guest of a language as a plugin.
+fn start(language: Language, config: &str) -> Option<Gateway> {
+    let guest = language.guest()?;
+    // One at a time: the first compiles the guest, and those after it find the code in the cache.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    let plugins = format!("plugins: {{ directory: plugins, cache: \"{}\" }}\n", language.cache().display());
+    Some(Setup::new().plugin_bytes("foreign", guest).config(plugins + config).start())
 }
 
 async fn visit(gateway: &Gateway, path: &str, visitor: &str) -> Answer {
@@ -136,14 +149,13 @@ async fn an_assertion_that_fails_in_assemblyscript_is_logged_with_its_place_and_
 #[tokio::test]
 async fn a_filter_in_c_reads_and_changes_the_bytes_of_a_connection_in_both_directions() {
     let echo = Upstream::echo().await;
-    let Some(guest) = Language::C.guest() else { return };
     let config = format!(
         "listeners: [ {{ name: l, address: \"127.0.0.1:0\", tcp: {{ cluster: echo }}, \
            filters: [ {{ plugin: foreign, config: \"\" }} ] }} ]\n\
          clusters: [ {{ name: echo, endpoints: [\"{}\"] }} ]",
         echo.address
     );
-    let gateway = Setup::new().plugin_bytes("foreign", guest).config(config).start();
+    let Some(gateway) = start(Language::C, &config) else { return };
     let mut socket = TcpStream::connect(gateway.address("l")).await.expect("it listens");
     socket.write_all(b"hello").await.expect("sent");
     let mut answer = [0; 8];
