@@ -200,7 +200,7 @@ pub fn inspect(bytes: &[u8]) -> (bool, Json, String) {
     std::fs::write(&file, bytes).expect("it can be written");
     let file = file.to_str().expect("a plain path");
     let output = weir(&["plugin", "inspect", "--json", file]);
-    let json = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = weir(&["plugin", "inspect", file]).stdout;
     (output.status.success(), json, String::from_utf8(text).expect("text"))
 }

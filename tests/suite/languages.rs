@@ -122,6 +122,14 @@ async fn a_filter_in_go_holds_a_request_until_a_cluster_has_answered() {
 }
 
 #[tokio::test]
+async fn a_filter_in_c_that_sleeps_for_an_hour_goes_on_at_once() {
+    let mirror = mirror().await;
+    let Some(gateway) = gateway(Language::C, &mirror, &mirror) else { return };
+    assert_eq!(soon("an answer", visit(&gateway, "/sleep", "eve")).await.status, 200);
+    gateway.wait_for_log("C: sleeping left nothing");
+}
+
+#[tokio::test]
 async fn a_filter_in_go_that_sleeps_loses_its_own_stream_and_holds_up_no_worker() {
     let mirror = mirror().await;
     let Some(gateway) = gateway(Language::Go, &mirror, &mirror) else { return };

@@ -126,6 +126,9 @@ CALLBACK(proxy_on_request_headers, uint32_t)(uint32_t context, uint32_t count, u
     } else if (!strcmp(path.bytes, "/ask")) {
         uint32_t token = ask();
         if (token) hold(context, token), action = ACTION_PAUSE;
+    } else if (!strcmp(path.bytes, "/sleep")) {
+        // The host does not wait: the hour is over at once.
+        say("sleeping left", sleep(3600) == 0 ? "nothing" : "something");
     }
     free(visitor.bytes);
     free(path.bytes);
