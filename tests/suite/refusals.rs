@@ -12,12 +12,28 @@ const MARKER: &str = "(func (export \"proxy_abi_version_0_2_1\"))";
 const MEMORY: &str = "(memory (export \"memory\") 1)";
 const MALLOC: &str = "(func (export \"malloc\") (param i32) (result i32) (i32.const 64))";
 
-/// Modules that are whole but for one thing, and what is said of it.
-fn cases() -> Vec<(&'static str, Vec<u8>)> {
-    let module = |pieces: &[&str]| wat(&format!("(module {})", pieces.join(" ")));
-    // Everything that a plugin needs, and one thing more.
-    let whole = |more: &str| module(&[more, MARKER, MEMORY, MALLOC]);
-    let import = |module: &str, name: &str| whole(&format!("(import \"{module}\" \"{name}\" (func))"));
+fn module(pieces: &[&str]) -> Vec<u8> {
+    wat(&format!("(module {})", pieces.join(" ")))
+}
+
+/// Everything that a plugin needs, and one thing more.
+fn whole(more: &str) -> Vec<u8> {
+    module(&[more, MARKER, MEMORY, MALLOC])
+}
+
+fn import(module: &str, name: &str) -> Vec<u8> {
+    whole(&format!("(import \"{module}\" \"{name}\" (func))"))
+}
+
+/// A module, and what is said of it.
+type Case = (&'static str, Vec<u8>);
+
+fn cases() -> Vec<Case> {
+    [not_whole(), imports(), exports(), features()].concat()
+}
+
+/// What is no module, or lacks what a plugin must have.
+fn not_whole() -> Vec<Case> {
     vec![
         ("copy the .wasm that the build wrote", b"#!/bin/sh\nexit 0\n".to_vec()),
         ("is not valid WebAssembly, or not all of it", b"\0asm\x01\0".to_vec()),
@@ -51,7 +67,11 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             "neither `malloc` nor `proxy_on_memory_allocate`",
             module(&[MARKER, MEMORY, "(func (export \"malloc\") (param i64) (result i32) (i32.const 64))"]),
         ),
-        // Imports.
+    ]
+}
+
+fn imports() -> Vec<Case> {
+    vec![
         (
             "imports `env.helper`, which Weir does not have; if it is a function of the plugin's own, link",
             import("env", "helper"),
@@ -96,7 +116,11 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
                 MALLOC,
             ]),
         ),
-        // Exports.
+    ]
+}
+
+fn exports() -> Vec<Case> {
+    vec![
         (
             "its export `proxy_on_request_headers` has another signature than the contract's; rebuild it",
             whole("(func (export \"proxy_on_request_headers\") (param i32) (result i32) (i32.const 0))"),
@@ -113,7 +137,12 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             "its export `_start` has another signature",
             whole("(func (export \"_start\") (result i32) (i32.const 0))"),
         ),
-        // What WebAssembly can do and plugins are not given.
+    ]
+}
+
+/// What WebAssembly can do and plugins are not given.
+fn features() -> Vec<Case> {
+    vec![
         (
             "it uses threads (atomic instructions, or a memory that is shared)",
             module(&["(memory (export \"memory\") 1 2 shared)", MARKER, MALLOC]),
@@ -183,7 +212,7 @@ async fn what_is_dropped_into_the_directory_is_refused_with_the_same_reason_and_
 }
 
 /// Modules that load, and end themselves as they start.
-fn that_fail_to_start() -> Vec<(&'static str, Vec<u8>)> {
+fn that_fail_to_start() -> Vec<Case> {
     let module = |memory: &str, more: &str| wat(&format!("(module {more} {MARKER} {memory} {MALLOC})"));
     let exit = "(import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))";
     vec![
