@@ -5,7 +5,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use weir_tests::guests::patched;
+use weir_tests::guests::{patched, wasm};
 use weir_tests::http::{Client, empty, full, get, mirror, upstream, with_trailers};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::soon;
@@ -234,4 +234,120 @@ async fn the_tick_example_holds_each_request_until_the_next_tick() {
         assert!(tick > last, "{tick} after {last}");
         last = tick;
     }
+}
+
+/// A gRPC server that sends back each message, `re: ` before it, and ends with this status.
+async fn greeter(status: &'static str) -> Upstream {
+    upstream(move |request: Request<Incoming>| async move {
+        assert_eq!(request.headers()["content-type"], "application/grpc");
+        assert_eq!(request.headers()["x-asks"], "official");
+        let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let (mut asked, mut answer) = (&asked[..], Vec::new());
+        while let Some((head, rest)) = asked.split_first_chunk::<5>() {
+            let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+            answer.extend_from_slice(&[0]);
+            answer.extend_from_slice(&(len as u32 + 4).to_be_bytes());
+            answer.extend_from_slice(b"re: ");
+            answer.extend_from_slice(&rest[..len]);
+            asked = &rest[len..];
+        }
+        let trailers = [("grpc-status", status), ("x-end", "of it")]
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let body = with_trailers(answer, trailers.into_iter().collect());
+        http::Response::builder().header("content-type", "application/grpc").body(body).expect("a response")
+    })
+    .await
+}
+
+/// What the gRPC example heard when a path was asked for: the upstream is told.
+async fn heard(gateway: &Gateway, path: &str) -> String {
+    let text = soon("an answer", get(gateway.address("web"), path)).await.text();
+    let heard = text.lines().find_map(|line| line.strip_prefix("x-heard: "));
+    heard.unwrap_or_else(|| panic!("nothing heard: {text}")).to_owned()
+}
+
+#[tokio::test]
+async fn the_grpc_example_holds_requests_for_a_call_and_for_a_stream() {
+    let (mirror, greeter) = (mirror().await, greeter("0").await);
+    let gateway = calling("official-grpc", &mirror, &greeter);
+    for _ in 0..5 {
+        assert_eq!(heard(&gateway, "/unary").await, "call 0 re: ann");
+        assert_eq!(
+            heard(&gateway, "/stream").await,
+            "begins application/grpc; message re: ann; message re: bob; message re: cat; trailing of it; closed 0"
+        );
+    }
+    assert_eq!(heard(&gateway, "/cancel").await, "nothing");
+    assert_eq!(heard(&gateway, "/nobody").await, "refused: ParseFailure");
+    assert!(get(gateway.address("web"), "/else").await.text().starts_with("GET /else "));
+}
+
+#[tokio::test]
+async fn the_grpc_example_is_told_the_status_of_what_failed() {
+    let (mirror, greeter) = (mirror().await, greeter("5").await);
+    let gateway = calling("official-grpc", &mirror, &greeter);
+    assert_eq!(heard(&gateway, "/unary").await, "call 5 without a message");
+    assert!(heard(&gateway, "/stream").await.ends_with("closed 5"));
+}
+
+#[tokio::test]
+async fn the_queue_example_hands_items_from_one_filter_to_another_in_the_same_vm_and_in_another() {
+    let mirror = mirror().await;
+    for (of_consumer, of_producer, config) in
+        [("same", "same", "produce"), ("same", "same", "produce same"), ("store", "shop", "produce store")]
+    {
+        let filters = format!(
+            "{{ plugin: official-queue, name: consumer, vm_id: {of_consumer}, config: consume }}, \
+             {{ plugin: official-queue, name: producer, vm_id: {of_producer}, config: {config} }}"
+        );
+        let gateway = filtered(&["official-queue"], &filters, &mirror);
+        for path in ["/one", "/two", "/three"] {
+            let text = get(gateway.address("web"), path).await.text();
+            assert!(text.contains("x-put: Ok(())\n"), "{text}");
+            let line = gateway.wait_for_log(&format!("taken: {path} "));
+            assert!(line.contains("filter=\"consumer\""), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_queue_example_finds_no_queue_of_a_vm_that_there_is_not() {
+    let mirror = mirror().await;
+    let filter = "{ plugin: official-queue, config: produce nobody }";
+    let gateway = filtered(&["official-queue"], filter, &mirror);
+    let text = get(gateway.address("web"), "/").await.text();
+    assert!(text.contains("x-put: no such queue\n"), "{text}");
+}
+
+#[tokio::test]
+async fn the_done_example_ends_only_after_its_last_call_is_answered() {
+    let (mirror, audit) = (mirror().await, weir_tests::http::mirror().await);
+    let config = format!(
+        "runtime: {{ workers: 1 }}\n\
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: official-done }} ], \
+           routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: other, endpoints: [\"{}\"] }} ]",
+        mirror.address, audit.address
+    );
+    let gateway = Setup::new().plugin("official-done").config(config).start();
+    for _ in 0..3 {
+        assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+    }
+    // The same code with a section more is another version.
+    let mut other = wasm("official-done");
+    other.extend_from_slice(&[0, 5, 4, b'm', b'a', b'r', b'k']);
+    gateway.swap_plugin("official-done", &other);
+    let order = [
+        "asked to end after 3 requests: Ok(())",
+        "done: the audit answered 200",
+        "deleted after 3 requests ",
+    ];
+    order.iter().for_each(|line| drop(gateway.wait_for_log(line)));
+    let log = gateway.log();
+    let asked = log.find(order[0]).expect("it was waited for");
+    let places: Vec<usize> = order
+        .iter()
+        .map(|line| log[asked..].find(line).unwrap_or_else(|| panic!("{line} comes after: {log}")))
+        .collect();
+    assert!(places.is_sorted(), "{places:?}");
 }

@@ -64,9 +64,9 @@ impl HttpContext for Asking {
 
 impl Context for Asking {
     fn on_grpc_call_response(&mut self, _: u32, status: u32, size: usize) {
-        let message =
-            if status == 0 { text(self.get_grpc_call_response_body(0, size)) } else { String::new() };
-        self.heard.push(format!("call {status} {message}"));
+        // Only what succeeds has a message.
+        let message = (status == 0).then(|| text(self.get_grpc_call_response_body(0, size)));
+        self.heard.push(format!("call {status} {}", message.as_deref().unwrap_or("without a message")));
         self.resume();
     }
 
