@@ -4,6 +4,7 @@
 pub mod gateway;
 pub mod guests;
 pub mod http;
+pub mod languages;
 pub mod messages;
 pub mod parity;
 pub mod puppet;

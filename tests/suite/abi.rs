@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use weir::plugin::abi::{Function, HOST_FUNCTIONS, WASI_FUNCTIONS};
+use weir::plugin::abi::{Function, HOST_FUNCTIONS};
 use weir_tests::guests::wat;
 use weir_tests::http::{get, mirror, raw};
 use weir_tests::upstream::Upstream;
 use weir_tests::{Gateway, Setup};
 
 /// An argument of a call.
-enum Arg {
+pub enum Arg {
     /// A number.
     N(i64),
     /// The address of some bytes, and how many they are.
@@ -25,9 +25,9 @@ enum Arg {
 use Arg::{N, Out, P, S};
 
 /// A call, and the status that it must answer with.
-type Call = (&'static str, Vec<Arg>, u8);
+pub type Call = (&'static str, Vec<Arg>, u8);
 
-const OK: u8 = 0;
+pub const OK: u8 = 0;
 const NOT_FOUND: u8 = 1;
 const BAD_ARGUMENT: u8 = 2;
 const INVALID_MEMORY: u8 = 6;
@@ -114,61 +114,15 @@ fn host_calls() -> Vec<Call> {
     ]
 }
 
-const INVALID: u8 = 28;
-const NO_SUCH_FUNCTION: u8 = 52;
-const NOT_SUPPORTED: u8 = 58;
-const NOT_SEEKABLE: u8 = 70;
-const BAD_DESCRIPTOR: u8 = 8;
-
-/// One piece: the first bytes of memory that are set, which are [`FIRST`].
-const VECTOR: &[u8] = b"\0\x01\0\0\x10\0\0\0";
-const FIRST: &[u8] = b"a line of WASI!\n";
-
-/// What is not here answers that its descriptor is bad, whatever it is given.
-fn wasi_calls() -> Vec<Call> {
-    vec![
-        ("args_sizes_get", vec![Out, Out], OK),
-        ("args_get", vec![Out, Out], OK),
-        ("environ_sizes_get", vec![Out, Out], OK),
-        ("environ_get", vec![N(ENVIRONMENT), N(ENVIRONMENT + 64)], OK),
-        ("clock_res_get", vec![N(0), Out], OK),
-        ("clock_res_get", vec![N(9), Out], NOT_SUPPORTED),
-        ("clock_time_get", vec![N(0), N(0), Out], OK),
-        ("clock_time_get", vec![N(1), N(0), Out], OK),
-        ("clock_time_get", vec![N(9), N(0), Out], NOT_SUPPORTED),
-        ("random_get", vec![N(RANDOM), N(64)], OK),
-        ("random_get", vec![N(RANDOM), N(65_537)], INVALID),
-        ("sched_yield", vec![], OK),
-        ("poll_oneoff", vec![N(0), N(0), N(0), Out], OK),
-        ("fd_write", vec![N(1), P(VECTOR), N(1), Out], OK),
-        ("fd_write", vec![N(5), P(VECTOR), N(1), Out], BAD_DESCRIPTOR),
-        ("fd_write", vec![N(1), P(VECTOR), N(1025), Out], INVALID),
-        ("fd_read", vec![N(0), P(VECTOR), N(1), Out], OK),
-        ("fd_read", vec![N(5), P(VECTOR), N(1), Out], BAD_DESCRIPTOR),
-        ("fd_seek", vec![N(1), N(0), N(0), Out], NOT_SEEKABLE),
-        ("fd_seek", vec![N(9), N(0), N(0), Out], BAD_DESCRIPTOR),
-        ("fd_tell", vec![N(1), Out], NOT_SEEKABLE),
-        ("fd_close", vec![N(1)], OK),
-        ("fd_close", vec![N(9)], BAD_DESCRIPTOR),
-        ("fd_fdstat_get", vec![N(1), N(STAT)], OK),
-        ("fd_fdstat_get", vec![N(9), N(STAT)], BAD_DESCRIPTOR),
-        ("fd_fdstat_set_flags", vec![N(1), N(0)], OK),
-        ("proc_raise", vec![N(9)], NO_SUCH_FUNCTION),
-    ]
-}
-
-/// Where the guest's memory has what: the bytes of its arguments, results, statuses, and what WASI writes.
+/// Where the guest's memory has what: the bytes of its arguments, results, statuses.
 const TEXTS: usize = 0x100;
-const RESULTS: i64 = 0x2000;
+pub const RESULTS: i64 = 0x2000;
 const STATUSES: i64 = 0x4000;
-const ENVIRONMENT: i64 = 0x4800;
-const RANDOM: i64 = 0x4900;
-const STAT: i64 = 0x4a00;
-const END: i64 = 0x4b00;
+pub const END: i64 = 0x4b00;
 
 /// A guest that makes these calls when request headers come, and replies with its memory from [`RESULTS`] to [`END`].
-fn calling(module: &str, table: &[Function], calls: &[Call]) -> Vec<u8> {
-    let mut texts = FIRST.to_vec();
+pub fn calling(module: &str, table: &[Function], calls: &[Call]) -> Vec<u8> {
+    let mut texts = Vec::new();
     let mut results = 0;
     let mut imports = BTreeSet::new();
     let mut body = String::new();
@@ -236,7 +190,7 @@ fn calling(module: &str, table: &[Function], calls: &[Call]) -> Vec<u8> {
     ))
 }
 
-fn gateway(guest: &[u8], upstream: &Upstream) -> Gateway {
+pub fn gateway(guest: &[u8], upstream: &Upstream) -> Gateway {
     let config = format!(
         "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ], filters: [ \
            {{ plugin: guest, config: hello, environment: {{ NAME: value, TWO: \"2\" }} }} ] }} }} ]\n\
@@ -247,7 +201,7 @@ fn gateway(guest: &[u8], upstream: &Upstream) -> Gateway {
 }
 
 /// Has the guest make its calls, and returns its memory from [`RESULTS`] on.
-async fn memory(gateway: &Gateway) -> Vec<u8> {
+pub async fn memory(gateway: &Gateway) -> Vec<u8> {
     let mut client = weir_tests::http::Client::h1(gateway.address("web")).await;
     let request = client.request("POST", "/path").body(weir_tests::http::full("body")).expect("a request");
     let answer = client.call(request).await.expect("an answer");
@@ -255,7 +209,7 @@ async fn memory(gateway: &Gateway) -> Vec<u8> {
     answer.body.to_vec()
 }
 
-fn assert_statuses(memory: &[u8], calls: &[Call]) {
+pub fn assert_statuses(memory: &[u8], calls: &[Call]) {
     let statuses = &memory[(STATUSES - RESULTS) as usize..];
     let wrong: Vec<String> = calls
         .iter()
@@ -293,26 +247,6 @@ async fn a_reply_that_cannot_be_sent_as_it_is_is_taken_and_mended() {
     let answer = get(gateway.address("web"), "/").await;
     assert_eq!((answer.status.as_u16(), answer.text().as_str()), (500, ""));
     gateway.wait_for_log("a reply (status 999) cannot be sent as it is, and is mended");
-}
-
-#[tokio::test]
-async fn every_function_of_wasi_can_be_called_under_both_module_names_and_never_waits() {
-    let mut calls = wasi_calls();
-    let called: BTreeSet<&str> = calls.iter().map(|(name, ..)| *name).collect();
-    // `proc_exit` ends the guest: the suite of faults has it.
-    let rest = WASI_FUNCTIONS.iter().filter(|f| !called.contains(f.name) && f.name != "proc_exit");
-    calls.extend(rest.map(|f| (f.name, f.params.iter().map(|_| N(0)).collect(), BAD_DESCRIPTOR)));
-    let mirror = mirror().await;
-    for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
-        let gateway = gateway(&calling(module, WASI_FUNCTIONS, &calls), &mirror);
-        let memory = memory(&gateway).await;
-        assert_statuses(&memory, &calls);
-        let at = |address: i64| &memory[(address - RESULTS) as usize..];
-        assert!(at(ENVIRONMENT + 64).starts_with(b"NAME=value\0TWO=2\0"), "{:?}", &at(ENVIRONMENT)[..96]);
-        assert!(at(RANDOM)[..64].iter().any(|byte| *byte != 0), "sixty-four zeros are not random");
-        assert_eq!(at(STAT)[0], 2, "a character device");
-        gateway.wait_for_log("a line of WASI! plugin=\"guest\"");
-    }
 }
 
 #[tokio::test]

@@ -193,13 +193,14 @@ fn the_schema_is_printed_as_json_schema() {
     assert_eq!(schema, weir::config::schema(), "all of it");
 }
 
-fn inspect(bytes: &[u8]) -> (bool, Json, String) {
+/// Runs `weir plugin inspect`: whether the file is loadable, and what is printed as JSON and for people.
+pub fn inspect(bytes: &[u8]) -> (bool, Json, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("plugin.wasm");
     std::fs::write(&file, bytes).expect("it can be written");
     let file = file.to_str().expect("a plain path");
     let output = weir(&["plugin", "inspect", "--json", file]);
-    let json = serde_json::from_slice(&output.stdout).expect("JSON");
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let text = weir(&["plugin", "inspect", file]).stdout;
     (output.status.success(), json, String::from_utf8(text).expect("text"))
 }

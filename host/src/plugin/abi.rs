@@ -25,7 +25,7 @@ use crate::plugin::abi::memory::Host;
 use crate::plugin::vm::Vm;
 
 pub use foreign::Kept;
-pub use wasi::{Exited, Wasi};
+pub use wasi::{Exited, Wasi, flush};
 
 // What the type names of the tables mean to the host: guest addresses are numbers.
 type Int = u32;
@@ -120,9 +120,12 @@ macro_rules! link_wasi {
 
 wasi_functions!(link_wasi);
 
-/// Emscripten tells of every growth of its memory; nobody needs to know.
-pub const MEMORY_GROWTH: Function =
-    Function { name: "emscripten_notify_memory_growth", params: &[4], returns: false };
+/// What compilers import from `env` beside Proxy-Wasm. Emscripten tells of every growth of its memory, and nobody
+/// needs to know; older C++ compares threads, of which there is one.
+pub const COMPILER_FUNCTIONS: &[Function] = &[
+    Function { name: "emscripten_notify_memory_growth", params: &[4], returns: false },
+    Function { name: "pthread_equal", params: &[4, 4], returns: true },
+];
 
 /// Gives the linker everything that a guest may import.
 ///
@@ -131,8 +134,10 @@ pub const MEMORY_GROWTH: Function =
 pub fn link(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
     foreign::prepare();
     link_proxy_wasm(linker)?;
-    linker.func_wrap(HOST_MODULE, MEMORY_GROWTH.name, |_: u32| {})?;
-    WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module))
+    linker.func_wrap(HOST_MODULE, "emscripten_notify_memory_growth", |_: u32| {})?;
+    linker.func_wrap(HOST_MODULE, "pthread_equal", |a: u32, b: u32| u32::from(a == b))?;
+    WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module))?;
+    wasi::link_unstable(linker)
 }
 
 macro_rules! declare_callbacks {

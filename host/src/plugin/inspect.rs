@@ -1,11 +1,14 @@
 //! What a file says of itself before anything of it runs, for `weir plugin inspect`.
 
 use serde::Serialize;
-use wasmparser::{KnownCustom, Parser, Payload, ProducersSectionReader};
-use wasmtime::{Engine, ExternType, MemoryType, Module};
-use weir_abi::{HOST_MODULE, SDK_SECTION, Version};
+use wasmparser::{
+    Encoding, Export, ExternalKind, Import, KnownCustom, MemoryType, Parser, Payload, ProducersSectionReader,
+    TypeRef,
+};
+use wasmtime::Engine;
+use weir_abi::{HOST_MODULE, SDK_SECTION, Version, WASI_MODULES};
 
-use crate::plugin::abi::{CALLBACKS, HOST_FUNCTIONS, MEMORY_GROWTH};
+use crate::plugin::abi::{CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, WASI_FUNCTIONS};
 use crate::plugin::digest::Digest;
 use crate::plugin::module::examine;
 
@@ -50,11 +53,7 @@ pub struct Memory {
 impl Inspection {
     /// Looks at the bytes of a file, the way a start would.
     pub fn of(engine: &Engine, bytes: &[u8]) -> Self {
-        let (module, refused) = match examine(engine, bytes) {
-            Ok((module, refusal)) => (Some(module), refusal),
-            Err(refusal) => (None, Some(refusal)),
-        };
-        let refused = refused.map(|refusal| refusal.to_string());
+        let refused = examine(engine, bytes).err().map(|refusal| refusal.to_string());
         let mut inspection = Self {
             size: bytes.len(),
             digest: Digest::of(bytes),
@@ -70,45 +69,69 @@ impl Inspection {
             memory: None,
         };
         inspection.read_sections(bytes);
-        if let Some(module) = module {
-            inspection.read_module(&module);
-        }
         inspection
     }
 
-    fn read_module(&mut self, module: &Module) {
-        let marked = Version::ALL.iter().find(|version| module.get_export(version.marker()).is_some());
-        self.abi = marked.map(ToString::to_string);
-        let exported = CALLBACKS.iter().filter(|callback| module.get_export(callback.name).is_some());
-        self.callbacks = exported.map(|callback| callback.name.to_owned()).collect();
-        for import in module.imports() {
-            let name = import.name().to_owned();
-            let known =
-                |name: &str| HOST_FUNCTIONS.iter().chain([&MEMORY_GROWTH]).any(|known| known.name == name);
-            match import.module() {
-                HOST_MODULE if known(&name) => self.host_functions.push(name),
-                module if weir_abi::WASI_MODULES.contains(&module) => self.wasi_functions.push(name),
-                module => self.unknown_imports.push(format!("{module}.{name}")),
+    /// Section by section, whether the engine compiles the whole or not.
+    fn read_sections(&mut self, bytes: &[u8]) {
+        // A file that breaks off says what it says up to there.
+        for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
+            if let Payload::Version { encoding: Encoding::Component, .. } = payload {
+                // The modules within a component are not what would be loaded.
+                return;
+            } else if let Payload::ImportSection(imports) = payload {
+                imports.into_imports().map_while(Result::ok).for_each(|import| self.read_import(&import));
+            } else if let Payload::ExportSection(exports) = payload {
+                exports.into_iter().map_while(Result::ok).for_each(|export| self.read_export(&export));
+            } else if let Payload::MemorySection(memories) = payload {
+                let first = memories.into_iter().next().and_then(Result::ok);
+                self.memory = self.memory.or(first.map(|memory| Memory::of(&memory)));
+            } else if let Payload::CustomSection(section) = payload {
+                if section.name() == SDK_SECTION {
+                    self.sdk = std::str::from_utf8(section.data()).ok().map(str::to_owned);
+                } else if let KnownCustom::Producers(producers) = section.as_known() {
+                    self.read_producers(producers);
+                }
             }
         }
-        if let Some(ExternType::Memory(memory)) = module.get_export("memory") {
+        // In the order of the contract, as a plugin's life goes.
+        let place = |name: &String| CALLBACKS.iter().position(|callback| callback.name == name);
+        self.callbacks.sort_by_key(place);
+        if self.sdk.is_none() {
+            self.sdk = sdk(bytes);
+        }
+    }
+
+    fn read_import(&mut self, import: &Import<'_>) {
+        let name = import.name.to_owned();
+        let known = |functions: &[Function]| functions.iter().any(|known| known.name == name);
+        let (list, shown) = match import.module {
+            HOST_MODULE if known(HOST_FUNCTIONS) || known(COMPILER_FUNCTIONS) => {
+                (&mut self.host_functions, name)
+            }
+            module if WASI_MODULES.contains(&module) && known(WASI_FUNCTIONS) => {
+                (&mut self.wasi_functions, name)
+            }
+            module => (&mut self.unknown_imports, format!("{module}.{name}")),
+        };
+        // Go imports what it needs once for each package that needs it.
+        if !list.contains(&shown) {
+            list.push(shown);
+        }
+        if let TypeRef::Memory(memory) = import.ty {
             self.memory = Some(Memory::of(&memory));
         }
     }
 
-    /// What stands beside the code: which tools made it.
-    fn read_sections(&mut self, bytes: &[u8]) {
-        // A file that breaks off says what it says up to there.
-        for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
-            let Payload::CustomSection(section) = payload else { continue };
-            if section.name() == SDK_SECTION {
-                self.sdk = std::str::from_utf8(section.data()).ok().map(str::to_owned);
-            } else if let KnownCustom::Producers(producers) = section.as_known() {
-                self.read_producers(producers);
-            }
+    fn read_export(&mut self, export: &Export<'_>) {
+        if export.kind != ExternalKind::Func {
+            return;
         }
-        if self.sdk.is_none() {
-            self.sdk = rust_sdk(bytes);
+        if let Some(version) = Version::ALL.iter().find(|version| version.marker() == export.name) {
+            self.abi = Some(version.to_string());
+        }
+        if CALLBACKS.iter().any(|callback| callback.name == export.name) {
+            self.callbacks.push(export.name.to_owned());
         }
     }
 
@@ -124,12 +147,24 @@ impl Inspection {
 
 impl Memory {
     fn of(memory: &MemoryType) -> Self {
-        let bytes = |pages: u64| pages.saturating_mul(memory.page_size());
-        Self { initial: bytes(memory.minimum()), maximum: memory.maximum().map(bytes) }
+        let page = 1_u64.checked_shl(memory.page_size_log2.unwrap_or(16)).unwrap_or(u64::MAX);
+        let bytes = |pages: u64| pages.saturating_mul(page);
+        Self { initial: bytes(memory.initial), maximum: memory.maximum.map(bytes) }
     }
 }
 
-/// The official Rust SDK leaves no mark, but the places of its panics are in the data: `proxy-wasm-0.2.4/src/...`.
+/// An SDK that leaves no section of its own, by what it leaves in the data: places of its panics, names of its
+/// packages.
+fn sdk(bytes: &[u8]) -> Option<String> {
+    let has = |text: &str| memchr::memmem::find(bytes, text.as_bytes()).is_some();
+    let marks = [
+        ("github.com/proxy-wasm/proxy-wasm-go-sdk", "proxy-wasm-go-sdk (Go)"),
+        ("github.com/tetratelabs/proxy-wasm-go-sdk", "proxy-wasm-go-sdk (Go), of tetratelabs"),
+    ];
+    rust_sdk(bytes).or_else(|| marks.iter().find(|(mark, _)| has(mark)).map(|(_, name)| (*name).to_owned()))
+}
+
+/// The official Rust SDK, as in `proxy-wasm-0.2.4/src/...`.
 fn rust_sdk(bytes: &[u8]) -> Option<String> {
     let name = b"proxy-wasm-";
     let at = memchr::memmem::find_iter(bytes, name).find_map(|at| {

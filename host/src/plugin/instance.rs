@@ -12,7 +12,7 @@ use weir_abi::Version;
 
 use crate::clock::cycles;
 use crate::http::body::Buffer;
-use crate::plugin::abi::{Callbacks, Exited, Kept, Wasi};
+use crate::plugin::abi::{self, Callbacks, Exited, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
 use crate::plugin::services::{FaultKind, Services, Usage};
@@ -44,6 +44,11 @@ pub enum StartError {
     /// No slot was free.
     #[error("no room for another instance: {0}")]
     NoRoom(String),
+    /// It begins with more memory than the filter may have, in bytes.
+    #[error(
+        "it begins with more memory than the {0} bytes of the filter's `memory`; raise that, or build it with less"
+    )]
+    Memory(usize),
     /// A call during the start ended the instance.
     #[error("{callback} failed: {message}")]
     Fault {
@@ -102,6 +107,7 @@ impl Instance {
         let instance =
             cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
                 Some(_) => start_fault("the start function", &mut store, error),
+                None if store.data().limiter.refused => StartError::Memory(store.data().limiter.limit()),
                 None => StartError::NoRoom(format!("{error:#}")),
             })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
@@ -391,7 +397,8 @@ fn start_fault(callback: &'static str, store: &mut Store<Vm>, error: wasmtime::E
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        let vm = self.store.data();
+        let vm = self.store.data_mut();
+        abi::flush(vm);
         if let Some(root) = vm.roots.first() {
             root.usage.memory.add(-(vm.limiter.used as i64));
         }

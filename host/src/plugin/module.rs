@@ -2,13 +2,16 @@
 //!
 //! What is refused is refused here, before anything of it runs, with a sentence that says what to do.
 
+mod advice;
+mod features;
+
 use std::time::Instant;
 
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
 use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
 
 use crate::plugin::abi::{
-    self, CALLBACKS, Function, HOST_FUNCTIONS, MEMORY_GROWTH, SHORT_HEADERS, WASI_FUNCTIONS,
+    self, CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, SHORT_HEADERS, WASI_FUNCTIONS,
 };
 use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
@@ -39,6 +42,35 @@ pub enum Refusal {
     /// WebAssembly that does not validate.
     #[error("it is not valid WebAssembly, or not all of it: {0}")]
     Invalid(String),
+    /// Threads, or memory that is shared.
+    #[error(
+        "it uses threads (atomic instructions, or a memory that is shared), and an instance has one thread; build it \
+         without them (no `-pthread`, no target with `threads` in its name)"
+    )]
+    Threads,
+    /// A memory with 64-bit addresses.
+    #[error("its memory has 64-bit addresses; build it for wasm32")]
+    Memory64,
+    /// Several memories.
+    #[error("it has several memories; link it with one")]
+    ManyMemories,
+    /// Exceptions of WebAssembly.
+    #[error("it uses exceptions of WebAssembly; build it without (for C++, `-fno-exceptions`)")]
+    Exceptions,
+    /// The garbage collector of WebAssembly.
+    #[error(
+        "it needs WebAssembly's garbage collector, which plugins do not have; use a compiler that brings its own"
+    )]
+    GarbageCollector,
+    /// Another thing that the engine does not give.
+    #[error(
+        "it asks for more than plugins are given: {0}; build it for WebAssembly 2.0, with one memory and at most four \
+         tables"
+    )]
+    Unsupported(String),
+    /// A memory of the host's.
+    #[error("it imports a memory (`{0}`) in the place of its own; link it without `--import-memory`")]
+    ImportedMemory(String),
     /// No ABI marker.
     #[error(
         "it exports no proxy_abi_version_*, so it is no Proxy-Wasm plugin; build it with a Proxy-Wasm SDK as a library \
@@ -49,7 +81,7 @@ pub enum Refusal {
     #[error("it exports several proxy_abi_version_* markers; link one SDK only")]
     ManyMarkers,
     /// An import that nobody has.
-    #[error("it imports `{module}.{name}`, which Weir does not have; {}", advice(module))]
+    #[error("it imports `{module}.{name}`, which Weir does not have; {}", advice::advice(module, name))]
     UnknownImport {
         /// The module.
         module: String,
@@ -77,16 +109,6 @@ pub enum Refusal {
         "it exports neither `malloc` nor `proxy_on_memory_allocate`, so the host could not pass it anything; export one"
     )]
     NoAllocator,
-}
-
-fn advice(module: &str) -> &'static str {
-    if module.starts_with("wasi:") || module.contains('/') {
-        "build for wasm32-wasip1 (preview 1), not for a later WASI"
-    } else if module == "wbg" || module.starts_with("__wbindgen") {
-        "it was built for browsers; build for wasm32-wasip1 without wasm-bindgen"
-    } else {
-        "a filter has the functions of Proxy-Wasm (`env`) and of WASI preview 1"
-    }
 }
 
 /// A module that can be instantiated.
@@ -132,7 +154,7 @@ impl Compiler {
             }
             None => {
                 let started = Instant::now();
-                let module = Module::from_binary(engine, bytes).map_err(|e| Refusal::Invalid(reason(&e)))?;
+                let module = compile(engine, bytes)?;
                 tracing::info!(%digest, took = ?started.elapsed(), "a plugin is compiled");
                 if let Some(cache) = &self.cache {
                     cache.store(engine, digest, &module);
@@ -149,15 +171,17 @@ impl Compiler {
     }
 }
 
-/// Compiles a file only to look at it: the module, and why it would be refused nevertheless.
+/// Compiles a file only to look at it.
 ///
 /// # Errors
-/// Why it is no module at all.
-pub fn examine(engine: &Engine, bytes: &[u8]) -> Result<(Module, Option<Refusal>), Refusal> {
+/// Why it would be refused.
+pub fn examine(engine: &Engine, bytes: &[u8]) -> Result<(), Refusal> {
     refuse_by_header(bytes)?;
-    let module = Module::from_binary(engine, bytes).map_err(|e| Refusal::Invalid(reason(&e)))?;
-    let refusal = check(&module).err();
-    Ok((module, refusal))
+    check(&compile(engine, bytes)?).map(drop)
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Module, Refusal> {
+    Module::from_binary(engine, bytes).map_err(|error| features::refusal(bytes, reason(&error)))
 }
 
 /// Refuses a module whose imports or exports do not fit, and tells its version.
@@ -196,7 +220,7 @@ fn check_imports(module: &Module) -> Result<(), Refusal> {
     for import in module.imports() {
         let name = || (import.module().to_owned(), import.name().to_owned());
         let known = match import.module() {
-            HOST_MODULE => HOST_FUNCTIONS.iter().chain([&MEMORY_GROWTH]).find(|f| f.name == import.name()),
+            HOST_MODULE => HOST_FUNCTIONS.iter().chain(COMPILER_FUNCTIONS).find(|f| f.name == import.name()),
             module if WASI_MODULES.contains(&module) => {
                 WASI_FUNCTIONS.iter().find(|f| f.name == import.name())
             }
@@ -204,6 +228,9 @@ fn check_imports(module: &Module) -> Result<(), Refusal> {
         };
         let Some(known) = known else {
             let (module, name) = name();
+            if let ExternType::Memory(_) = import.ty() {
+                return Err(Refusal::ImportedMemory(format!("{module}.{name}")));
+            }
             return Err(Refusal::UnknownImport { module, name });
         };
         if !has_signature(&import.ty(), known) {
@@ -223,6 +250,13 @@ fn check_exports(module: &Module, version: Version) -> Result<(), Refusal> {
         };
         if module.get_export(callback.name).is_some_and(|ty| !fits(&ty)) {
             return Err(Refusal::WrongExport(callback.name.to_owned()));
+        }
+    }
+    // One with parameters would not be called, and nobody would know why nothing works.
+    for name in ["_initialize", "_start"] {
+        let start = Function { name, params: &[], returns: false };
+        if module.get_export(name).is_some_and(|ty| !has_signature(&ty, &start)) {
+            return Err(Refusal::WrongExport(name.to_owned()));
         }
     }
     if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {

@@ -4,17 +4,22 @@
 //! and no sockets: what asks for one is told that its descriptor is bad.
 #![expect(clippy::too_many_arguments, reason = "the signatures are WASI's")]
 
+mod standard;
+
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::Caller;
-use weir_abi::{LogLevel, WasiErrno};
+use wasmtime::{Caller, Linker};
+use weir_abi::{WASI_MODULES, WasiErrno};
 
 use crate::clock::thread_cpu_time;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::time::unix_nanos;
+use crate::plugin::abi::wasi::standard::{Layout, Lines, MAX_WRITE, STDERR, STDIN, STDOUT};
 use crate::plugin::abi::{Delta, Int, Len, Long, OutInt, OutLong, OutPtr, Ptr};
 use crate::plugin::vm::Vm;
+
+pub use standard::flush;
 
 /// What the host keeps for a guest's WASI.
 #[derive(Debug, Default)]
@@ -22,14 +27,14 @@ pub struct Wasi {
     /// The environment, as `NAME=value` with a NUL behind it.
     environment: Vec<Vec<u8>>,
     /// The beginnings of lines on stdout and stderr.
-    lines: [Vec<u8>; 2],
+    lines: Lines,
 }
 
 impl Wasi {
     /// A WASI with these environment variables.
     pub fn new(environment: &[(String, String)]) -> Self {
         let entry = |(name, value): &(String, String)| format!("{name}={value}\0").into_bytes();
-        Self { environment: environment.iter().map(entry).collect(), lines: Default::default() }
+        Self { environment: environment.iter().map(entry).collect(), lines: Lines::default() }
     }
 }
 
@@ -40,15 +45,6 @@ pub type Result = std::result::Result<(), WasiErrno>;
 #[derive(Debug, thiserror::Error)]
 #[error("the plugin exited with status {0}")]
 pub struct Exited(pub u32);
-
-const STDIN: u32 = 0;
-const STDERR: u32 = 2;
-
-/// The longest line; a longer one is cut in pieces.
-const MAX_LINE: usize = 8 * 1024;
-
-/// The most bytes that one write takes; the guest is told how many it were.
-const MAX_WRITE: usize = 64 * 1024;
 
 /// The most pieces that one write is made of (IOV_MAX).
 const MAX_VECTORS: u32 = 1024;
@@ -61,15 +57,16 @@ pub fn proc_exit(_: Caller<'_, Vm>, status: u32) -> wasmtime::Result<()> {
 }
 
 pub fn fd_write(host: &mut Host<'_>, fd: Int, vectors: Ptr, count: Int, written: OutInt) -> Result {
-    if !(1..=STDERR).contains(&fd) {
+    if fd != STDOUT && fd != STDERR {
         return Err(WasiErrno::BadF);
     }
     // As on Linux: no call works through more than that.
     if count > MAX_VECTORS {
         return Err(WasiErrno::Inval);
     }
-    let size = count.checked_mul(8).ok_or(WasiErrno::Inval)?;
-    let vectors = host.bytes(vectors, size)?.0.to_vec();
+    // Looked at, not written: it may be the place of a vector.
+    host.bytes(written, 4)?;
+    let vectors = host.bytes(vectors, count * 8)?.0.to_vec();
     let mut text = Vec::new();
     for vector in vectors.chunks_exact(8) {
         let (Some(ptr), Some(len)) = (vector.first_chunk::<4>(), vector.last_chunk::<4>()) else { break };
@@ -80,22 +77,8 @@ pub fn fd_write(host: &mut Host<'_>, fd: Int, vectors: Ptr, count: Int, written:
             break;
         }
     }
-    print(host.vm(), fd, &text);
+    standard::print(host.vm(), fd, &text);
     Ok(host.write_int(written, u32::try_from(text.len()).unwrap_or(u32::MAX))?)
-}
-
-/// Appends to a line, and logs the lines that are complete.
-fn print(vm: &mut Vm, fd: u32, text: &[u8]) {
-    let (at, level) = if fd == STDERR { (1, LogLevel::Error) } else { (0, LogLevel::Info) };
-    for piece in text.split_inclusive(|&byte| byte == b'\n') {
-        let Some(line) = vm.wasi.lines.get_mut(at) else { return };
-        line.extend_from_slice(piece);
-        if line.ends_with(b"\n") || line.len() >= MAX_LINE {
-            let line = std::mem::take(line);
-            let line = String::from_utf8_lossy(&line);
-            vm.log(level, line.trim_end_matches(['\n', '\r']));
-        }
-    }
 }
 
 pub fn clock_time_get(host: &mut Host<'_>, clock: Int, _precision: Long, time: OutLong) -> Result {
@@ -128,7 +111,8 @@ pub fn random_get(host: &mut Host<'_>, buffer: OutPtr, len: Len) -> Result {
     let mut filled = 0;
     while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let flags = rustix::rand::GetRandomFlags::empty();
-        filled += rustix::rand::getrandom(rest, flags).map_err(|_| WasiErrno::NoSys)?;
+        let got = rustix::io::retry_on_intr(|| rustix::rand::getrandom(&mut *rest, flags));
+        filled += got.map_err(|_| WasiErrno::NoSys)?;
     }
     Ok(host.write(buffer, &random)?)
 }
@@ -166,15 +150,14 @@ pub fn sched_yield(_: &mut Host<'_>) -> Result {
     Ok(())
 }
 
-/// Nothing is waited for: the guest is told at once that no event has come.
 pub fn poll_oneoff(
     host: &mut Host<'_>,
-    _subscriptions: Ptr,
-    _events: OutPtr,
-    _count: Int,
+    subscriptions: Ptr,
+    events: OutPtr,
+    count: Int,
     ready: OutInt,
 ) -> Result {
-    Ok(host.write_int(ready, 0)?)
+    standard::poll(host, Layout::PREVIEW1, subscriptions, events, count, ready)
 }
 
 /// Standard input is empty.
@@ -185,36 +168,28 @@ pub fn fd_read(host: &mut Host<'_>, fd: Int, _vectors: Ptr, _count: Int, read: O
     Ok(host.write_int(read, 0)?)
 }
 
-/// The three standard descriptors are character devices.
 pub fn fd_fdstat_get(host: &mut Host<'_>, fd: Int, stat: OutPtr) -> Result {
-    const CHARACTER_DEVICE: u8 = 2;
-    const SIZE: usize = 24;
-    if fd > STDERR {
-        return Err(WasiErrno::BadF);
-    }
-    let mut bytes = [0; SIZE];
-    bytes[0] = CHARACTER_DEVICE;
-    Ok(host.write(stat, &bytes)?)
+    standard::fdstat(host, fd, stat)
+}
+
+pub fn fd_filestat_get(host: &mut Host<'_>, fd: Int, stat: OutPtr) -> Result {
+    standard::filestat(host, Layout::PREVIEW1, fd, stat)
 }
 
 pub fn fd_fdstat_set_flags(_: &mut Host<'_>, fd: Int, _flags: Int) -> Result {
-    standard(fd)
+    standard::check(fd)
 }
 
 pub fn fd_close(_: &mut Host<'_>, fd: Int) -> Result {
-    standard(fd)
+    standard::check(fd)
 }
 
 pub fn fd_seek(_: &mut Host<'_>, fd: Int, _offset: Delta, _whence: Int, _position: OutLong) -> Result {
-    standard(fd).and(Err(WasiErrno::SPipe))
+    standard::check(fd).and(Err(WasiErrno::SPipe))
 }
 
 pub fn fd_tell(_: &mut Host<'_>, fd: Int, _position: OutLong) -> Result {
-    standard(fd).and(Err(WasiErrno::SPipe))
-}
-
-fn standard(fd: u32) -> Result {
-    if fd <= STDERR { Ok(()) } else { Err(WasiErrno::BadF) }
+    standard::check(fd).and(Err(WasiErrno::SPipe))
 }
 
 /// Functions on files, directories and sockets. There are none, so every descriptor is a bad one.
@@ -235,7 +210,6 @@ no_descriptor! {
     fd_allocate(Int, Long, Long);
     fd_renumber(Int, Int);
     fd_fdstat_set_rights(Int, Long, Long);
-    fd_filestat_get(Int, OutPtr);
     fd_filestat_set_size(Int, Long);
     fd_filestat_set_times(Int, Long, Long, Int);
     fd_prestat_get(Int, OutPtr);
@@ -259,4 +233,24 @@ no_descriptor! {
 
 pub fn proc_raise(_: &mut Host<'_>, _signal: Int) -> Result {
     Err(WasiErrno::NoSys)
+}
+
+/// Gives the linker the functions that differ in `wasi_unstable`, in the place of those of preview 1.
+pub fn link_unstable(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
+    let [_, unstable] = WASI_MODULES;
+    let status = |result: Result| result.err().map_or(0, u32::from);
+    linker.allow_shadowing(true);
+    linker.func_wrap(
+        unstable,
+        "poll_oneoff",
+        move |caller: Caller<'_, Vm>, subscriptions: Ptr, events: OutPtr, count: Int, ready: OutInt| {
+            let mut host = Host::new(caller);
+            status(standard::poll(&mut host, Layout::UNSTABLE, subscriptions, events, count, ready))
+        },
+    )?;
+    linker.func_wrap(unstable, "fd_filestat_get", move |caller: Caller<'_, Vm>, fd: Int, stat: OutPtr| {
+        status(standard::filestat(&mut Host::new(caller), Layout::UNSTABLE, fd, stat))
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
 }

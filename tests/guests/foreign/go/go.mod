@@ -1,0 +1,3 @@
+module weir.example/filter
+
+go 1.24
