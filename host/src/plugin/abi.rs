@@ -24,6 +24,7 @@ use weir_abi::{HOST_MODULE, Status, WASI_MODULES, callbacks, host_functions, was
 use crate::plugin::abi::memory::Host;
 use crate::plugin::vm::Vm;
 
+pub use properties::property;
 pub use wasi::{Exited, Wasi};
 
 // What the type names of the tables mean to the host: guest addresses are numbers.

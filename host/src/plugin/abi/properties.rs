@@ -60,14 +60,28 @@ fn own_key(path: &[u8]) -> Vec<u8> {
 
 /// The value of a property.
 fn get(vm: &Vm, path: &[u8]) -> Option<Vec<u8>> {
-    let segments: Option<SmallVec<[&str; 4]>> =
-        split_path(path).map(|part| str::from_utf8(part).ok()).collect();
-    let segments = segments?;
-    if let Some(value) = of_plugin(vm, &segments) {
+    let segments = segments(path);
+    if let Some(value) = segments.as_ref().and_then(|segments| of_plugin(vm, segments)) {
         return Some(value);
     }
     let stream = vm.stream().ok()?.stream.borrow();
-    of_stream(&stream, &segments).or_else(|| stream.state(&own_key(path)).map(|value| value.to_vec()))
+    in_stream(&stream, path, segments.as_deref())
+}
+
+/// The value of a stream's property by its path, whose segments are joined by NUL: what Weir knows of the stream, or
+/// else what a filter has set under that name. `None` when there is no such thing.
+pub fn property(stream: &Stream, path: &[u8]) -> Option<Vec<u8>> {
+    in_stream(stream, path, segments(path).as_deref())
+}
+
+/// The segments of a path, unless it is no text. Then it names nothing of the host's, but a filter may have set it.
+fn segments(path: &[u8]) -> Option<SmallVec<[&str; 4]>> {
+    split_path(path).map(|part| str::from_utf8(part).ok()).collect()
+}
+
+fn in_stream(stream: &Stream, path: &[u8], segments: Option<&[&str]>) -> Option<Vec<u8>> {
+    let known = segments.and_then(|segments| of_stream(stream, segments));
+    known.or_else(|| stream.state(&own_key(path)).map(|value| value.to_vec()))
 }
 
 fn of_plugin(vm: &Vm, segments: &[&str]) -> Option<Vec<u8>> {
