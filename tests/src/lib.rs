@@ -4,9 +4,11 @@
 pub mod gateway;
 pub mod guests;
 pub mod http;
+pub mod made_up;
 pub mod messages;
 pub mod parity;
 pub mod tls;
+pub mod trampoline;
 pub mod upstream;
 pub mod wait;
 pub mod websocket;
