@@ -339,6 +339,9 @@ impl Chain {
                     context.access = Access::LOG;
                 }
                 instance.call(id, limit, |callbacks| &callbacks.proxy_on_log, (id,))?;
+                if let Some(context) = instance.stream(id) {
+                    context.access = Access::default();
+                }
                 instance.call(id, limit, |callbacks| &callbacks.proxy_on_delete, (id,))?;
                 instance.delete_stream(id);
                 Ok(())
