@@ -131,7 +131,7 @@ fuzz_target!(|input: Input<'_>| {
 
     let Some(value) = input.set else { return };
     let own = [b"wasm.", bare].concat();
-    stream.borrow_mut().info.set_state(&own, Bytes::copy_from_slice(value));
+    stream.borrow_mut().info.set_state(&own, Bytes::copy_from_slice(value)).expect("there is room");
     let after = property(&stream.borrow(), &path);
     if bare != b"request\0duration" {
         // What a filter sets hides nothing of Weir's, and is found under every other name.

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use weir_abi::MapKind;
+use weir_abi::{MapKind, Status};
 
 use crate::http::body::Buffer;
 use crate::http::message::{Request, Response};
@@ -141,13 +141,28 @@ impl Stream {
     }
 }
 
+/// What filters may set of one stream: values, and bytes of keys and values. It is the host's memory.
+const MOST_VALUES: usize = 1024;
+const MOST_BYTES: usize = 1 << 20;
+
 impl Info {
     /// Sets a value of filter state.
-    pub fn set_state(&mut self, path: &[u8], value: Bytes) {
-        match self.state.iter_mut().find(|(key, _)| **key == *path) {
+    ///
+    /// # Errors
+    /// [`Status::InternalFailure`] when it would be too much for one stream: over 1024 values, or over 1 MiB.
+    pub fn set_state(&mut self, path: &[u8], value: Bytes) -> Result<(), Status> {
+        let size = |(key, value): &(Box<[u8]>, Bytes)| key.len() + value.len();
+        let known = self.state.iter().position(|(key, _)| **key == *path);
+        let others = self.state.iter().filter(|(key, _)| **key != *path).map(size).sum::<usize>();
+        let many = known.is_none() && self.state.len() >= MOST_VALUES;
+        if many || others + path.len() + value.len() > MOST_BYTES {
+            return Err(Status::InternalFailure);
+        }
+        match known.and_then(|at| self.state.get_mut(at)) {
             Some((_, old)) => *old = value,
             None => self.state.push((path.into(), value)),
         }
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ pub fn proxy_call_foreign_function(
     let state = FilterState::decode(argument).map_err(|_| Status::BadArgument)?;
     let context = vm.stream_mut()?;
     let value = Bytes::copy_from_slice(state.value);
-    context.stream.borrow_mut().info.set_state(state.path.as_bytes(), value);
+    context.stream.borrow_mut().info.set_state(state.path.as_bytes(), value)?;
     // The guest may pass null for results that it does not want.
     if data == 0 || data_len == 0 { Ok(()) } else { host.give(&[], data, data_len) }
 }

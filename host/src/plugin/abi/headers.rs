@@ -312,8 +312,11 @@ pub fn valid_pair(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue)
     Ok((name, valid_value(value)?))
 }
 
-/// A header value without control characters.
+/// A header value without control characters, and not longer than a whole map may be.
 pub fn valid_value(value: &[u8]) -> Result<HeaderValue, Status> {
+    if value.len() > MOST_BYTES {
+        return Err(Status::BadArgument);
+    }
     HeaderValue::from_bytes(value).map_err(|_| Status::BadArgument)
 }
 

@@ -40,8 +40,7 @@ pub fn proxy_set_property(
     let ((path, value), vm) = host.two((path, path_len), (value, value_len))?;
     let (key, value) = (own_key(path), Bytes::copy_from_slice(value));
     let context = vm.stream().map_err(|_| Status::NotFound)?;
-    context.stream.borrow_mut().info.set_state(&key, value);
-    Ok(())
+    Ok(context.stream.borrow_mut().info.set_state(&key, value)?)
 }
 
 pub fn proxy_get_configuration(host: &mut Host<'_>, data: OutPtr, data_len: OutLen) -> Answer {
@@ -75,8 +74,10 @@ pub fn property(stream: &Stream, path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The segments of a path, unless it is no text. Then it names nothing of the host's, but a filter may have set it.
+///
+/// Those behind the fourth are left out: nothing of the host's has so many, and a guest may write millions.
 fn segments(path: &[u8]) -> Option<SmallVec<[&str; 4]>> {
-    split_path(path).map(|part| str::from_utf8(part).ok()).collect()
+    split_path(path).take(4).map(|part| str::from_utf8(part).ok()).collect()
 }
 
 fn in_stream(stream: &Stream, path: &[u8], segments: Option<&[&str]>) -> Option<Vec<u8>> {
