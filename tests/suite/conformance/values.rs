@@ -13,6 +13,7 @@ use super::{assert_right, guest, run_http};
 const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
+const INVALID_MEMORY: u32 = 6;
 const CAS: u32 = 8;
 const UNIMPLEMENTED: u32 = 12;
 
@@ -302,6 +303,8 @@ const SHARED: &[Row] = &[
 ];
 
 const METRICS: &[Row] = &[
+    // Whoever does not learn the number of a metric has not defined it.
+    (RequestHeaders, "proxy_define_metric", &[N(0), S(b"lost"), N(guest::MEMORY)], INVALID_MEMORY, &[]),
     (RequestHeaders, "proxy_define_metric", &[N(0), S(b"counter"), Out], OK, &[Int(1)]),
     (RequestHeaders, "proxy_define_metric", &[N(1), S(b"gauge"), Out], OK, &[Int(2)]),
     (RequestHeaders, "proxy_define_metric", &[N(2), S(b"histogram"), Out], OK, &[Int(3)]),
