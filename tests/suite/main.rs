@@ -5,6 +5,7 @@ mod admin;
 mod cache;
 mod check;
 mod codec;
+mod conformance;
 mod dns;
 mod examples;
 mod faults;

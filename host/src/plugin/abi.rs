@@ -25,6 +25,7 @@ use crate::plugin::abi::memory::Host;
 use crate::plugin::vm::Vm;
 
 pub use foreign::Kept;
+pub use properties::property;
 pub use wasi::{Exited, Wasi, flush};
 
 // What the type names of the tables mean to the host: guest addresses are numbers.

@@ -240,6 +240,12 @@ impl Instance {
         self.store.data_mut()
     }
 
+    /// The guest's memory as it is now, for whoever looks at an instance from outside.
+    pub fn memory(&mut self) -> Option<&mut [u8]> {
+        let memory = self.store.data().memory?;
+        Some(memory.data_mut(&mut self.store))
+    }
+
     /// The interval of a plugin's timer, and how often it was set.
     pub fn tick(&mut self, root: u32) -> Option<(Duration, u64)> {
         self.root(root)?.tick

@@ -154,7 +154,7 @@ pub struct StreamContext {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Access {
     maps: u8,
-    buffers: u8,
+    buffers: u16,
     /// In `proxy_on_log` everything may be read and nothing written.
     read_only: bool,
 }
@@ -178,12 +178,12 @@ impl Access {
 
     /// Grants a buffer.
     pub fn grant_buffer(&mut self, kind: BufferKind) {
-        self.buffers |= 1 << (kind as u8);
+        self.buffers |= 1 << (kind as u16);
     }
 
     /// Takes a buffer back.
     pub fn revoke_buffer(&mut self, kind: BufferKind) {
-        self.buffers &= !(1 << (kind as u8));
+        self.buffers &= !(1 << (kind as u16));
     }
 
     /// Whether a map may be read.
@@ -198,7 +198,7 @@ impl Access {
 
     /// Whether a buffer may be read and written.
     pub fn has_buffer(&self, kind: BufferKind) -> bool {
-        self.buffers & (1 << (kind as u8)) != 0
+        self.buffers & (1 << (kind as u16)) != 0
     }
 }
 

@@ -141,7 +141,8 @@ pub fn proxy_get_header_map_value(
     data_len: OutLen,
 ) -> Answer {
     let (key, vm) = host.bytes(key, key_len)?;
-    let key = lower(key)?;
+    // What is no text names no header, and neither does nothing at all. Envoy answers that, too.
+    let key = lower(key).unwrap_or_default();
     // One copy into the host first: the guest's allocator runs before the value can be copied into the guest.
     let value: Result<SmallVec<[u8; 128]>, Status> =
         with_map(vm, map, |view| view.get(&key).map(SmallVec::from_slice).ok_or(Status::NotFound));
@@ -322,8 +323,11 @@ pub fn valid_pair(name: &[u8], value: &[u8]) -> Result<(HeaderName, HeaderValue)
     Ok((name, valid_value(value)?))
 }
 
-/// A header value without control characters.
+/// A header value without control characters, and not longer than a whole map may be.
 pub fn valid_value(value: &[u8]) -> Result<HeaderValue, Status> {
+    if value.len() > MOST_BYTES {
+        return Err(Status::BadArgument);
+    }
     HeaderValue::from_bytes(value).map_err(|_| Status::BadArgument)
 }
 

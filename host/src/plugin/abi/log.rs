@@ -9,9 +9,12 @@ use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
 pub fn proxy_log(host: &mut Host<'_>, level: Int, message: Ptr, message_len: Len) -> Answer {
     let level = LogLevel::try_from(level).map_err(|_| Status::BadArgument)?;
     let (message, vm) = host.bytes(message, message_len)?;
-    vm.log(level, &String::from_utf8_lossy(message));
+    vm.log(level, &String::from_utf8_lossy(message.get(..LONGEST).unwrap_or(message)));
     Ok(())
 }
+
+/// The longest line, in bytes; what is beyond it is cut off.
+const LONGEST: usize = 64 * 1024;
 
 pub fn proxy_get_log_level(host: &mut Host<'_>, level: OutInt) -> Answer {
     let current = LevelFilter::current();

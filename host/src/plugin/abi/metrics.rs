@@ -20,11 +20,16 @@ pub fn proxy_define_metric(
     if name.is_empty() || name.len() > MAX_NAME || vm.metrics.len() >= MAX_METRICS {
         return Err(Status::BadArgument.into());
     }
+    let name = name.to_owned();
+    let id = u32::try_from(vm.metrics.len() + 1).map_err(|_| Status::InternalFailure)?;
+    vm.root()?;
+    // Nothing is defined for a guest that will not learn its number.
+    host.write_int(metric, id)?;
+    let vm = host.vm();
     let spec = &vm.root()?.spec;
-    let defined = GuestMetric::define(&vm.services.registry, kind, name, &spec.plugin, &spec.name);
+    let defined = GuestMetric::define(&vm.services.registry, kind, &name, &spec.plugin, &spec.name);
     vm.metrics.push(defined);
-    let id = u32::try_from(vm.metrics.len()).map_err(|_| Status::InternalFailure)?;
-    Ok(host.write_int(metric, id)?)
+    Ok(())
 }
 
 /// Metrics that one VM may define.

@@ -63,17 +63,40 @@ pub fn proxy_get_configuration(host: &mut Host<'_>, data: OutPtr, data_len: OutL
 
 /// Gives `f` the value of a property for the context that host functions act on; `None` when there is no such value.
 pub fn find<T>(vm: &Vm, path: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
-    let own = path.strip_suffix(&[0]).unwrap_or(path);
-    let segments: Option<SmallVec<[&str; 4]>> =
-        split_path(path).map(|part| str::from_utf8(part).ok()).collect();
-    let segments = segments.unwrap_or_default();
+    let segments = segments(path);
     if let Some(value) = vm.root().ok().and_then(|root| place::of_plugin(&root.spec, &segments)) {
         return Some(f(value));
     }
-    let stream = vm.stream().ok()?.stream.borrow();
+    in_stream(&vm.stream().ok()?.stream.borrow(), path, &segments, f)
+}
+
+/// The value of a stream's property by its path, whose segments are joined by NUL: what Weir knows of the stream, or
+/// else what a filter has set under that name. `None` when there is no such thing.
+pub fn property(stream: &Stream, path: &[u8]) -> Option<Vec<u8>> {
+    let bytes = |value: Value<'_>| value.bytes().ok().map(|bytes| bytes.to_vec());
+    in_stream(stream, path, &segments(path), bytes).flatten()
+}
+
+/// Nothing has a longer path, and a guest may write millions of segments.
+const MOST_SEGMENTS: usize = 32;
+
+/// The segments of a path. None of one that is no text: it names nothing of the host's, but a filter may have set it.
+fn segments(path: &[u8]) -> SmallVec<[&str; 4]> {
+    let segments: Option<SmallVec<[&str; 4]>> =
+        split_path(path).take(MOST_SEGMENTS).map(|part| str::from_utf8(part).ok()).collect();
+    segments.unwrap_or_default()
+}
+
+fn in_stream<T>(
+    stream: &Stream,
+    path: &[u8],
+    segments: &[&str],
+    f: impl FnOnce(Value<'_>) -> T,
+) -> Option<T> {
     if segments.first().is_some_and(|root| ROOTS.contains(root)) {
-        return of_stream(&stream, &segments).map(f);
+        return of_stream(stream, segments).map(f);
     }
+    let own = path.strip_suffix(&[0]).unwrap_or(path);
     stream.info.state.own(own).map(|value| f(Value::Bytes(value)))
 }
 

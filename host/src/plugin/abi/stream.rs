@@ -8,7 +8,7 @@ use crate::plugin::abi::headers::valid_pair;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::stream::LocalReply;
-use crate::plugin::vm::Outgoing;
+use crate::plugin::vm::{Outgoing, Vm};
 
 pub fn proxy_continue_stream(host: &mut Host<'_>, stream: Int) -> Answer {
     let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
@@ -23,9 +23,15 @@ pub fn proxy_continue_response(host: &mut Host<'_>) -> Answer {
     resume(host, StreamKind::HttpResponse)
 }
 
+/// A plugin as a whole has no stream to be resumed or answered. As in Envoy it is not told so: SDKs would panic.
+fn of_no_stream(vm: &Vm) -> Answer {
+    Ok(vm.root().map(drop)?)
+}
+
 /// A kind that the stream is not of is passed over, as in Envoy.
 fn resume(host: &mut Host<'_>, kind: StreamKind) -> Answer {
-    let context = host.vm().stream_mut()?;
+    let vm = host.vm();
+    let Ok(context) = vm.stream_mut() else { return of_no_stream(vm) };
     let http = context.stream.borrow().is_http();
     match kind {
         StreamKind::HttpRequest if http => context.intents.resume_received = true,
@@ -71,6 +77,9 @@ pub fn proxy_clear_route_cache(host: &mut Host<'_>) -> Answer {
 /// The headers of a reply.
 const MOST_HEADERS: usize = 1024;
 
+/// What is kept of the details of a reply, in bytes: they are words for the log.
+const MOST_DETAILS: usize = 4096;
+
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
 pub fn proxy_send_local_response(
     host: &mut Host<'_>,
@@ -85,9 +94,16 @@ pub fn proxy_send_local_response(
 ) -> Answer {
     let wanted = u16::try_from(status).ok().filter(|status| (200..600).contains(status));
     let wanted = wanted.and_then(|status| StatusCode::from_u16(status).ok());
-    let ((details, body), _) = host.two((details, details_len), (body, body_len))?;
-    let (details, body) = (String::from_utf8_lossy(details).as_ref().into(), Bytes::copy_from_slice(body));
-    let (headers, vm) = host.bytes(headers, headers_len)?;
+    host.two((body, body_len), (headers, headers_len))?;
+    let (details, vm) = host.bytes(details, details_len)?;
+    let Some(context) = vm.streams.get(&vm.effective) else { return of_no_stream(vm) };
+    // A connection has no reply; Envoy says nothing to that either. And of several the first one counts.
+    if !context.stream.borrow().is_http() || context.intents.reply.is_some() {
+        return Ok(());
+    }
+    let details = String::from_utf8_lossy(details.get(..MOST_DETAILS).unwrap_or(details)).as_ref().into();
+    let ((body, headers), vm) = host.two((body, body_len), (headers, headers_len))?;
+    let body = Bytes::copy_from_slice(body);
     // A reply is always taken, as in Envoy: SDKs panic when it is not. What cannot be sent of it is left out.
     let headers: Option<Vec<Result<_, Status>>> =
         decode_pairs(headers).ok().map(|pairs| pairs.map(|(name, value)| valid_pair(name, value)).collect());
@@ -100,13 +116,7 @@ pub fn proxy_send_local_response(
     let status = wanted.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let grpc_status = (grpc_status != u32::MAX).then_some(grpc_status);
     let context = vm.stream_mut()?;
-    if !context.stream.borrow().is_http() {
-        // A connection has no reply; Envoy says nothing to that either.
-        return Ok(());
-    }
-    // The first one counts.
-    let reply = LocalReply { status, headers, body, grpc_status, details };
-    context.intents.reply.get_or_insert(reply);
+    context.intents.reply = Some(LocalReply { status, headers, body, grpc_status, details });
     context.wake();
     Ok(())
 }

@@ -15,7 +15,12 @@ pub fn proxy_set_tick_period_milliseconds(host: &mut Host<'_>, period: Int) -> A
     root.ticks_set += 1;
     root.tick = (period > 0).then(|| (Duration::from_millis(period.into()), root.ticks_set));
     let id = root.id;
-    host.vm().outbox.push(Outgoing::Tick { root: id });
+    // One word of it is enough, however often it is set in one callback: each starts a timer of its own.
+    let outbox = &mut host.vm().outbox;
+    let told = outbox.iter().any(|outgoing| matches!(outgoing, Outgoing::Tick { root } if *root == id));
+    if !told {
+        outbox.push(Outgoing::Tick { root: id });
+    }
     Ok(())
 }
 
