@@ -355,6 +355,9 @@ fn results(call: &Call) -> Vec<Range<u64>> {
         }
         "random_get" => return vec![range(0, arg(1))],
         "fd_fdstat_get" => return vec![range(1, 24)],
+        "fd_filestat_get" => return vec![range(1, 64)],
+        // 32 bytes for each event, of which no memory holds more than it has pages for.
+        "poll_oneoff" => return vec![range(1, 32 * arg(2)), range(3, 4)],
         _ => {}
     }
     let len = |kind: &Kind| match kind {

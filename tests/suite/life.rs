@@ -2,10 +2,11 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use weir_tests::guests::wasm;
 use weir_tests::http::{get, mirror};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::until;
-use weir_tests::{Gateway, Setup, puppet};
+use weir_tests::{Gateway, Setup, made_up, puppet, trampoline};
 
 /// A gateway whose listener `web` has these filters, all puppets.
 fn gateway(filters: &[Value], workers: usize, mirror: &Upstream) -> Gateway {
@@ -118,4 +119,41 @@ async fn a_plugin_that_holds_its_end_back_goes_on_with_its_timer_until_it_is_don
     assert!(gateway.wait_for_exit().success());
     let log = gateway.log();
     assert_eq!(log.matches("root delete").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn timers_begin_when_a_version_serves_and_end_with_it() {
+    let mirror = mirror().await;
+    let gateway = gateway(
+        &[puppet("one", "", "", "configure: proxy_set_tick_period_milliseconds 20\ntick: log \"a tick\"")],
+        1,
+        &mirror,
+    );
+    gateway.wait_for_log_count("root a tick", 3);
+    // The same code with a section more is another version.
+    let mut other = wasm("puppet");
+    other.extend_from_slice(&[0, 5, 4, b'm', b'a', b'r', b'k']);
+    gateway.swap_plugin("puppet", &other);
+    gateway.wait_for_log("root delete");
+    let ticks = || gateway.log().matches("root a tick").count();
+    let before = ticks();
+    until("the timer of the new version", async || (ticks() > before + 3).then_some(())).await;
+    assert_eq!(gateway.log().matches("root delete").count(), 1, "{}", gateway.log());
+}
+
+#[test]
+fn ids_of_contexts_count_up_and_those_that_are_alive_are_passed_over_when_they_wrap() {
+    let limit = std::time::Duration::from_secs(5);
+    let mut guest = trampoline::World::new().start();
+    let instance = &mut guest.instance;
+    let mut create =
+        || instance.create_stream(trampoline::ROOTS[0], 0, made_up::http(), limit).expect("a context");
+    let (first, second) = (create(), create());
+    assert_eq!((first, second), (3, 4), "behind the two root contexts");
+    instance.delete_stream(first);
+    instance.vm().last_id = u32::MAX - 1;
+    let mut create =
+        || instance.create_stream(trampoline::ROOTS[0], 0, made_up::http(), limit).expect("a context");
+    // 0 is no context, 1 and 2 are the roots, 4 is alive.
+    assert_eq!([create(), create(), create()], [u32::MAX, 3, 5]);
 }

@@ -32,7 +32,22 @@ const FAMILIES: [(&str, &[&str]); 9] = [
     ("grpc", &["grpc"]),
     ("shared", &["shared", "queue", "metrics"]),
     ("properties", &["properties", "foreign"]),
-    ("life", &["vm", "environment", "v0-1", "trap", "time", "tick", "context", "done", "refuse", "tcp"]),
+    (
+        "life",
+        &[
+            "vm",
+            "environment",
+            "v0-1",
+            "trap",
+            "time",
+            "tick",
+            "context",
+            "done",
+            "refuse",
+            "tcp",
+            "two-plugins",
+        ],
+    ),
 ];
 
 fn family(name: &str) -> &'static [&'static str] {

@@ -60,7 +60,8 @@ fn start(scenario: &Scenario, upstreams: &Upstreams) -> Gateway {
             { "name": "other", "endpoints": [upstreams.other.address.to_string()], "protocol": protocol },
             { "name": "nowhere", "endpoints": [upstreams.nowhere.to_string()], "protocol": protocol },
         ],
-        "plugins": { "directory": "plugins", "cache": "cache" },
+        // The guests are compiled once for all scenarios.
+        "plugins": { "directory": "plugins", "cache": xtask::cargo::target().join("parity/cache") },
         "access_log": "stdout",
         "admin": { "address": "127.0.0.1:0" },
     });

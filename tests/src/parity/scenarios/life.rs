@@ -30,8 +30,8 @@ pub fn scenarios() -> Vec<Scenario> {
         old("v0-1-pause", "configure: proxy_set_tick_period_milliseconds 100\nrequest_headers: return 1\ntick streaming: proxy_set_effective_context $stream; proxy_continue_request; proxy_set_effective_context 1; proxy_set_tick_period_milliseconds 0")
             .send(get("/x")),
         old("v0-1-clear-route-cache", "request_headers: proxy_replace_header_map_value 0 \":path\" \"/rerouted\"; proxy_clear_route_cache").send(get("/x")),
-        Scenario::new("trap-closed", "request_headers: trap").send(get("/x")).traps(),
-        Scenario::new("trap-open", "request_headers: trap").with(|filter| filter.fail_open = true).send(get("/x")).traps(),
+        Scenario::new("trap-closed", "request_headers: trap").send(get("/x")).until("request_headers").traps(),
+        Scenario::new("trap-open", "request_headers: trap").with(|filter| filter.fail_open = true).send(get("/x")).until("request_headers").traps(),
         Scenario::new("time-and-level", "request_headers: proxy_get_current_time_nanoseconds; proxy_get_log_level; proxy_log 9 \"x\"; proxy_log 2 \"a line\"; proxy_get_current_time_nanoseconds @0x7fff0000; proxy_set_tick_period_milliseconds 0").send(get("/x")),
     ]
 }

@@ -18,7 +18,7 @@ pub fn scenarios() -> Vec<Scenario> {
         in_phase("reply-to-trailers", "request_trailers", "return 1").send(post("/", &["one"]).trailer("x-t", "1")),
         in_phase("reply-in-response-headers", "response_headers", "return 1").send(get("/")),
         in_phase("reply-in-response-headers-and-continue", "response_headers", "return 0").send(get("/")),
-        in_phase("reply-in-response-body", "response_body", "return 1").send(get("/")).answer(Answer::body(&["one", "two"])),
+        in_phase("reply-in-response-body", "response_body 2", "return 1").send(get("/")).answer(Answer::body(&["one", "two"])),
         in_phase("reply-in-response-trailers", "response_trailers", "return 1").send(get("/").h2()).answer(Answer::body(&["one"]).trailer("x-t", "1")),
         in_phase("reply-when-done", "done", "return 1").send(get("/")),
         in_phase("reply-when-logging", "log", "return 0").send(get("/")),
