@@ -1,9 +1,11 @@
 //! The `weir` command.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use weir::plugin::workshop;
 use weir::report;
 
 #[global_allocator]
@@ -52,6 +54,19 @@ enum PluginCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Compiles a plugin from standard input into a cache, within limits. `weir run` calls it.
+    #[command(hide = true)]
+    Compile {
+        /// The cache.
+        #[arg(long, value_name = "FOLDER")]
+        cache: PathBuf,
+        /// Memory that it may take, in bytes.
+        #[arg(long)]
+        memory: u64,
+        /// CPU time that it may take, in seconds for each processor.
+        #[arg(long)]
+        cpu: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -60,6 +75,9 @@ fn main() -> ExitCode {
         Command::Check { config, json } => report::check(&config, json),
         Command::Schema => report::schema(),
         Command::Plugin(PluginCommand::Inspect { file, json }) => report::inspect(&file, json),
+        Command::Plugin(PluginCommand::Compile { cache, memory, cpu }) => {
+            return compile(&cache, memory, cpu);
+        }
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -69,6 +87,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The exit status tells how it went, and the standard output why.
+fn compile(cache: &Path, memory: u64, cpu: u64) -> ExitCode {
+    let (said, status) = match workshop::child(cache, memory, cpu) {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(reason)) => (reason, workshop::REFUSED),
+        Err(error) => (format!("{error:#}"), workshop::FAILED),
+    };
+    // Nobody listens any more only when the parent has ended.
+    let _ = std::io::stdout().write_all(said.as_bytes());
+    ExitCode::from(status)
 }
 
 fn run(config: &Path) -> anyhow::Result<bool> {

@@ -20,3 +20,4 @@ pub mod spec;
 pub mod state;
 pub mod stream;
 pub mod vm;
+pub mod workshop;

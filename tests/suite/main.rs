@@ -32,3 +32,4 @@ mod sdk;
 mod tcp;
 mod tls;
 mod wasi;
+mod workshop;

@@ -17,6 +17,10 @@ section! {
         /// Weir's private folder for compiled code and for the last good bytes of each plugin. The default is
         /// below `$XDG_CACHE_HOME`, or `~/.cache`, with a name made from the plugin directory.
         cache: Option<PathBuf>,
+        /// How long compiling one plugin may take. It is done in a process of its own, which ends then.
+        compile_time: Duration = "60s",
+        /// Memory that compiling one plugin may take.
+        compile_memory: Size = "2GiB",
         /// What a filter gets that does not say otherwise.
         defaults: Defaults = "",
     }

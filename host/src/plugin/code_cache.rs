@@ -52,6 +52,11 @@ impl CodeCache {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Compiled code, when it is there and unharmed.
     pub fn load(&self, engine: &Engine, digest: &Digest) -> Option<Module> {
         let path = self.code(engine, digest);

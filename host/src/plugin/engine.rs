@@ -32,7 +32,7 @@ impl PluginEngine {
     /// # Errors
     /// When the address space for the slots cannot be had, or the thread cannot be started.
     pub fn new() -> anyhow::Result<Self> {
-        let engine = Engine::new(&config())?;
+        let engine = Engine::new(&config(SLOTS))?;
         let pulse = Arc::new(Pulse::default());
         let (ticked, own) = (engine.weak(), Arc::clone(&pulse));
         std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || own.run(&ticked))?;
@@ -48,6 +48,14 @@ impl PluginEngine {
     pub fn pulse(&self) -> &Arc<Pulse> {
         &self.pulse
     }
+}
+
+/// An engine that only compiles: its code is that of [`PluginEngine`], and no guest runs in it.
+///
+/// # Errors
+/// As for [`PluginEngine::new`].
+pub fn for_compiling() -> anyhow::Result<Engine> {
+    Ok(Engine::new(&config(1))?)
 }
 
 impl Drop for PluginEngine {
@@ -131,11 +139,12 @@ impl Pulse {
 /// Everything that Proxy-Wasm's compilers emit is allowed; threads, shared memories, components and 64-bit
 /// memories are not. Slots reserve 4 GiB of address space each, so that no memory access needs a bounds check;
 /// what a filter may really use is set by its limiter.
-fn config() -> Config {
+/// `slots`: how many instances there may be. It changes nothing about the code.
+fn config(slots: u32) -> Config {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(SLOTS)
-        .total_memories(SLOTS)
-        .total_tables(SLOTS)
+    pool.total_core_instances(slots)
+        .total_memories(slots)
+        .total_tables(slots)
         .max_memories_per_module(1)
         .max_tables_per_module(4)
         // Go modules are large.

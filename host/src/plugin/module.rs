@@ -5,7 +5,7 @@
 mod advice;
 mod features;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
 use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
@@ -13,9 +13,9 @@ use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
 use crate::plugin::abi::{
     self, CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, SHORT_HEADERS, WASI_FUNCTIONS,
 };
-use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
 use crate::plugin::vm::Vm;
+use crate::plugin::workshop::Workshop;
 
 /// The largest plugin, in bytes.
 pub const MAX_SIZE: usize = 64 << 20;
@@ -71,6 +71,18 @@ pub enum Refusal {
     /// A memory of the host's.
     #[error("it imports a memory (`{0}`) in the place of its own; link it without `--import-memory`")]
     ImportedMemory(String),
+    /// It takes too long to compile.
+    #[error("compiling it took longer than {} s; make it smaller, or split what generated code it has", .0.as_secs())]
+    TooLong(Duration),
+    /// It takes too much to compile.
+    #[error("compiling it took more than {megabytes} MiB of memory, or ended the compiler; make it smaller")]
+    TooDear {
+        /// What it may take.
+        megabytes: usize,
+    },
+    /// It could not be tried.
+    #[error("the process that compiles it failed: {0}")]
+    Workshop(String),
     /// No ABI marker.
     #[error(
         "it exports no proxy_abi_version_*, so it is no Proxy-Wasm plugin; build it with a Proxy-Wasm SDK as a library \
@@ -126,18 +138,18 @@ pub struct PluginModule {
 /// Compiles plugins, or finds them compiled.
 pub struct Compiler {
     linker: Linker<Vm>,
-    cache: Option<CodeCache>,
+    workshop: Option<Workshop>,
 }
 
 impl Compiler {
-    /// A compiler for an engine.
+    /// A compiler for an engine. Without a workshop it compiles in this process, whatever that takes.
     ///
     /// # Errors
     /// When the host functions cannot be linked; a mistake of ours.
-    pub fn new(engine: &Engine, cache: Option<CodeCache>) -> anyhow::Result<Self> {
+    pub fn new(engine: &Engine, workshop: Option<Workshop>) -> anyhow::Result<Self> {
         let mut linker = Linker::new(engine);
         abi::link(&mut linker)?;
-        Ok(Self { linker, cache })
+        Ok(Self { linker, workshop })
     }
 
     /// Compiles a plugin, unless it is in the cache. It takes its time: never call it on a worker.
@@ -147,18 +159,18 @@ impl Compiler {
     pub fn compile(&self, bytes: &[u8], digest: &Digest) -> Result<PluginModule, Refusal> {
         refuse_by_header(bytes)?;
         let engine = self.linker.engine();
-        let module = match self.cache.as_ref().and_then(|cache| cache.load(engine, digest)) {
+        let module = match self.workshop.as_ref().and_then(|workshop| workshop.cache.load(engine, digest)) {
             Some(module) => {
                 tracing::debug!(%digest, "compiled code is taken from the cache");
                 module
             }
             None => {
                 let started = Instant::now();
-                let module = compile(engine, bytes)?;
+                let module = match &self.workshop {
+                    Some(workshop) => compile_apart(engine, bytes, digest, workshop)?,
+                    None => compile(engine, bytes)?,
+                };
                 tracing::info!(%digest, took = ?started.elapsed(), "a plugin is compiled");
-                if let Some(cache) = &self.cache {
-                    cache.store(engine, digest, &module);
-                }
                 module
             }
         };
@@ -182,6 +194,18 @@ pub fn examine(engine: &Engine, bytes: &[u8]) -> Result<(), Refusal> {
 
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<Module, Refusal> {
     Module::from_binary(engine, bytes).map_err(|error| features::refusal(bytes, reason(&error)))
+}
+
+/// Compiles in a process of its own, where a module that takes too much ends nothing else.
+fn compile_apart(
+    engine: &Engine,
+    bytes: &[u8],
+    digest: &Digest,
+    workshop: &Workshop,
+) -> Result<Module, Refusal> {
+    workshop.compile(bytes, |reason| features::refusal(bytes, reason))?;
+    // Where the cache cannot be written, it is known now that compiling does no harm.
+    workshop.cache.load(engine, digest).map_or_else(|| compile(engine, bytes), Ok)
 }
 
 /// Refuses a module whose imports or exports do not fit, and tells its version.

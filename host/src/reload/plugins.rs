@@ -12,6 +12,7 @@ use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
 use crate::plugin::library::{Change, Loaded, SETTLE, Scan, scan};
 use crate::plugin::module::Compiler;
+use crate::plugin::workshop::Workshop;
 use crate::reload::status::{Status, lock};
 
 /// The plugin directory and what belongs to it.
@@ -28,7 +29,7 @@ impl Shelf {
     /// # Errors
     /// When the directory is none, or the cache cannot be used.
     pub fn open(config: &Config, engine: &Engine) -> anyhow::Result<Result<Self, Problem>> {
-        let (directory, cache) = match &config.sections.plugins {
+        let (directory, workshop) = match &config.sections.plugins {
             None => (PathBuf::new(), None),
             Some(plugins) => {
                 let directory = plugins.directory.value.clone();
@@ -38,7 +39,10 @@ impl Shelf {
                 }
                 let folder = plugins.cache.clone().unwrap_or_else(|| default_cache(&directory));
                 match CodeCache::open(&folder) {
-                    Ok(cache) => (directory, Some(cache)),
+                    Ok(cache) => {
+                        let (time, memory) = (plugins.compile_time, plugins.compile_memory.0);
+                        (directory, Some(Workshop { cache, time, memory }))
+                    }
                     Err(error) => {
                         let cure = "set `plugins.cache` to a folder that Weir may write";
                         let message =
@@ -48,7 +52,8 @@ impl Shelf {
                 }
             }
         };
-        let compiler = Arc::new(Compiler::new(engine, cache.clone())?);
+        let cache = workshop.as_ref().map(|workshop| workshop.cache.clone());
+        let compiler = Arc::new(Compiler::new(engine, workshop)?);
         Ok(Ok(Self { directory, compiler, cache }))
     }
 
