@@ -276,6 +276,13 @@ pub struct GrpcOpen {
     pub waiting: Arc<AtomicUsize>,
 }
 
+impl GrpcOpen {
+    /// What a message counts for while it waits, in bytes: itself and its place in the queue, since messages may be empty.
+    pub fn weight(message: &Bytes) -> usize {
+        message.len() + 64
+    }
+}
+
 /// An HTTP request of a guest's own.
 #[derive(Debug)]
 pub struct HttpCall {

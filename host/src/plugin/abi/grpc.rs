@@ -133,7 +133,7 @@ fn open(
 ) -> Answer {
     let root = host.vm().root()?;
     let id = root.id;
-    let len = message.as_ref().map_or(0, Bytes::len);
+    let (len, weight) = message.as_ref().map_or((0, 0), |message| (message.len(), GrpcOpen::weight(message)));
     if root.grpc.calls.len() >= MAX_CALLS || len > root.grpc.room() {
         return Err(Status::InternalFailure.into());
     }
@@ -141,7 +141,7 @@ fn open(
     // No call is made for a guest that will not learn its token.
     host.write_int(call, token)?;
     let unary = message.is_some();
-    let waiting = Arc::new(AtomicUsize::new(len));
+    let waiting = Arc::new(AtomicUsize::new(weight));
     let vm = host.vm();
     let own = GrpcCall { unary, closed: unary, waiting: Arc::clone(&waiting) };
     vm.root_mut()?.grpc.calls.insert(token, own);
@@ -163,13 +163,13 @@ pub fn proxy_grpc_send(host: &mut Host<'_>, token: Int, message: Ptr, message_le
         return Ok(());
     }
     let room = room.min(MAX_WAITING.saturating_sub(call.waiting.load(Ordering::Relaxed)));
-    if message.len() > room {
+    if room == 0 || message.len() > room {
         return Err(Status::InternalFailure.into());
     }
-    call.waiting.fetch_add(message.len(), Ordering::Relaxed);
+    let message = Bytes::copy_from_slice(message);
+    call.waiting.fetch_add(GrpcOpen::weight(&message), Ordering::Relaxed);
     call.closed = end != 0;
-    let message = Some(Bytes::copy_from_slice(message));
-    vm.outbox.push(Outgoing::GrpcSend { token, message, end: end != 0 });
+    vm.outbox.push(Outgoing::GrpcSend { token, message: Some(message), end: end != 0 });
     Ok(())
 }
 
