@@ -5,31 +5,50 @@
 //! rows, and the gateway's log tells what the guest saw.
 
 mod allocator;
+mod answers;
+mod bounds;
 mod guest;
+mod later;
 mod matrix;
 mod pointers;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_tests::http::{Client, upstream, with_trailers};
+use weir_tests::http::{Body, Client, upstream, with_trailers};
 use weir_tests::trampoline::{FUNCTIONS, Signature};
 use weir_tests::upstream::Upstream;
 use weir_tests::{Gateway, Setup};
 
-use guest::{Case, Phase, line, wrong};
+use answers::{line, wrong};
+use guest::{Case, Phase};
 
 fn trailers(value: &'static str) -> HeaderMap {
     HeaderMap::from_iter([(HeaderName::from_static("x-end"), HeaderValue::from_static(value))])
 }
 
+/// A gRPC service that sends back what it gets, and ends with a status that is not good.
+async fn denied(request: Request<Incoming>) -> Response<Body> {
+    let said = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let mut trailers = trailers("trailing");
+    trailers.insert("grpc-status", HeaderValue::from_static("7"));
+    trailers.insert("grpc-message", HeaderValue::from_static("not for you"));
+    let answer = Response::builder().header("content-type", "application/grpc").header("x-begin", "initial");
+    answer.body(with_trailers(said, trailers)).expect("a response")
+}
+
 /// Makes the calls in an HTTP exchange of which everything is there, and says what was wrong.
 async fn run_http(cases: &[Case], allocator: &str) -> Vec<String> {
     let upstream = upstream(|request| async {
+        if request.headers().get("content-type").is_some_and(|kind| kind == "application/grpc") {
+            return denied(request).await;
+        }
         // It waits for the whole request, so that every callback of it comes.
         request.into_body().collect().await.expect("a whole request");
         Response::new(with_trailers("answered", trailers("response")))
@@ -76,7 +95,13 @@ async fn run_tcp(cases: &[Case], allocator: &str) -> Vec<String> {
 fn finish(gateway: &Gateway, cases: &[Case]) -> Vec<String> {
     let last: BTreeMap<Phase, usize> =
         cases.iter().enumerate().map(|(number, case)| (case.phase, number)).collect();
-    last.values().for_each(|number| drop(gateway.wait_for_log(&line(*number))));
+    for (phase, number) in last {
+        // The last of all phases.
+        if phase == Phase::RootDone {
+            gateway.signal(Signal::TERM);
+        }
+        gateway.wait_for_log(&line(number));
+    }
     wrong(cases, &gateway.log())
 }
 

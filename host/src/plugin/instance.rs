@@ -12,7 +12,7 @@ use weir_abi::Version;
 
 use crate::clock::cycles;
 use crate::http::body::Buffer;
-use crate::plugin::abi::{self, Callbacks, Exited, Kept, Wasi};
+use crate::plugin::abi::{self, Callbacks, Calls, Exited, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
 use crate::plugin::services::{FaultKind, Services, Usage};
@@ -255,7 +255,7 @@ impl Instance {
     pub fn set_answer(&mut self, root: u32, answer: Option<(u32, CallAnswer)>) {
         if let Some(root) = self.root(root) {
             if let Some((token, _)) = &answer {
-                root.calls.remove(token);
+                root.calls.end(*token);
             }
             root.answer = answer.map(|(_, answer)| answer);
         }
@@ -288,7 +288,7 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         tick: None,
         ticks_set: 0,
         answer: None,
-        calls: BTreeSet::new(),
+        calls: Calls::default(),
         grpc: Grpc::default(),
         status: (0, String::new()),
         starting: None,

@@ -89,9 +89,11 @@ impl Queues {
     pub fn listen(&self, queue: u32, listener: Listener) {
         let mut inner = self.lock();
         let Some(found) = inner.get(queue) else { return };
+        // Those whose VM is gone would only add up, one for each reload.
         found.listeners.retain(|known| {
-            (known.vm, known.root) != (listener.vm, listener.root)
-                || !known.mailbox.same_channel(&listener.mailbox)
+            let same = (known.vm, known.root) == (listener.vm, listener.root)
+                && known.mailbox.same_channel(&listener.mailbox);
+            !same && !known.mailbox.is_closed()
         });
         found.listeners.push(listener);
         if std::mem::take(&mut found.untold) && !found.values.is_empty() {
@@ -106,7 +108,7 @@ impl Queues {
     pub fn push(&self, queue: u32, value: &[u8]) -> Result<(), Status> {
         let mut inner = self.lock();
         let found = inner.get(queue).ok_or(Status::NotFound)?;
-        if found.values.len() >= MOST_VALUES || value.len() > MOST_BYTES - found.bytes {
+        if found.values.len() >= MOST_VALUES || value.len() > MOST_BYTES.saturating_sub(found.bytes) {
             return Err(Status::InternalFailure);
         }
         found.bytes += value.len();
@@ -125,6 +127,15 @@ impl Queues {
         let value = found.values.pop_front().ok_or(Status::Empty)?;
         found.bytes -= value.len();
         Ok(value)
+    }
+
+    /// Puts a value that could not be delivered back in front, even when the queue has become full in the meantime:
+    /// no more can come back than was taken.
+    pub fn put_back(&self, queue: u32, value: Bytes) {
+        if let Some(found) = self.lock().get(queue) {
+            found.bytes += value.len();
+            found.values.push_front(value);
+        }
     }
 }
 
@@ -200,6 +211,31 @@ mod tests {
         let (mailbox, mut received) = unbounded_channel();
         queues.listen(queue, listener(1, mailbox));
         assert_eq!(received.try_recv(), Ok(Ready { generation: 0, root: 1, queue }));
+    }
+
+    #[test]
+    fn a_value_that_was_put_back_is_the_first_to_come_out_again() {
+        let queues = Queues::default();
+        let queue = queues.open(&"a".into(), b"q").expect("room");
+        queues.push(queue, b"1").expect("it is there");
+        let taken = queues.pop(queue).expect("it is there");
+        queues.push(queue, &vec![0; MOST_BYTES]).expect("there is room");
+        queues.put_back(queue, taken);
+        assert_eq!(queues.push(queue, b""), Ok(()), "nothing always fits");
+        assert_eq!(queues.push(queue, b"x"), Err(Status::InternalFailure));
+        assert_eq!(queues.pop(queue), Ok(Bytes::from("1")));
+    }
+
+    #[test]
+    fn listeners_that_are_gone_do_not_add_up() {
+        let queues = Queues::default();
+        let queue = queues.open(&"a".into(), b"q").expect("room");
+        for vm in 0..100 {
+            let (mailbox, received) = unbounded_channel();
+            queues.listen(queue, listener(vm, mailbox));
+            drop(received);
+        }
+        assert_eq!(queues.lock().get(queue).expect("it is there").listeners.len(), 1);
     }
 
     #[test]

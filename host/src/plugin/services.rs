@@ -1,7 +1,7 @@
 //! What all VMs share: metrics that guests define, shared data, and shared queues.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
@@ -20,18 +20,48 @@ pub struct Services {
     /// Shared queues.
     pub queues: Queues,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
+    /// The exposed names of the metrics that each filter of each plugin has defined: series never end.
+    metrics: Mutex<HashMap<(String, String), HashSet<String>>>,
 }
+
+/// Names of metrics that a filter may define while the process lives, however often its VMs start again.
+const MOST_METRICS: usize = 1024;
 
 impl Services {
     /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
     pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { registry, pulse, queues: Queues::default(), spaces: Mutex::default() })
+        let (queues, spaces, metrics) = Default::default();
+        Arc::new(Self { registry, pulse, queues, spaces, metrics })
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.
     pub fn space(&self, scope: &str) -> Arc<Space> {
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(spaces.entry(scope.to_owned()).or_default())
+    }
+
+    /// Defines a metric of a filter. Its exposed name is the guest's, made safe, behind `weir_plugin_custom_`; the same
+    /// name is the same series.
+    ///
+    /// # Errors
+    /// [`Status::InternalFailure`] when the filter has defined too many of different names.
+    pub fn define_metric(
+        &self,
+        kind: MetricKind,
+        name: &str,
+        plugin: &str,
+        filter: &str,
+    ) -> Result<GuestMetric, Status> {
+        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+        let exposed: String = "weir_plugin_custom_".chars().chain(name.chars().map(safe)).collect();
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = metrics.entry((plugin.to_owned(), filter.to_owned())).or_default();
+        if known.len() >= MOST_METRICS && !known.contains(&exposed) {
+            return Err(Status::InternalFailure);
+        }
+        let defined = GuestMetric::define(&self.registry, kind, &exposed, plugin, filter);
+        known.insert(exposed);
+        Ok(defined)
     }
 }
 
@@ -111,31 +141,59 @@ impl FaultKind {
 
 /// The shared data of one scope: keys, values, and a number that changes with every write.
 #[derive(Debug, Default)]
-pub struct Space {
-    values: Mutex<HashMap<Vec<u8>, (Bytes, u32)>>,
+pub struct Space(Mutex<Values>);
+
+#[derive(Debug, Default)]
+struct Values {
+    by_key: HashMap<Box<[u8]>, (Bytes, u32)>,
+    /// Of all keys and values.
+    bytes: usize,
 }
 
+/// Keys that a scope may have, and the bytes of all its keys and values: it is the host's memory, and nothing in the
+/// contract ever takes a key away.
+const MOST_KEYS: usize = 1 << 16;
+const MOST_BYTES: usize = 64 << 20;
+
 impl Space {
+    fn lock(&self) -> MutexGuard<'_, Values> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A value and its compare-and-swap number, never 0.
     pub fn get(&self, key: &[u8]) -> Option<(Bytes, u32)> {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.lock().by_key.get(key).cloned()
     }
 
     /// Writes a value; `cas` 0 is unconditional. A key that is not there takes any `cas`, as in Envoy.
     ///
     /// # Errors
-    /// [`Status::CasMismatch`] when somebody wrote in between.
+    /// [`Status::CasMismatch`] when somebody wrote in between, [`Status::InternalFailure`] when the scope would have too
+    /// many keys or bytes. What is there stays.
     pub fn set(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        match values.get_mut(key) {
+        let mut values = self.lock();
+        let Values { by_key, bytes } = &mut *values;
+        let keys = by_key.len();
+        match by_key.get_mut(key) {
             Some((_, current)) if cas != 0 && cas != *current => Err(Status::CasMismatch),
             Some((old, current)) => {
+                // A value that does not grow is always taken.
+                let after = *bytes - old.len() + value.len();
+                if after > MOST_BYTES && value.len() > old.len() {
+                    return Err(Status::InternalFailure);
+                }
+                *bytes = after;
                 *old = Bytes::copy_from_slice(value);
                 *current = current.wrapping_add(1).max(1);
                 Ok(())
             }
             None => {
-                values.insert(key.to_vec(), (Bytes::copy_from_slice(value), 1));
+                let after = *bytes + key.len() + value.len();
+                if keys >= MOST_KEYS || after > MOST_BYTES {
+                    return Err(Status::InternalFailure);
+                }
+                *bytes = after;
+                by_key.insert(key.into(), (Bytes::copy_from_slice(value), 1));
                 Ok(())
             }
         }
@@ -154,16 +212,13 @@ pub enum GuestMetric {
 }
 
 impl GuestMetric {
-    /// Defines a metric. Its exposed name is the guest's, made safe, behind `weir_plugin_custom_`.
-    pub fn define(registry: &Registry, kind: MetricKind, name: &str, plugin: &str, filter: &str) -> Self {
-        let safe = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
-        let exposed: String = "weir_plugin_custom_".chars().chain(name.chars().map(safe)).collect();
+    fn define(registry: &Registry, kind: MetricKind, exposed: &str, plugin: &str, filter: &str) -> Self {
         let help = "Defined by a plugin.";
         let labels = [("plugin", plugin), ("filter", filter)];
         match kind {
-            MetricKind::Counter => Self::Counter(registry.counter(&exposed, help, &labels)),
-            MetricKind::Gauge => Self::Gauge(registry.gauge(&exposed, help, &labels)),
-            MetricKind::Histogram => Self::Histogram(registry.numbers(&exposed, help, &labels)),
+            MetricKind::Counter => Self::Counter(registry.counter(exposed, help, &labels)),
+            MetricKind::Gauge => Self::Gauge(registry.gauge(exposed, help, &labels)),
+            MetricKind::Histogram => Self::Histogram(registry.numbers(exposed, help, &labels)),
         }
     }
 }
@@ -181,5 +236,47 @@ mod tests {
         assert_eq!(space.set(b"k", b"3", cas), Err(Status::CasMismatch));
         assert_eq!(space.get(b"k").expect("there").0, "2");
         assert_eq!(space.set(b"new", b"x", 99), Ok(()));
+    }
+    #[test]
+    fn a_scope_that_is_full_takes_no_more_keys_and_what_is_there_can_be_changed() {
+        let space = Space::default();
+        for key in 0..MOST_KEYS {
+            space.set(&key.to_le_bytes(), b"", 0).expect("there is room");
+        }
+        assert_eq!(space.set(b"one more", b"", 0), Err(Status::InternalFailure));
+        assert_eq!(space.set(&7_usize.to_le_bytes(), b"changed", 0), Ok(()));
+        assert_eq!(space.get(&7_usize.to_le_bytes()).expect("there").0, "changed");
+    }
+
+    #[test]
+    fn a_scope_holds_so_many_bytes_and_counts_those_that_are_written_over_no_more() {
+        let space = Space::default();
+        let half = vec![0; MOST_BYTES / 2 - 1];
+        space.set(b"a", &half, 0).expect("there is room");
+        space.set(b"b", &half, 0).expect("there is room");
+        assert_eq!(space.set(b"c", b"", 0), Err(Status::InternalFailure), "a key is bytes, too");
+        assert_eq!(space.set(b"a", &vec![1; MOST_BYTES / 2], 0), Err(Status::InternalFailure));
+        assert_eq!(space.get(b"a"), Some((half.clone().into(), 1)), "what is there stays");
+        assert_eq!(space.set(b"a", &half, 1), Ok(()), "the same again");
+        assert_eq!(space.set(b"a", b"", 2), Ok(()));
+        assert_eq!(space.set(b"c", b"fits now", 0), Ok(()));
+    }
+
+    #[test]
+    fn a_filter_that_starts_again_with_other_metrics_each_time_fills_no_more_than_its_part_of_the_registry() {
+        let engine = crate::plugin::engine::PluginEngine::new().expect("an engine");
+        let services = Services::new(Registry::new(0), Arc::clone(engine.pulse()));
+        let define = |name: &str, filter| services.define_metric(MetricKind::Counter, name, "plugin", filter);
+        for number in 0..MOST_METRICS {
+            define(&format!("n{number}"), "a").expect("there is room");
+        }
+        assert!(matches!(define("another", "a"), Err(Status::InternalFailure)));
+        let before = services.registry.render();
+        // Those that there are it has for ever, each once.
+        for number in 0..MOST_METRICS {
+            define(&format!("n{number}"), "a").expect("it is there");
+        }
+        assert_eq!(services.registry.render(), before);
+        define("another", "b").expect("each filter has room of its own");
     }
 }

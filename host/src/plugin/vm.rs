@@ -17,7 +17,7 @@ use wasmtime::{Memory, TypedFunc};
 use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
 use crate::http::body::Buffer;
-use crate::plugin::abi::{Kept, Wasi};
+use crate::plugin::abi::{Calls, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
 use crate::plugin::spec::FilterSpec;
@@ -81,7 +81,7 @@ pub struct Root {
     /// The answer to an HTTP call, while the guest is told of it.
     pub answer: Option<CallAnswer>,
     /// Calls that are under way.
-    pub calls: BTreeSet<u32>,
+    pub calls: Calls,
     /// Its gRPC calls.
     pub grpc: Grpc,
     /// The status of the call whose end is being told, and its message.
@@ -274,6 +274,13 @@ pub struct GrpcOpen {
     pub timeout: Option<Duration>,
     /// Bytes of messages that wait to be sent.
     pub waiting: Arc<AtomicUsize>,
+}
+
+impl GrpcOpen {
+    /// What a message counts for while it waits, in bytes: itself and its place in the queue, since messages may be empty.
+    pub fn weight(message: &Bytes) -> usize {
+        message.len() + 64
+    }
 }
 
 /// An HTTP request of a guest's own.

@@ -142,7 +142,7 @@ async fn send(
             prefix.put_u8(0);
             prefix.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
             body.data(prefix.freeze());
-            waiting.fetch_sub(message.len(), Ordering::Relaxed);
+            waiting.fetch_sub(GrpcOpen::weight(&message), Ordering::Relaxed);
             body.data(message);
         }
         if end {

@@ -11,9 +11,9 @@ use super::{assert_right, pointers, run_http};
 fn giving(status: u32) -> Vec<Case> {
     let gives = |name: &str, args: &[Value]| {
         let params = FUNCTIONS[function(name)].params;
-        // A foreign function gives nothing.
+        // A foreign function gives nothing, and neither does the status of no call.
         let wants = params.iter().zip(args).any(|(kind, arg)| *kind == Kind::OutPtr && *arg == Value::Place);
-        wants && name != "proxy_call_foreign_function"
+        wants && !["proxy_call_foreign_function", "proxy_get_status"].contains(&name)
     };
     let calls = pointers::good().into_iter().filter(|(name, _, args, good)| *good == 0 && gives(name, args));
     let cases: Vec<Case> = calls
@@ -45,19 +45,44 @@ async fn an_allocator_may_have_the_memory_grow() {
 }
 
 #[tokio::test]
-async fn an_allocator_that_calls_the_host_is_refused_and_the_function_that_called_it_goes_on() {
-    // What it says is beside the cases: nobody hears it.
+async fn an_allocator_may_log_and_the_function_that_called_it_goes_on() {
+    // What is no level is refused as ever.
     let allocator = format!(
-        "(if (i32.ne (call $proxy_log (i32.const 2) (i32.const 0x180) (i32.const 16)) (i32.const 10)) (then unreachable)) {}",
+        "(if (call $proxy_log (i32.const 2) (i32.const 0x180) (i32.const 16)) (then unreachable))
+         (if (i32.ne (call $proxy_log (i32.const 99) (i32.const 0) (i32.const 0)) (i32.const 2)) (then unreachable)) {}",
         guest::SOUND
     );
     assert_right(&run_http(&giving(0), &allocator).await);
+}
+
+#[tokio::test]
+async fn what_an_allocator_logs_is_in_the_log() {
+    let say = "(drop (call $log (i32.const 2) (i32.const 100) (i32.const 5))) (i32.const 1024)";
+    let (gateway, _mirror) = reading(say).await;
+    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+    gateway.wait_for_log("INFO :path plugin=\"guest\"");
+}
+
+#[tokio::test]
+async fn an_allocator_that_calls_anything_else_is_refused_and_the_function_that_called_it_goes_on() {
+    // A function for each topic that could change something, of those that the guest has in any case.
+    for call in [
+        "(call $proxy_set_tick_period_milliseconds (i32.const 1))",
+        "(call $proxy_register_shared_queue (i32.const 0) (i32.const 1) (i32.const 0x100))",
+        "(call $proxy_enqueue_shared_queue (i32.const 1) (i32.const 0) (i32.const 1))",
+        "(call $proxy_grpc_send (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 0))",
+    ] {
+        let allocator = format!("(if (i32.ne {call} (i32.const 10)) (then unreachable)) {}", guest::SOUND);
+        let wrong = run_http(&giving(0), &allocator).await;
+        assert!(wrong.is_empty(), "{call}: {wrong:?}");
+    }
 }
 
 /// A gateway whose guest reads the path of every request, and has this allocator.
 async fn reading(allocator: &str) -> (Gateway, weir_tests::upstream::Upstream) {
     let guest = weir_tests::guests::wat(&format!(
         r#"(module
+        (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))
         (import "env" "proxy_get_header_map_value" (func $get (param i32 i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
         (data (i32.const 100) ":path")

@@ -1,4 +1,4 @@
-//! Writes a guest, in WebAssembly's own text, that makes given calls in given callbacks, and reads what came of them.
+//! Writes a guest, in WebAssembly's own text, that makes given calls in given callbacks.
 //!
 //! Every call becomes a line of the log: its number, its status, and what was written where results belong.
 
@@ -18,6 +18,13 @@ pub enum Phase {
     Tick,
     /// The answer to an HTTP call of the guest's own.
     Answer,
+    /// What a gRPC stream of the guest's own brings.
+    GrpcInitial,
+    GrpcMessage,
+    GrpcTrailing,
+    GrpcClose,
+    /// Something is in a queue of the guest's own.
+    QueueReady,
     /// The context of a stream is created.
     Create,
     RequestHeaders,
@@ -34,6 +41,8 @@ pub enum Phase {
     Done,
     Log,
     Delete,
+    /// The plugin itself is done, when the gateway stops.
+    RootDone,
 }
 
 impl Phase {
@@ -45,6 +54,11 @@ impl Phase {
             Self::Configure => ("proxy_on_configure", "i32 i32", "1"),
             Self::Tick => ("proxy_on_tick", "i32", ""),
             Self::Answer => ("proxy_on_http_call_response", "i32 i32 i32 i32 i32", ""),
+            Self::GrpcInitial => ("proxy_on_grpc_receive_initial_metadata", "i32 i32 i32", ""),
+            Self::GrpcMessage => ("proxy_on_grpc_receive", "i32 i32 i32", ""),
+            Self::GrpcTrailing => ("proxy_on_grpc_receive_trailing_metadata", "i32 i32 i32", ""),
+            Self::GrpcClose => ("proxy_on_grpc_close", "i32 i32 i32", ""),
+            Self::QueueReady => ("proxy_on_queue_ready", "i32 i32", ""),
             Self::Create => ("proxy_on_context_create", "i32 i32", ""),
             Self::RequestHeaders => ("proxy_on_request_headers", "i32 i32 i32", "0"),
             Self::RequestBody => ("proxy_on_request_body", "i32 i32 i32", "0"),
@@ -60,6 +74,8 @@ impl Phase {
             Self::Done => ("proxy_on_done", "i32", "1"),
             Self::Log => ("proxy_on_log", "i32", ""),
             Self::Delete => ("proxy_on_delete", "i32", ""),
+            // It is told by the same callback as a stream, with the id of the plugin, which is 1.
+            Self::RootDone => ("root done", "i32", ""),
         };
         (name, params, result)
     }
@@ -145,7 +161,7 @@ const TEXTS: usize = 0x1000;
 const PLACES: usize = 0x10000;
 const FIRST_FREE: usize = 0x40000;
 /// What is in a place before the host writes there.
-const FILL: u8 = 0xaa;
+pub const FILL: u8 = 0xaa;
 
 /// A sound allocator.
 pub const SOUND: &str = "(local.set $at (global.get $heap))
@@ -162,31 +178,17 @@ pub fn guest(cases: &[Case], allocator: &str) -> Vec<u8> {
     let used: BTreeSet<&str> = cases.iter().map(|case| case.function).collect();
     let mut imports = String::new();
     // Those that the guest calls on its own account, too.
-    let own = ["proxy_log", "proxy_http_call", "proxy_set_tick_period_milliseconds"];
     for Signature { module, name, params } in FUNCTIONS.iter() {
-        if used.contains(name) || own.contains(name) {
+        if used.contains(name) || OWN_CALLS.contains(name) {
             let types: Vec<&str> = params.iter().map(ty).collect();
             let types = types.join(" ");
             writeln!(imports, "(import \"{module}\" \"{name}\" (func ${name} (param {types}) (result i32)))")
                 .expect("a string");
         }
     }
-    // What makes the phases come that are asked for.
-    if bodies.contains_key(&Phase::Tick) {
-        let tick = "(drop (call $proxy_set_tick_period_milliseconds (i32.const 1)))";
-        bodies.entry(Phase::Configure).or_default().push_str(tick);
-    }
-    if bodies.contains_key(&Phase::Answer) {
-        let request = memory.text(&map(&[(":method", "GET"), (":path", "/"), (":authority", "a")]));
-        let len = map(&[(":method", "GET"), (":path", "/"), (":authority", "a")]).len();
-        let cluster = memory.text(b"up");
-        let ask = format!(
-            "(drop (call $proxy_http_call (i32.const {cluster}) (i32.const 2) (i32.const {request}) (i32.const {len})
-               (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 0x100)))"
-        );
-        bodies.entry(Phase::RequestHeaders).or_default().push_str(&ask);
-    }
-    let exports: String = bodies.iter().map(|(phase, body)| export(*phase, body)).collect();
+    provoke(&mut bodies, &mut memory);
+    let rooted = bodies.contains_key(&Phase::RootDone);
+    let exports: String = bodies.iter().map(|(phase, body)| export(*phase, body, rooted)).collect();
     wat(&format!(
         r#"(module {imports}
         (memory (export "memory") 8)
@@ -226,6 +228,55 @@ pub fn guest(cases: &[Case], allocator: &str) -> Vec<u8> {
         escaped(&vec![FILL; memory.places * 8]),
         LINE + "case ".len(),
     ))
+}
+
+/// What the guest calls on its own account, too.
+const OWN_CALLS: [&str; 7] = [
+    "proxy_log",
+    "proxy_http_call",
+    "proxy_set_tick_period_milliseconds",
+    "proxy_grpc_stream",
+    "proxy_grpc_send",
+    "proxy_register_shared_queue",
+    "proxy_enqueue_shared_queue",
+];
+
+/// Makes the phases come that are asked for. A queue of the guest's own is the first; its calls are the last.
+fn provoke(bodies: &mut BTreeMap<Phase, String>, memory: &mut Memory) {
+    let asked: BTreeSet<Phase> = bodies.keys().copied().collect();
+    let mut text = |bytes: &[u8]| format!("(i32.const {}) (i32.const {})", memory.text(bytes), bytes.len());
+    let up = text(b"up");
+    if asked.contains(&Phase::Tick) {
+        let tick = "(drop (call $proxy_set_tick_period_milliseconds (i32.const 1)))";
+        bodies.entry(Phase::Configure).or_default().push_str(tick);
+    }
+    if asked.contains(&Phase::QueueReady) {
+        let (name, value) = (text(b"own"), text(b"ready"));
+        let fill = format!(
+            "(drop (call $proxy_register_shared_queue {name} (i32.const 0x100)))
+             (drop (call $proxy_enqueue_shared_queue (i32.load (i32.const 0x100)) {value}))"
+        );
+        bodies.entry(Phase::Configure).or_default().push_str(&fill);
+    }
+    if asked.contains(&Phase::Answer) {
+        let request = text(&map(&[(":method", "GET"), (":path", "/"), (":authority", "a")]));
+        let ask = format!(
+            "(drop (call $proxy_http_call {up} {request}
+               (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5000) (i32.const 0x100)))"
+        );
+        bodies.entry(Phase::RequestHeaders).or_default().push_str(&ask);
+    }
+    if asked.iter().any(|phase| (Phase::GrpcInitial..=Phase::GrpcClose).contains(phase)) {
+        let (name, ping) = (text(b"own"), text(b"ping"));
+        let ask = format!(
+            "(drop (call $proxy_grpc_stream {up} {name} {name} (i32.const 0) (i32.const 0) (i32.const 0x100)))
+             (drop (call $proxy_grpc_send (i32.load (i32.const 0x100)) {ping} (i32.const 1)))"
+        );
+        bodies.entry(Phase::RequestHeaders).or_default().push_str(&ask);
+    }
+    if asked.contains(&Phase::RootDone) {
+        bodies.entry(Phase::Done).or_default();
+    }
 }
 
 fn ty(kind: &Kind) -> &'static str {
@@ -301,71 +352,22 @@ fn call(number: usize, case: &Case, memory: &mut Memory) -> String {
 }
 
 /// The export for a phase. Its calls are made once.
-fn export(phase: Phase, body: &str) -> String {
+fn export(phase: Phase, body: &str, rooted: bool) -> String {
     let (name, params, result) = phase.export();
     let returns = if result.is_empty() { String::new() } else { format!("(i32.const {result})") };
     let ty = if result.is_empty() { "" } else { "(result i32)" };
     // The context of the plugin itself is created, too.
     let stream = if phase == Phase::Create { "(if (i32.eqz (local.get 1)) (then (return)))" } else { "" };
+    // And it is done, as streams are: with its id, which is the first.
+    let root = if phase == Phase::Done && rooted {
+        "(if (i32.eq (local.get 0) (i32.const 1)) (then (call $onRootDone (local.get 0)) (return (i32.const 1))))"
+    } else {
+        ""
+    };
     format!(
         "(global $once{phase:?} (mut i32) (i32.const 0))
-         (func (export \"{name}\") (param {params}) {ty} {stream}
+         (func $on{phase:?} (export \"{name}\") (param {params}) {ty} {stream} {root}
            (if (i32.eqz (global.get $once{phase:?})) (then (global.set $once{phase:?} (i32.const 1)) {body}))
            {returns})\n"
     )
-}
-
-/// What came of the calls: by number, the status and the results as they were shown.
-fn answers(log: &str) -> BTreeMap<usize, (u32, Vec<String>)> {
-    let answer = |line: &str| {
-        let (_, line) = line.split_once("case ")?;
-        let (line, _) = line.split_once(" plugin=")?;
-        let mut words = line.split(' ');
-        let mut number = || u32::from_str_radix(words.next()?, 16).ok();
-        let (at, status) = (number()? as usize, number()?);
-        Some((at, (status, words.map(str::to_owned).collect())))
-    };
-    log.lines().filter_map(answer).collect()
-}
-
-impl Out {
-    /// Whether it was shown like that.
-    fn is(&self, shown: &str) -> bool {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        match self {
-            Self::Any => true,
-            Self::Int(number) => shown == hex(&number.to_le_bytes()),
-            Self::Long(number) => shown == hex(&number.to_le_bytes()),
-            Self::Bytes(b"") => shown == "-",
-            Self::Bytes(bytes) => shown == hex(bytes),
-            Self::Nothing => shown == hex(&vec![FILL; shown.len() / 2]),
-        }
-    }
-}
-
-/// What of these cases did not come out as it should have, by the log.
-pub fn wrong(cases: &[Case], log: &str) -> Vec<String> {
-    let answers = answers(log);
-    let mut wrong = Vec::new();
-    for (number, case) in cases.iter().enumerate() {
-        let Case { phase, function, args, status, out } = case;
-        let Some((answered, shown)) = answers.get(&number) else {
-            wrong.push(format!("{phase:?} {function}{args:?}: it was not called"));
-            continue;
-        };
-        if answered != status {
-            wrong.push(format!("{phase:?} {function}{args:?}: {answered} instead of {status}"));
-        }
-        for (out, shown) in out.iter().zip(shown) {
-            if !out.is(shown) {
-                wrong.push(format!("{phase:?} {function}{args:?}: {shown} instead of {out:?}"));
-            }
-        }
-    }
-    wrong
-}
-
-/// The last case of a phase: when it is in the log, those before it are.
-pub fn line(number: usize) -> String {
-    format!("case {number:04x} ")
 }

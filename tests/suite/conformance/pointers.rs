@@ -12,7 +12,6 @@ use super::{assert_right, guest, run_http};
 /// A call that answers with this status when its addresses are good.
 type Good = (&'static str, Phase, &'static [Arg], u32);
 
-const UNIMPLEMENTED: u32 = 12;
 const BAD_DESCRIPTOR: u32 = 8;
 
 const GOOD: &[Good] = &[
@@ -37,27 +36,22 @@ const GOOD: &[Good] = &[
     ("proxy_clear_route_cache", RequestHeaders, &[], 0),
     ("proxy_send_local_response", RequestHeaders, &[N(200), S(b""), S(b""), S(b""), N(-1)], 0),
     ("proxy_set_effective_context", RequestHeaders, &[N(1)], 0),
-    ("proxy_done", RequestHeaders, &[], UNIMPLEMENTED),
-    ("proxy_get_status", RequestHeaders, &[Out, Out, Out], UNIMPLEMENTED),
+    ("proxy_done", RequestHeaders, &[], 1),
+    ("proxy_get_status", RequestHeaders, &[Out, Out, Out], 0),
     ("proxy_http_call", RequestHeaders, &[S(b"up"), S(REQUEST), S(b""), S(b""), N(5000), Out], 0),
-    (
-        "proxy_grpc_call",
-        RequestHeaders,
-        &[S(b"up"), S(b"s"), S(b"m"), S(b""), S(b""), N(100), Out],
-        UNIMPLEMENTED,
-    ),
-    ("proxy_grpc_stream", RequestHeaders, &[S(b"up"), S(b"s"), S(b"m"), S(b""), Out], UNIMPLEMENTED),
-    ("proxy_grpc_send", RequestHeaders, &[N(1), S(b""), N(0)], UNIMPLEMENTED),
-    ("proxy_grpc_cancel", RequestHeaders, &[N(1)], UNIMPLEMENTED),
-    ("proxy_grpc_close", RequestHeaders, &[N(1)], UNIMPLEMENTED),
+    ("proxy_grpc_call", RequestHeaders, &[S(b"up"), S(b"s"), S(b"m"), S(b""), S(b""), N(5000), Out], 0),
+    ("proxy_grpc_stream", RequestHeaders, &[S(b"up"), S(b"s"), S(b"m"), S(b""), Out], 0),
+    ("proxy_grpc_send", RequestHeaders, &[N(1), S(b"x"), N(0)], 0),
+    ("proxy_grpc_cancel", RequestHeaders, &[N(4000)], 1),
+    ("proxy_grpc_close", RequestHeaders, &[N(1)], 0),
     ("proxy_set_shared_data", RequestHeaders, &[S(b"key"), S(b"value"), N(0)], 0),
     ("proxy_get_shared_data", RequestHeaders, &[S(b"key"), Out, Out, Out], 0),
-    ("proxy_register_shared_queue", RequestHeaders, &[S(b"queue"), Out], UNIMPLEMENTED),
-    ("proxy_resolve_shared_queue", RequestHeaders, &[S(b""), S(b"queue"), Out], UNIMPLEMENTED),
-    ("proxy_enqueue_shared_queue", RequestHeaders, &[N(1), S(b"x")], UNIMPLEMENTED),
-    ("proxy_dequeue_shared_queue", RequestHeaders, &[N(1), Out, Out], UNIMPLEMENTED),
+    ("proxy_register_shared_queue", RequestHeaders, &[S(b"queue"), Out], 0),
+    ("proxy_resolve_shared_queue", RequestHeaders, &[S(b""), S(b"queue"), Out], 0),
+    ("proxy_enqueue_shared_queue", RequestHeaders, &[N(1), S(b"x")], 0),
+    ("proxy_dequeue_shared_queue", RequestHeaders, &[N(1), Out, Out], 0),
     ("proxy_define_metric", RequestHeaders, &[N(0), S(b"metric"), Out], 0),
-    ("proxy_record_metric", RequestHeaders, &[N(4000), N(1)], 1),
+    ("proxy_record_metric", RequestHeaders, &[N(1), N(1)], 0),
     ("proxy_increment_metric", RequestHeaders, &[N(1), N(1)], 0),
     ("proxy_get_metric", RequestHeaders, &[N(1), Out], 0),
     ("proxy_get_property", RequestHeaders, &[S(b"plugin_name"), Out, Out], 0),
@@ -74,11 +68,13 @@ const GOOD: &[Good] = &[
     ("fd_write", RequestHeaders, &[N(1), N(0x140), N(1), Out], 0),
     ("fd_read", RequestHeaders, &[N(0), N(0x140), N(0), Out], 0),
     ("fd_fdstat_get", RequestHeaders, &[N(1), N(0x80)], 0),
+    ("fd_filestat_get", RequestHeaders, &[N(1), N(0xc0)], 0),
     ("fd_fdstat_set_flags", RequestHeaders, &[N(1), N(0)], 0),
     ("fd_close", RequestHeaders, &[N(1)], 0),
     ("fd_seek", RequestHeaders, &[N(1), N(0), N(0), Out], 70),
     ("fd_tell", RequestHeaders, &[N(1), Out], 70),
-    ("poll_oneoff", RequestHeaders, &[N(0), N(0), N(0), Out], 0),
+    // A timer of no time, which is what memory full of nulls asks for.
+    ("poll_oneoff", RequestHeaders, &[N(0x30), N(0x60), N(1), Out], 0),
     ("proc_raise", RequestHeaders, &[N(9)], 52),
     // There are no arguments, so that nothing is written.
     ("args_get", RequestHeaders, &[N(0x80), N(0x80)], 0),
@@ -106,8 +102,7 @@ pub fn is_address(kind: &Kind) -> bool {
 }
 
 /// Parameters that a function does not look at.
-const IGNORED: &[(&str, usize)] =
-    &[("args_get", 0), ("args_get", 1), ("fd_read", 1), ("poll_oneoff", 0), ("poll_oneoff", 1)];
+const IGNORED: &[(&str, usize)] = &[("args_get", 0), ("args_get", 1), ("fd_read", 1)];
 
 /// Addresses and lengths of arguments that are not in memory.
 const BAD_BYTES: [(i64, i64); 8] = [
@@ -185,9 +180,58 @@ async fn results_may_stand_at_either_end_of_memory_or_all_in_one_place() {
     assert_right(&run_http(&with_data(at_the_edge()), guest::SOUND).await);
 }
 
-/// With what the good calls find: a value of shared data, and a metric, which is the first.
+/// With what the good calls find: a value of shared data, a metric, a gRPC stream and a queue, each the first of its
+/// kind, and enough in the queue for all who take something out.
 pub fn with_data(cases: Vec<Case>) -> Vec<Case> {
-    let set = guest::case(RequestHeaders, "proxy_set_shared_data", &[S(b"key"), S(b"value"), N(0)], 0, &[]);
-    let define = guest::case(RequestHeaders, "proxy_define_metric", &[N(0), S(b"first"), Out], 0, &[]);
-    [vec![set, define], cases].concat()
+    let call = |name, args: &[Arg], out: &[guest::Out]| guest::case(RequestHeaders, name, args, 0, out);
+    let first = [guest::Out::Int(1)];
+    let mut all = vec![
+        call("proxy_set_shared_data", &[S(b"key"), S(b"value"), N(0)], &[]),
+        call("proxy_define_metric", &[N(0), S(b"first"), Out], &first),
+        call("proxy_grpc_stream", &[S(b"up"), S(b"s"), S(b"m"), S(b""), Out], &first),
+        call("proxy_register_shared_queue", &[S(b"queue"), Out], &first),
+    ];
+    let takers = cases.iter().filter(|case| case.function == "proxy_dequeue_shared_queue").count();
+    let filled = call("proxy_enqueue_shared_queue", &[N(1), S(b"value")], &[]);
+    all.extend(std::iter::repeat_n(filled, takers));
+    [all, cases].concat()
+}
+
+/// What a refusal for the sake of an address leaves behind: nothing. A queue, a call, a metric or a value of a filter's
+/// that nobody knows of could never be undone.
+#[tokio::test]
+async fn what_is_refused_for_a_bad_address_has_not_been_done() {
+    let call =
+        |name, args: &[Arg], status, out: &[guest::Out]| guest::case(RequestHeaders, name, args, status, out);
+    let queue = |name: &'static [u8]| [S(b""), S(name), Out];
+    let state = [S(b"set_envoy_filter_state"), S(STATE), N(MEMORY), Out];
+    assert_right(
+        &run_http(
+            &[
+                call("proxy_register_shared_queue", &[S(b"lost"), N(MEMORY)], 6, &[]),
+                call("proxy_resolve_shared_queue", &queue(b"lost"), 1, &[guest::Out::Nothing]),
+                call("proxy_register_shared_queue", &[S(b"kept"), Out], 0, &[guest::Out::Int(1)]),
+                call("proxy_enqueue_shared_queue", &[N(1), S(b"value")], 0, &[]),
+                call("proxy_dequeue_shared_queue", &[N(1), N(MEMORY), Out], 6, &[]),
+                call("proxy_dequeue_shared_queue", &[N(1), Out, N(MEMORY)], 6, &[]),
+                call("proxy_dequeue_shared_queue", &[N(1), Out, Out], 0, &[guest::Out::Bytes(b"value")]),
+                call("proxy_grpc_stream", &[S(b"up"), S(b"s"), S(b"m"), S(b""), N(MEMORY)], 6, &[]),
+                call("proxy_http_call", &[S(b"up"), S(REQUEST), S(b""), S(b""), N(0), N(MEMORY)], 6, &[]),
+                // Neither took a token that could be guessed.
+                call("proxy_grpc_cancel", &[N(1)], 1, &[]),
+                call("proxy_grpc_cancel", &[N(2)], 1, &[]),
+                call("proxy_define_metric", &[N(0), S(b"lost"), N(MEMORY)], 6, &[]),
+                call("proxy_get_metric", &[N(1), Out], 1, &[guest::Out::Nothing]),
+                call("proxy_call_foreign_function", &state, 6, &[]),
+                call(
+                    "proxy_get_property",
+                    &[S(b"filter_state\0envoy.string"), Out, Out],
+                    1,
+                    &[guest::Out::Nothing],
+                ),
+            ],
+            guest::SOUND,
+        )
+        .await,
+    );
 }

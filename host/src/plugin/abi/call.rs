@@ -1,5 +1,6 @@
 //! HTTP calls of a guest's own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,23 +38,49 @@ pub fn proxy_http_call(
     let ((headers, trailers), _) = host.two((headers, headers_len), (trailers, trailers_len))?;
     let (request, trailers) = (request(headers)?, map(trailers)?);
     let (body, vm) = host.bytes(body, body_len)?;
-    let body = Bytes::copy_from_slice(body);
-    let token = vm.next_token();
-    let root = vm.root_mut()?;
-    if root.calls.len() >= MAX_CALLS {
+    let bytes = [headers_len, body_len, trailers_len].map(|len| len as usize).iter().sum();
+    if !vm.root()?.calls.has_room_for(bytes) {
         return Err(Status::InternalFailure.into());
     }
-    let id = root.id;
+    let body = Bytes::copy_from_slice(body);
+    let token = vm.next_token();
+    // No call is made for a guest that will not learn its token.
     host.write_int(call, token)?;
     let vm = host.vm();
-    vm.root_mut()?.calls.insert(token);
-    let call = HttpCall { root: id, token, cluster, request, body, trailers, timeout };
+    let root = vm.root_mut()?;
+    root.calls.begin(token, bytes);
+    let call = HttpCall { root: root.id, token, cluster, request, body, trailers, timeout };
     vm.outbox.push(Outgoing::Call(Box::new(call)));
     Ok(())
 }
 
-/// Calls that one plugin may have under way on one worker.
-const MAX_CALLS: usize = 4096;
+/// The HTTP calls of a plugin that are under way.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// What each holds of the host's memory, by token.
+    held: BTreeMap<u32, usize>,
+    bytes: usize,
+}
+
+/// Calls that one plugin may have under way on one worker, and the bytes of their headers, bodies and trailers.
+const MOST_CALLS: usize = 4096;
+const MOST_BYTES: usize = 16 << 20;
+
+impl Calls {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.held.len() < MOST_CALLS && bytes <= MOST_BYTES.saturating_sub(self.bytes)
+    }
+
+    fn begin(&mut self, token: u32, bytes: usize) {
+        self.held.insert(token, bytes);
+        self.bytes += bytes;
+    }
+
+    /// A call has ended, whatever came of it.
+    pub fn end(&mut self, token: u32) {
+        self.bytes -= self.held.remove(&token).unwrap_or(0);
+    }
+}
 
 /// The request: `:method`, `:path` and `:authority` are mandatory.
 fn request(pairs: &[u8]) -> Result<Request, Status> {

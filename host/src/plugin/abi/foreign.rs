@@ -57,10 +57,15 @@ pub fn proxy_call_foreign_function(
     data: OutPtr,
     data_len: OutLen,
 ) -> Answer {
+    // The guest may pass null for results that it does not want.
+    let wanted = data != 0 && data_len != 0;
+    if wanted {
+        host.check(data, 4)?;
+        host.check(data_len, 4)?;
+    }
     let ((name, argument), vm) = host.two((name, name_len), (argument, argument_len))?;
     let result = call(vm, name, argument)?;
-    // The guest may pass null for results that it does not want.
-    if data == 0 || data_len == 0 { Ok(()) } else { host.give(&result, data, data_len) }
+    if wanted { host.give(&result, data, data_len) } else { Ok(()) }
 }
 
 fn call(vm: &mut Vm, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {

@@ -14,13 +14,14 @@ use crate::http::message::{Request, Scheme, Version};
 use crate::plugin::abi::headers::{valid_pair, valid_path};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
-use crate::plugin::vm::{GrpcCall, GrpcOpen, Outgoing, Vm};
+use crate::plugin::vm::{Grpc, GrpcCall, GrpcOpen, Outgoing, Vm};
 
 /// gRPC calls and streams that one plugin may have under way on one worker.
 const MAX_CALLS: usize = 1024;
 
-/// Bytes of messages that may wait to be sent on one call.
+/// Bytes of messages that may wait to be sent on one call, and on all calls of one plugin on one worker.
 const MAX_WAITING: usize = 4 << 20;
+const MAX_WAITING_OF_ALL: usize = 16 << 20;
 
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
 pub fn proxy_grpc_call(
@@ -114,6 +115,14 @@ fn cluster(service: &[u8], vm: &Vm) -> Option<Box<str>> {
     known(service).or_else(|| known(protobuf::bytes(protobuf::bytes(service, 1)?, 1)?))
 }
 
+impl Grpc {
+    /// Bytes of messages for which there is room.
+    fn room(&self) -> usize {
+        let waiting = |call: &GrpcCall| call.waiting.load(Ordering::Relaxed);
+        MAX_WAITING_OF_ALL.saturating_sub(self.calls.values().map(waiting).sum())
+    }
+}
+
 fn open(
     host: &mut Host<'_>,
     call: OutInt,
@@ -124,13 +133,15 @@ fn open(
 ) -> Answer {
     let root = host.vm().root()?;
     let id = root.id;
-    if root.grpc.calls.len() >= MAX_CALLS {
+    let (len, weight) = message.as_ref().map_or((0, 0), |message| (message.len(), GrpcOpen::weight(message)));
+    if root.grpc.calls.len() >= MAX_CALLS || len > root.grpc.room() {
         return Err(Status::InternalFailure.into());
     }
     let token = host.vm().next_token();
+    // No call is made for a guest that will not learn its token.
     host.write_int(call, token)?;
     let unary = message.is_some();
-    let waiting = Arc::new(AtomicUsize::new(message.as_ref().map_or(0, Bytes::len)));
+    let waiting = Arc::new(AtomicUsize::new(weight));
     let vm = host.vm();
     let own = GrpcCall { unary, closed: unary, waiting: Arc::clone(&waiting) };
     vm.root_mut()?.grpc.calls.insert(token, own);
@@ -141,7 +152,9 @@ fn open(
 
 pub fn proxy_grpc_send(host: &mut Host<'_>, token: Int, message: Ptr, message_len: Len, end: Int) -> Answer {
     let (message, vm) = host.bytes(message, message_len)?;
-    let call = vm.root_mut()?.grpc.calls.get_mut(&token).ok_or(Status::NotFound)?;
+    let grpc = &mut vm.root_mut()?.grpc;
+    let room = grpc.room();
+    let call = grpc.calls.get_mut(&token).ok_or(Status::NotFound)?;
     if call.unary {
         return Err(Status::BadArgument.into());
     }
@@ -149,20 +162,28 @@ pub fn proxy_grpc_send(host: &mut Host<'_>, token: Int, message: Ptr, message_le
         // As in Envoy: it goes nowhere, and the guest learns of the end in its time.
         return Ok(());
     }
-    if message.len() > MAX_WAITING.saturating_sub(call.waiting.load(Ordering::Relaxed)) {
+    let room = room.min(MAX_WAITING.saturating_sub(call.waiting.load(Ordering::Relaxed)));
+    if room == 0 || message.len() > room {
         return Err(Status::InternalFailure.into());
     }
-    call.waiting.fetch_add(message.len(), Ordering::Relaxed);
+    let message = Bytes::copy_from_slice(message);
+    call.waiting.fetch_add(GrpcOpen::weight(&message), Ordering::Relaxed);
     call.closed = end != 0;
-    let message = Some(Bytes::copy_from_slice(message));
-    vm.outbox.push(Outgoing::GrpcSend { token, message, end: end != 0 });
+    vm.outbox.push(Outgoing::GrpcSend { token, message: Some(message), end: end != 0 });
     Ok(())
 }
 
 pub fn proxy_grpc_cancel(host: &mut Host<'_>, token: Int) -> Answer {
     let vm = host.vm();
     vm.root_mut()?.grpc.calls.remove(&token).ok_or(Status::NotFound)?;
-    vm.outbox.push(Outgoing::GrpcCancel { token });
+    // One that was begun in the same callback never begins: calls that are given up at once are not to add up.
+    let begun = |told: &Outgoing| matches!(told, Outgoing::GrpcOpen(open) if open.token == token);
+    if vm.outbox.iter().any(begun) {
+        let sent = |told: &Outgoing| matches!(told, Outgoing::GrpcSend { token: of, .. } if *of == token);
+        vm.outbox.retain(|told| !begun(told) && !sent(told));
+    } else {
+        vm.outbox.push(Outgoing::GrpcCancel { token });
+    }
     Ok(())
 }
 

@@ -35,6 +35,12 @@ impl<'a> Host<'a> {
         Ok(((slice(memory, a.0, a.1)?, slice(memory, b.0, b.1)?), vm))
     }
 
+    /// Whether a result of `len` bytes has its place: asked before something is done that a guest which does not learn
+    /// of it could never undo.
+    pub fn check(&mut self, ptr: u32, len: u32) -> Result<(), Status> {
+        self.bytes(ptr, len).map(drop)
+    }
+
     /// Writes bytes into the guest.
     pub fn write(&mut self, ptr: u32, bytes: &[u8]) -> Result<(), Status> {
         let (memory, _) = self.memory()?.data_and_store_mut(&mut self.caller);

@@ -1,5 +1,7 @@
 //! Metrics that guests define.
 
+use std::sync::Arc;
+
 use weir_abi::{MetricKind, Status};
 
 use crate::plugin::abi::memory::Host;
@@ -22,14 +24,13 @@ pub fn proxy_define_metric(
     }
     let name = name.to_owned();
     let id = u32::try_from(vm.metrics.len() + 1).map_err(|_| Status::InternalFailure)?;
-    vm.root()?;
+    let spec = Arc::clone(&vm.root()?.spec);
     // Nothing is defined for a guest that will not learn its number.
-    host.write_int(metric, id)?;
+    host.check(metric, 4)?;
     let vm = host.vm();
-    let spec = &vm.root()?.spec;
-    let defined = GuestMetric::define(&vm.services.registry, kind, &name, &spec.plugin, &spec.name);
+    let defined = vm.services.define_metric(kind, &name, &spec.plugin, &spec.name)?;
     vm.metrics.push(defined);
-    Ok(())
+    Ok(host.write_int(metric, id)?)
 }
 
 /// Metrics that one VM may define.

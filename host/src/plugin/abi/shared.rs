@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_abi::Status;
 
 use crate::plugin::abi::memory::Host;
-use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr, Refusal};
 use crate::plugin::spec::scope_of;
 use crate::plugin::vm::Outgoing;
 
@@ -36,12 +36,17 @@ pub fn proxy_set_shared_data(
 }
 
 pub fn proxy_register_shared_queue(host: &mut Host<'_>, name: Ptr, name_len: Len, queue: OutInt) -> Answer {
+    // No queue is opened for a guest that will not learn its token.
+    host.check(queue, 4)?;
     let (name, vm) = host.bytes(name, name_len)?;
     let root = vm.root()?.id;
     let token = vm.services.queues.open(&vm.scope, name).ok_or(Status::InternalFailure)?;
-    host.write_int(queue, token)?;
-    host.vm().outbox.push(Outgoing::Listen { root, queue: token });
-    Ok(())
+    // One word of it is enough, however often a guest registers in one callback.
+    let known = |told: &Outgoing| matches!(told, Outgoing::Listen { root: by, queue } if (*by, *queue) == (root, token));
+    if !vm.outbox.iter().any(known) {
+        vm.outbox.push(Outgoing::Listen { root, queue: token });
+    }
+    Ok(host.write_int(queue, token)?)
 }
 
 /// An empty `vm_id` is the guest's own.
@@ -68,9 +73,13 @@ pub fn proxy_enqueue_shared_queue(host: &mut Host<'_>, queue: Int, value: Ptr, v
 }
 
 pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr, data_len: OutLen) -> Answer {
-    // A value that the guest cannot take is not to be lost.
-    host.write_int(data, 0)?;
-    host.write_int(data_len, 0)?;
+    host.check(data, 4)?;
+    host.check(data_len, 4)?;
     let value = host.vm().services.queues.pop(queue)?;
-    host.give(&value, data, data_len)
+    let given = host.give(&value, data, data_len);
+    // What the guest has no room for is not lost. What ends its instance is: it would end the next one, too.
+    if let Err(Refusal::Status(_)) = given {
+        host.vm().services.queues.put_back(queue, value);
+    }
+    given
 }

@@ -150,13 +150,20 @@ impl Chain {
             (id, len, u32::from(end))
         };
         let outcome = self.call(at, half, half.on_data(http), prepare)?;
-        if end && !http && half == Half::Answered {
-            self.upstream_closed(at);
-        }
+        let closed = end && !http && half == Half::Answered;
         match outcome {
-            Outcome::Pause(action) => self.keep(half, at, action, end).map(|()| None),
+            Outcome::Pause(action) => {
+                if closed {
+                    self.upstream_closed(at);
+                }
+                self.keep(half, at, action, end).map(|()| None)
+            }
             Outcome::Continue => {
                 let data = self.let_go(at, half).unwrap_or(spare);
+                // What it has let go is not its own any more.
+                if closed {
+                    self.upstream_closed(at);
+                }
                 if held == Some(Held::Headers) {
                     // Those behind it are shown the headers first.
                     self.set_held(half, at, Held::Nothing);
