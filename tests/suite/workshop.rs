@@ -29,7 +29,7 @@ fn gateway(limits: &str, mirror: &Upstream) -> Gateway {
         "runtime: {{ workers: 1 }}\n\
          plugins: {{ directory: plugins, cache: cache, {limits} }}\n\
          listeners: [ {{ name: web, address: \"127.0.0.1:0\", \
-           http: {{ filters: [ {{ plugin: http-version, config: a }} ], routes: [ {{ cluster: up }} ] }} }} ]\n\
+           http: {{ filters: [ {{ plugin: http-version }} ], routes: [ {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         mirror.address
     );
