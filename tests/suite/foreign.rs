@@ -64,7 +64,8 @@ async fn compression_is_zlibs_and_what_is_not_zlib_is_refused() {
     let calls = [
         call("compress", b"hello hello hello hello"),
         call("uncompress", hello),
-        call("uncompress", &bomb(300_000)),
+        // The puppet logs what it gets, and a line of the log may have 64 KiB.
+        call("uncompress", &bomb(12_000)),
         call("compress", b""),
         call("uncompress", b"no zlib"),
         call("uncompress", &hello[..8]),
@@ -81,7 +82,7 @@ async fn compression_is_zlibs_and_what_is_not_zlib_is_refused() {
     let results = results(&gateway, 1, "request_headers ");
     assert_eq!(bytes(&results[0]), hello);
     assert_eq!(bytes(&results[1]), b"hello hello hello hello");
-    assert!(bytes(&results[2]) == vec![0; 300_000 / 258 * 258 + 1], "{}", results[2].len());
+    assert!(bytes(&results[2]) == vec![0; 12_000 / 258 * 258 + 1], "{}", results[2].len());
     assert_eq!(bytes(&results[3]), b"x\x9c\x03\x00\x00\x00\x00\x01");
     assert_eq!(results[4..], ["3", "3", "3", "3", "0", "6", "6"]);
 }
