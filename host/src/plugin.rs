@@ -10,6 +10,7 @@ pub mod code_cache;
 pub mod digest;
 pub mod engine;
 pub mod filter;
+pub mod grants;
 pub mod inspect;
 pub mod instance;
 pub mod library;

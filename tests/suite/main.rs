@@ -12,6 +12,7 @@ mod faults;
 mod filters;
 mod floors;
 mod foreign;
+mod grants;
 mod hardening;
 mod http1;
 mod http2;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::config::grants::Grants;
 use crate::config::section::{choice, section};
 use crate::config::value::{Secret, Size, Spanned};
 
@@ -77,6 +78,8 @@ section! {
         pause_timeout: Option<Duration>,
         /// Whether it is shown the body while it holds the headers, as in Envoy. The default is false.
         allow_on_headers_stop_iteration: Option<bool>,
+        /// What it may use besides what every filter has, and what of that it may not.
+        grants: Grants = "",
     }
 }
 

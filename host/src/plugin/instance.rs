@@ -219,7 +219,10 @@ impl Instance {
         let id = vm.next_id();
         let (access, intents) = (Access::default(), Intents::default());
         let (received, answered) = (Buffer::default(), Buffer::default());
-        let context = StreamContext { root, place, stream, received, answered, access, intents, waker: None };
+        let known = vm.roots.iter().find(|known| known.id == root);
+        let rights = known.map(|known| known.spec.grants.rights).unwrap_or_default();
+        let context =
+            StreamContext { root, place, rights, stream, received, answered, access, intents, waker: None };
         vm.streams.insert(id, context);
         self.call(id, limit, |callbacks| &callbacks.proxy_on_context_create, (id, root))?;
         Ok(id)
@@ -285,6 +288,7 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         id: u32::try_from(at + 1).unwrap_or(u32::MAX),
         spec: Arc::clone(spec),
         usage: Usage::new(&cx.services.registry, &spec.plugin, &spec.name, &spec.listener),
+        denials: cx.services.denials(&spec.plugin, &spec.name),
         tick: None,
         ticks_set: 0,
         answer: None,

@@ -21,8 +21,9 @@ struct Inner {
     queues: Vec<Queue>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    scope: Arc<str>,
     values: VecDeque<Bytes>,
     bytes: usize,
     listeners: Vec<Listener>,
@@ -74,7 +75,14 @@ impl Queues {
         if inner.queues.len() >= MOST_QUEUES {
             return None;
         }
-        inner.queues.push(Queue::default());
+        let queue = Queue {
+            scope: Arc::clone(scope),
+            values: VecDeque::new(),
+            bytes: 0,
+            listeners: Vec::new(),
+            untold: false,
+        };
+        inner.queues.push(queue);
         let token = u32::try_from(inner.queues.len()).ok()?;
         inner.tokens.insert(key, token);
         Some(token)
@@ -83,6 +91,11 @@ impl Queues {
     /// The token of a queue that there is.
     pub fn find(&self, scope: &Arc<str>, name: &[u8]) -> Option<u32> {
         self.lock().tokens.get(&(Arc::clone(scope), name.into())).copied()
+    }
+
+    /// The scope that a queue belongs to.
+    pub fn scope(&self, queue: u32) -> Option<Arc<str>> {
+        self.lock().get(queue).map(|queue| Arc::clone(&queue.scope))
     }
 
     /// Has a plugin told of what is put into a queue from now on, and of what nobody was told of.

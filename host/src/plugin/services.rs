@@ -7,6 +7,7 @@ use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
 
 use crate::plugin::engine::Pulse;
+use crate::plugin::grants::Denials;
 use crate::plugin::queues::Queues;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 
@@ -20,18 +21,36 @@ pub struct Services {
     /// Shared queues.
     pub queues: Queues,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
+    denials: Mutex<HashMap<FilterName, Arc<Denials>>>,
 }
+
+/// A plugin, and the name of a filter that uses it.
+type FilterName = (Arc<str>, Arc<str>);
 
 impl Services {
     /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
     pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
-        Arc::new(Self { registry, pulse, queues: Queues::default(), spaces: Mutex::default() })
+        Arc::new(Self {
+            registry,
+            pulse,
+            queues: Queues::default(),
+            spaces: Mutex::default(),
+            denials: Mutex::default(),
+        })
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.
     pub fn space(&self, scope: &str) -> Arc<Space> {
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(spaces.entry(scope.to_owned()).or_default())
+    }
+
+    /// What a filter was denied, on whatever worker. Looked up when an instance starts.
+    pub fn denials(&self, plugin: &Arc<str>, filter: &Arc<str>) -> Arc<Denials> {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(plugin), Arc::clone(filter));
+        let make = || Arc::new(Denials::new(&self.registry, plugin, filter));
+        Arc::clone(denials.entry(key).or_insert_with(make))
     }
 }
 

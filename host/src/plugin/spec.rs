@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::filter::{Defaults, Filter, OnFailure, config_bytes};
 use crate::config::metadata::{Metadata, Node};
+use crate::plugin::grants::Granted;
 
 /// One filter: a plugin in a chain, with its configuration. Equal specs of equal content share their instances
 /// across reloads.
@@ -38,6 +39,8 @@ pub struct FilterSpec {
     pub pause_timeout: Duration,
     /// Whether it is shown the body while it holds the headers.
     pub allow_on_headers_stop_iteration: bool,
+    /// What it may use.
+    pub grants: Granted,
     /// What it is told of where it is.
     pub surroundings: Arc<Surroundings>,
 }
@@ -69,17 +72,14 @@ impl FilterSpec {
             vm_id: filter.vm_id.clone().unwrap_or_default(),
             vm_config: config_bytes(filter.vm_config.as_ref()),
             config: config_bytes(config.or(own)),
-            environment: filter
-                .environment
-                .iter()
-                .map(|(name, value)| (name.clone(), value.0.clone()))
-                .collect(),
+            environment: environment(filter),
             cpu: filter.cpu.unwrap_or(defaults.cpu),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
             pause_timeout: filter.pause_timeout.unwrap_or(defaults.pause_timeout),
             allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration.unwrap_or(false),
+            grants: Granted::new(filter),
             surroundings,
         }
     }
@@ -93,6 +93,13 @@ impl FilterSpec {
             scope_of(&self.vm_id)
         }
     }
+}
+
+/// The filter's own variables, and those of the process that it is granted and does not have.
+fn environment(filter: &Filter) -> Vec<(String, String)> {
+    let own = filter.environment.iter().map(|(name, value)| (name.clone(), value.0.clone()));
+    let granted = filter.grants.environment.iter().filter(|name| !filter.environment.contains_key(*name));
+    own.chain(granted.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)))).collect()
 }
 
 /// The scope of the shared data and the queues of a `vm_id`.

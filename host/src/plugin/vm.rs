@@ -19,6 +19,7 @@ use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 use crate::http::body::Buffer;
 use crate::plugin::abi::{Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::grants::{Denials, Rights};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
@@ -74,6 +75,8 @@ pub struct Root {
     pub spec: Arc<FilterSpec>,
     /// What it used.
     pub usage: Arc<Usage>,
+    /// What it was denied.
+    pub denials: Arc<Denials>,
     /// The interval of its timer, and how often it was set.
     pub tick: Option<(Duration, u64)>,
     /// How often the timer was set or unset.
@@ -136,6 +139,8 @@ pub struct StreamContext {
     pub root: u32,
     /// The filter's place in the chain, by which the stream remembers who edited it.
     pub place: usize,
+    /// What its filter may do.
+    pub rights: Rights,
     /// The stream itself.
     pub stream: SharedStream,
     /// Bytes from downstream (request body, or TCP) that the filter looks at or holds.

@@ -32,8 +32,7 @@ pub fn proxy_http_call(
         Err(_) => return Err(Status::BadArgument.into()),
     };
     let (cluster, vm) = host.bytes(cluster, cluster_len)?;
-    let cluster = str::from_utf8(cluster).map_err(|_| Status::BadArgument)?;
-    let cluster = vm.clusters.get(cluster).ok_or(Status::BadArgument)?.clone();
+    let cluster = vm.callable(cluster).ok_or(Status::BadArgument)?;
     let ((headers, trailers), _) = host.two((headers, headers_len), (trailers, trailers_len))?;
     let (request, trailers) = (request(headers)?, map(trailers)?);
     let (body, vm) = host.bytes(body, body_len)?;

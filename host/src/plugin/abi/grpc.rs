@@ -110,8 +110,7 @@ fn request(
 /// The cluster that a guest names: by its name, or, as filters for Envoy do, by a message
 /// `envoy.config.core.v3.GrpcService` whose `envoy_grpc` (1) has a `cluster_name` (1).
 fn cluster(service: &[u8], vm: &Vm) -> Option<Box<str>> {
-    let known = |name: &[u8]| vm.clusters.get(str::from_utf8(name).ok()?).cloned();
-    known(service).or_else(|| known(protobuf::bytes(protobuf::bytes(service, 1)?, 1)?))
+    vm.callable(service).or_else(|| vm.callable(protobuf::bytes(protobuf::bytes(service, 1)?, 1)?))
 }
 
 fn open(

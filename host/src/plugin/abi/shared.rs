@@ -7,7 +7,7 @@ use weir_abi::Status;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::spec::scope_of;
-use crate::plugin::vm::Outgoing;
+use crate::plugin::vm::{Outgoing, Vm};
 
 pub fn proxy_get_shared_data(
     host: &mut Host<'_>,
@@ -58,12 +58,16 @@ pub fn proxy_resolve_shared_queue(
         "" => Arc::clone(&vm.scope),
         vm_id => scope_of(vm_id).into(),
     };
+    if !vm.may_share(&scope) {
+        return Err(Status::NotFound.into());
+    }
     let token = vm.services.queues.find(&scope, name).ok_or(Status::NotFound)?;
     Ok(host.write_int(queue, token)?)
 }
 
 pub fn proxy_enqueue_shared_queue(host: &mut Host<'_>, queue: Int, value: Ptr, value_len: Len) -> Answer {
     let (value, vm) = host.bytes(value, value_len)?;
+    check(vm, queue)?;
     Ok(vm.services.queues.push(queue, value)?)
 }
 
@@ -71,6 +75,13 @@ pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr,
     // A value that the guest cannot take is not to be lost.
     host.write_int(data, 0)?;
     host.write_int(data_len, 0)?;
+    check(host.vm(), queue)?;
     let value = host.vm().services.queues.pop(queue)?;
     host.give(&value, data, data_len)
+}
+
+/// Whether the filter may use a queue. Its number is no proof of that: numbers can be guessed.
+fn check(vm: &Vm, queue: u32) -> Result<(), Status> {
+    let scope = vm.services.queues.scope(queue).ok_or(Status::NotFound)?;
+    if vm.may_share(&scope) { Ok(()) } else { Err(Status::NotFound) }
 }
