@@ -25,6 +25,7 @@ mod official;
 mod parity;
 mod passthrough;
 mod plugins;
+mod private_addresses;
 mod properties;
 mod readme;
 mod refusals;
