@@ -16,6 +16,7 @@ pub mod instance;
 pub mod library;
 pub mod module;
 pub mod queues;
+pub mod quotas;
 pub mod services;
 pub mod spec;
 pub mod state;

@@ -27,6 +27,7 @@ mod passthrough;
 mod plugins;
 mod private_addresses;
 mod properties;
+mod quotas;
 mod readme;
 mod refusals;
 mod routes;

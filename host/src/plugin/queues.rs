@@ -60,6 +60,12 @@ const MOST_QUEUES: usize = 4096;
 const MOST_VALUES: usize = 1 << 16;
 const MOST_BYTES: usize = 16 << 20;
 
+/// Queues that one scope may have, so that none takes the room of the others, and the bytes of all of them. What a queue
+/// holds of up to [`SMALL`] is not counted for that: the number of queues bounds it.
+const MOST_OF_SCOPE: usize = 256;
+const MOST_BYTES_OF_SCOPE: usize = 64 << 20;
+const SMALL: usize = 64 << 10;
+
 impl Queues {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,7 +78,8 @@ impl Queues {
         if let Some(token) = inner.tokens.get(&key) {
             return Some(*token);
         }
-        if inner.queues.len() >= MOST_QUEUES {
+        let of_scope = inner.queues.iter().filter(|queue| queue.scope == *scope).count();
+        if inner.queues.len() >= MOST_QUEUES || of_scope >= MOST_OF_SCOPE {
             return None;
         }
         let queue = Queue {
@@ -122,6 +129,14 @@ impl Queues {
         if found.values.len() >= MOST_VALUES || value.len() > MOST_BYTES - found.bytes {
             return Err(Status::InternalFailure);
         }
+        if found.bytes + value.len() > SMALL {
+            let scope = Arc::clone(&found.scope);
+            let own = inner.queues.iter().filter(|queue| queue.scope == scope);
+            if own.map(|queue| queue.bytes).sum::<usize>() + value.len() > MOST_BYTES_OF_SCOPE {
+                return Err(Status::InternalFailure);
+            }
+        }
+        let found = inner.get(queue).ok_or(Status::NotFound)?;
         found.bytes += value.len();
         found.values.push_back(Bytes::copy_from_slice(value));
         found.tell(queue);
@@ -188,6 +203,23 @@ mod tests {
             (queues.pop(a), queues.pop(99), queues.push(0, b"")),
             (Err(Status::Empty), Err(Status::NotFound), Err(Status::NotFound))
         );
+    }
+
+    #[test]
+    fn a_scope_has_so_many_queues_and_so_many_bytes_and_takes_none_of_anothers() {
+        let queues = Queues::default();
+        let (flood, other) = (Arc::from("flood"), Arc::from("other"));
+        let opened: Vec<u32> =
+            (0..MOST_OF_SCOPE + 1).map_while(|n| queues.open(&flood, n.to_string().as_bytes())).collect();
+        assert_eq!(opened.len(), MOST_OF_SCOPE);
+        let kept = queues.open(&other, b"q").expect("room");
+        let value = vec![0; 1 << 20];
+        let pushed = opened.iter().cycle().take(100).filter(|queue| queues.push(**queue, &value).is_ok());
+        assert_eq!(pushed.count(), MOST_BYTES_OF_SCOPE >> 20);
+        assert_eq!(queues.push(kept, &value), Ok(()));
+        // What is taken out makes room.
+        assert_eq!(queues.pop(opened[0]).map(|value| value.len()), Ok(1 << 20));
+        assert_eq!(queues.push(opened[0], &value), Ok(()));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use weir_abi::{MetricKind, Status};
 use crate::plugin::engine::Pulse;
 use crate::plugin::grants::Denials;
 use crate::plugin::queues::Queues;
+use crate::plugin::quotas::{PluginPools, Pool, Quota, Refusals, Share};
+use crate::plugin::spec::FilterSpec;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 
 /// The services of the process.
@@ -22,6 +24,10 @@ pub struct Services {
     pub queues: Queues,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
     denials: Mutex<HashMap<FilterName, Arc<Denials>>>,
+    refusals: Mutex<HashMap<FilterName, Arc<Refusals>>>,
+    /// By plugin.
+    pools: Mutex<HashMap<Arc<str>, Arc<PluginPools>>>,
+    memory: Arc<Pool>,
 }
 
 /// A plugin, and the name of a filter that uses it.
@@ -35,7 +41,11 @@ impl Services {
             pulse,
             queues: Queues::default(),
             spaces: Mutex::default(),
+
             denials: Mutex::default(),
+            refusals: Mutex::default(),
+            pools: Mutex::default(),
+            memory: Arc::default(),
         })
     }
 
@@ -51,6 +61,24 @@ impl Services {
         let key = (Arc::clone(plugin), Arc::clone(filter));
         let make = || Arc::new(Denials::new(&self.registry, plugin, filter));
         Arc::clone(denials.entry(key).or_insert_with(make))
+    }
+
+    /// What a filter was refused, on whatever worker. Looked up when an instance starts.
+    pub fn refusals(&self, plugin: &Arc<str>, filter: &Arc<str>) -> Arc<Refusals> {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(plugin), Arc::clone(filter));
+        let make = || Arc::new(Refusals::new(&self.registry, plugin, filter));
+        Arc::clone(refusals.entry(key).or_insert_with(make))
+    }
+
+    /// What a new instance of a filter draws from.
+    ///
+    /// # Errors
+    /// When the plugin has as many instances as it may.
+    pub fn share(&self, spec: &FilterSpec) -> Result<Share, Quota> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let plugin = Arc::clone(pools.entry(Arc::clone(&spec.plugin)).or_default());
+        Share::new(plugin, Arc::clone(&self.memory), spec)
     }
 }
 

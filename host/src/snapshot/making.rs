@@ -228,7 +228,7 @@ impl Maker<'_> {
         let Some(plugins) = &self.making.config.sections.plugins else { return };
         let Some(loaded) = self.making.plugins.get(filter.plugin.as_str()) else { return };
         let surroundings = self.surroundings(listener);
-        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over, surroundings);
+        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over, surroundings).within(plugins);
         if !spec.vm_id.is_empty() {
             let members = self.groups.entry(group_of(&spec, loaded.digest)).or_default();
             if !members.contains(&spec) {
@@ -253,7 +253,8 @@ impl Maker<'_> {
         };
         let over_config = over.map(|(config, _)| config);
         let surroundings = self.surroundings(listener);
-        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over_config, surroundings);
+        let spec =
+            FilterSpec::new(listener, filter, &plugins.defaults, over_config, surroundings).within(plugins);
         let members = self.groups.get(&group_of(&spec, loaded.digest));
         let members = members.cloned().unwrap_or_else(|| vec![spec.clone()]);
         let same = |vm: &&Arc<VmSpec>| {

@@ -71,6 +71,10 @@ pub fn proxy_set_buffer_bytes(
         vm.may(Right::WriteBody, "a change of a body");
         return Err(Status::BadArgument.into());
     }
+    let more = data.len();
+    if !vm.may_hold(more, context.received.len().max(context.answered.len()) + more) {
+        return Err(Status::BadArgument.into());
+    }
     let context = vm.stream_mut()?;
     let end = start.checked_add(len).ok_or(Status::BadArgument)?;
     let place = 1 << context.place;

@@ -10,6 +10,7 @@ use crate::http::message::{Request, Scheme, Version};
 use crate::plugin::abi::headers::{valid_pair, valid_path, valid_value};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
+use crate::plugin::quotas::Quota;
 use crate::plugin::vm::{HttpCall, Outgoing};
 
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
@@ -39,7 +40,8 @@ pub fn proxy_http_call(
     let body = Bytes::copy_from_slice(body);
     let token = vm.next_token();
     let root = vm.root_mut()?;
-    if root.calls.len() >= MAX_CALLS {
+    if root.calls.len() >= root.spec.calls {
+        root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
     let id = root.id;
@@ -50,9 +52,6 @@ pub fn proxy_http_call(
     vm.outbox.push(Outgoing::Call(Box::new(call)));
     Ok(())
 }
-
-/// Calls that one plugin may have under way on one worker.
-const MAX_CALLS: usize = 4096;
 
 /// The request: `:method`, `:path` and `:authority` are mandatory.
 fn request(pairs: &[u8]) -> Result<Request, Status> {

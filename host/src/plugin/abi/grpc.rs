@@ -14,6 +14,7 @@ use crate::http::message::{Request, Scheme, Version};
 use crate::plugin::abi::headers::{valid_pair, valid_path};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
+use crate::plugin::quotas::Quota;
 use crate::plugin::vm::{GrpcCall, GrpcOpen, Outgoing, Vm};
 
 /// gRPC calls and streams that one plugin may have under way on one worker.
@@ -123,7 +124,8 @@ fn open(
 ) -> Answer {
     let root = host.vm().root()?;
     let id = root.id;
-    if root.grpc.calls.len() >= MAX_CALLS {
+    if root.grpc.calls.len() >= MAX_CALLS.min(root.spec.calls) {
+        root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
     let token = host.vm().next_token();

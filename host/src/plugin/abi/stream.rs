@@ -118,7 +118,8 @@ pub fn proxy_send_local_response(
     }
     let details = String::from_utf8_lossy(details.get(..MOST_DETAILS).unwrap_or(details)).as_ref().into();
     let ((body, headers), vm) = host.two((body, body_len), (headers, headers_len))?;
-    let body = Bytes::copy_from_slice(body);
+    // As below: what there is no room for is left out.
+    let body = if vm.may_hold(body.len(), body.len()) { Bytes::copy_from_slice(body) } else { Bytes::new() };
     // A reply is always taken, as in Envoy: SDKs panic when it is not. What cannot be sent of it is left out.
     let headers: Option<Vec<Result<_, Status>>> =
         decode_pairs(headers).ok().map(|pairs| pairs.map(|(name, value)| valid_pair(name, value)).collect());
