@@ -17,6 +17,7 @@ pub mod library;
 pub mod module;
 pub mod queues;
 pub mod quotas;
+pub mod requests;
 pub mod services;
 pub mod spec;
 pub mod state;

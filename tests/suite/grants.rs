@@ -212,3 +212,45 @@ async fn filters_of_one_vm_id_with_different_grants_do_not_lend_them_to_each_oth
     assert_eq!(results(&gateway, 1, "request_headers").last().map(String::as_str), Some("2"));
     assert_eq!(denied(&gateway, "clusters").await, 1);
 }
+
+/// A module that says in its section what it asks for.
+fn asking(section: &str) -> Vec<u8> {
+    let mut module = weir_tests::guests::wasm("replies");
+    let name = "weir.plugin";
+    let len = u8::try_from(1 + name.len() + section.len()).expect("a short section");
+    assert!(len < 128, "a length of one byte");
+    module.extend_from_slice(&[0, len, u8::try_from(name.len()).expect("short")]);
+    module.extend_from_slice(name.as_bytes());
+    module.extend_from_slice(section.as_bytes());
+    module
+}
+
+#[test]
+fn what_a_plugin_asks_for_is_shown_and_grants_nothing() {
+    let asks = r#"{"grants":{"clusters":["up","b"],"headers":"read","body":"none"}}"#;
+    let config = "listeners: [ { name: web, address: \"127.0.0.1:0\", http: { routes: [ { cluster: up } ], filters: [ \
+                    { plugin: asking, grants: { clusters: [up], headers: none } }, { plugin: broken } ] } } ]\n\
+                  clusters: [ { name: up, endpoints: [\"127.0.0.1:1\"] } ]\n";
+    let broken = asking(r#"{"grants":{"cluster":[]}}"#);
+    let setup =
+        Setup::new().plugin_bytes("asking", &asking(asks)).plugin_bytes("broken", &broken).config(config);
+    let path = setup.write_config();
+    let run = |args: &[&str]| {
+        let output =
+            std::process::Command::new(weir_tests::guests::weir()).args(args).output().expect("weir starts");
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
+    };
+    let (good, report) = run(&["check", "--config", path.to_str().expect("a plain path")]);
+    assert!(good, "a warning is no error: {report}");
+    let note = "filter `asking` is not granted what plugin `asking` asks for; if it is to have it: grants: { clusters: [b], headers: read }";
+    assert!(report.contains(note), "{report}");
+    assert!(
+        report.contains("plugin `broken`: its section `weir.plugin` cannot be read: unknown field `cluster`"),
+        "{report}"
+    );
+    let file = setup.folder().join("plugins/asking.wasm");
+    let (good, report) = run(&["plugin", "inspect", "--json", file.to_str().expect("a plain path")]);
+    let json: Json = serde_json::from_str(&report).expect("JSON");
+    assert!(good);
+    assert_eq!(json["asks_for"], json!(["clusters: [up, b]", "headers: read", "body: none"]));
+}
