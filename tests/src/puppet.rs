@@ -8,11 +8,13 @@ use crate::Gateway;
 pub const FOREIGN_FUNCTIONS: [&str; 4] =
     ["set_envoy_filter_state", "expr_create", "expr_evaluate", "expr_delete"];
 
-/// A filter with this script, which may call every foreign function. It is called `one`.
+/// A filter with this script, which may call every foreign function, and log what it likes. It is called `one`.
 pub fn filter(script: &str) -> serde_json::Value {
     json!({
         "plugin": "puppet", "name": "one", "root_id": "one", "config": script,
         "grants": { "foreign_functions": FOREIGN_FUNCTIONS },
+        // What it logs is what it is for.
+        "log_lines": 1_000_000, "log_bytes": "1GiB",
     })
 }
 
