@@ -1,6 +1,6 @@
 //! `weir check`: everything that a start would read, and everything that would be in its way, at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -10,9 +10,13 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use crate::config::Config;
+use crate::config::filter::Filter;
+use crate::config::listener::{Listener, Service};
 use crate::config::problem::{Place, Problem, Problems};
 use crate::net::listen;
 use crate::plugin::engine::PluginEngine;
+use crate::plugin::library::Loaded;
+use crate::plugin::requests::Requests;
 use crate::plugin::services::Services;
 use crate::reload::plugins::Shelf;
 use crate::reload::prepare::{self, start_all};
@@ -110,6 +114,7 @@ async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::R
         note_unused(config, &library, findings);
         let services = Services::new(Registry::new(1), Arc::clone(engine.pulse()));
         let plugins = library.all_serving();
+        note_missing_grants(config, &plugins, findings);
         Making {
             config,
             plugins: &plugins,
@@ -139,6 +144,35 @@ fn note_unused(config: &Config, library: &crate::plugin::library::Library, findi
             findings.notes.push(format!("plugin `{name}` is not used, and would be refused: {reason}"));
         }
     }
+}
+
+/// What plugins ask for and are not granted. They are served without it: it may be meant.
+fn note_missing_grants(config: &Config, plugins: &BTreeMap<String, Loaded>, findings: &mut Findings) {
+    for filter in config.sections.listeners.iter().flat_map(filters_of) {
+        let Some(loaded) = plugins.get(filter.plugin.as_str()) else { continue };
+        let (name, plugin) = (&filter.name().value, &filter.plugin.value);
+        let note = match Requests::of(&loaded.bytes) {
+            Ok(None) => continue,
+            Ok(Some(requests)) => match requests.missing(Some(&filter.grants)) {
+                missing if missing.is_empty() => continue,
+                missing => format!(
+                    "filter `{name}` is not granted what plugin `{plugin}` asks for; if it is to have it: grants: {{ {} }}",
+                    missing.join(", ")
+                ),
+            },
+            Err(reason) => format!("plugin `{plugin}`: {reason}"),
+        };
+        let line = filter.plugin.place.at.line;
+        findings.notes.push(format!("{}:{line}: {note}", config.file.display()));
+    }
+}
+
+fn filters_of(listener: &Listener) -> impl Iterator<Item = &Filter> {
+    let http = match &listener.service {
+        Service::Http(http) => http.filters.as_slice(),
+        Service::Tcp { .. } => &[],
+    };
+    listener.filters.iter().chain(http)
 }
 
 /// The addresses that cannot be bound. Those that the Weir holds that runs this very file will be its successor's.

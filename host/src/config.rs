@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod cluster;
 pub mod filter;
+pub mod grants;
 pub mod limits;
 pub mod listener;
 pub mod matcher;
@@ -208,7 +209,7 @@ fn check(root: &Node, sections: &Sections, cx: &mut Context<'_>) {
                 format!("{} is the address of listener `{other}` too; give each its own", address.value);
             cx.problem_at(&address.place, message);
         }
-        check_filters(&listener.filters, has_plugins, cx);
+        check_filters(&listener.filters, has_plugins, &clusters, cx);
         match &listener.service {
             Service::Tcp { cluster } => {
                 cluster.iter().for_each(|cluster| check_cluster(cluster, &clusters, cx))
@@ -220,7 +221,7 @@ fn check(root: &Node, sections: &Sections, cx: &mut Context<'_>) {
                     );
                     cx.problem_at(&listener.name.place, message);
                 }
-                check_filters(&http.filters, has_plugins, cx);
+                check_filters(&http.filters, has_plugins, &clusters, cx);
                 check_routes(http, &clusters, cx);
             }
         }
@@ -248,13 +249,14 @@ const MOST_HEADERS: usize = 256;
 /// Filters in one chain: what a stream remembers of each is a bit of a word.
 const MOST_FILTERS: usize = 64;
 
-fn check_filters(filters: &[Filter], has_plugins: bool, cx: &mut Context<'_>) {
+fn check_filters(filters: &[Filter], has_plugins: bool, clusters: &[&str], cx: &mut Context<'_>) {
     if let Some(filter) = filters.get(MOST_FILTERS) {
         let message = format!("a chain may have {MOST_FILTERS} filters at most; put what they do into fewer");
         cx.problem_at(&filter.plugin.place, message);
     }
     let mut seen: HashMap<&str, Mark> = HashMap::new();
     for filter in filters {
+        filter.grants.clusters.iter().for_each(|cluster| check_cluster(cluster, clusters, cx));
         let name = filter.name();
         if let Some(first) = seen.insert(name, name.place.at) {
             let cure = "give one of them a `name` of its own";

@@ -4,6 +4,7 @@ pub mod client_hello;
 pub mod close;
 pub mod connection;
 pub mod listen;
+pub mod private;
 pub mod relay;
 pub mod stream;
 pub mod tls;

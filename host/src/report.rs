@@ -108,6 +108,7 @@ fn describe(file: &Path, inspection: &Inspection) {
         ("host functions", &inspection.host_functions),
         ("WASI functions", &inspection.wasi_functions),
         ("unknown imports", &inspection.unknown_imports),
+        ("asks for", &inspection.asks_for),
     ];
     for (title, names) in lists {
         for (at, name) in names.iter().enumerate() {

@@ -2,5 +2,6 @@
 
 pub mod access_log;
 pub mod metrics;
+pub mod seldom;
 pub mod sink;
 pub mod trace;

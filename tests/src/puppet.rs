@@ -4,9 +4,18 @@ use serde_json::json;
 
 use crate::Gateway;
 
-/// A filter with this script. It is called `one`.
+/// The foreign functions that not every filter has.
+pub const FOREIGN_FUNCTIONS: [&str; 4] =
+    ["set_envoy_filter_state", "expr_create", "expr_evaluate", "expr_delete"];
+
+/// A filter with this script, which may call every foreign function, and log what it likes. It is called `one`.
 pub fn filter(script: &str) -> serde_json::Value {
-    json!({ "plugin": "puppet", "name": "one", "root_id": "one", "config": script })
+    json!({
+        "plugin": "puppet", "name": "one", "root_id": "one", "config": script,
+        "grants": { "foreign_functions": FOREIGN_FUNCTIONS },
+        // What it logs is what it is for.
+        "log_lines": 1_000_000, "log_bytes": "1GiB",
+    })
 }
 
 /// Reads properties by their dotted names, in a callback.

@@ -182,8 +182,9 @@ listeners:
       routes: [ { cluster: up } ]
       filters:
         - { plugin: trampoline, name: one, root_id: one, vm_id: vm, vm_config: for the VM, config: for the plugin,
-            cpu: 5s, environment: { A: "1", LONGER: value } }
-        - { plugin: trampoline, name: two, root_id: two, vm_id: vm, cpu: 5s }
+            cpu: 5s, environment: { A: "1", LONGER: value }, grants: &all { clusters: [up], shared_data: [b.example],
+            foreign_functions: [set_envoy_filter_state, expr_create, expr_evaluate, expr_delete] } }
+        - { plugin: trampoline, name: two, root_id: two, vm_id: vm, cpu: 5s, grants: *all }
 clusters: [ { name: up, endpoints: ["127.0.0.1:1"] } ]
 plugins: { directory: plugins }
 "#;

@@ -251,3 +251,27 @@ fn inspect_says_why_a_file_would_be_refused_and_exits_with_1() {
     assert_eq!(json["unknown_imports"], serde_json::json!(["env.no_such"]));
     assert!(json["refused"].as_str().is_some_and(|text| text.contains("`env.no_such`")), "{json:#}");
 }
+
+#[test]
+fn a_grant_of_a_cluster_that_there_is_not_is_an_error_in_its_place() {
+    let config = "listeners:\n  - name: web\n    address: 127.0.0.1:0\n    http:\n      filters:\n        \
+                  - plugin: authz\n          config: { rules: [ { allow: [\"*\"] } ] }\n          \
+                  grants: { clusters: [api, ap1] }\n      routes: [ { cluster: api } ]\n\
+                  clusters: [ { name: api, endpoints: [\"127.0.0.1:1\"] } ]\n";
+    let setup = Setup::new().plugin("authz").config(config);
+    let path = setup.write_config();
+    let (good, report) = check(&path);
+    assert!(!good, "{report}");
+    let line = 1 + std::fs::read_to_string(&path)
+        .expect("it was written")
+        .lines()
+        .position(|l| l.contains("ap1"))
+        .expect("it is there");
+    assert_reported(
+        &report,
+        &path,
+        &format!("{line}:37"),
+        "cluster `ap1` is not defined; did you mean `api`?",
+    );
+    assert!(report.contains("listeners[0].http.filters[0].grants.clusters[1]"), "{report}");
+}

@@ -56,8 +56,9 @@ async fn run_http(cases: &[Case], allocator: &str) -> Vec<String> {
     .await;
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
-         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: guest, cpu: 5s, vm_id: vm, \
-           root_id: root, vm_config: for the VM, config: for the plugin, environment: {{ NAME: value, TWO: \"2\" }} }} ], \
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: guest, cpu: 5s, log_lines: 1000000, vm_id: vm, \
+           root_id: root, vm_config: for the VM, config: for the plugin, environment: {{ NAME: value, TWO: \"2\" }}, grants: {{ clusters: [up], foreign_functions: \
+           [set_envoy_filter_state, expr_create, expr_evaluate, expr_delete] }} }} ], \
            routes: [ {{ name: main, cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"], protocol: http2 }} ]",
         upstream.address
@@ -76,7 +77,7 @@ async fn run_tcp(cases: &[Case], allocator: &str) -> Vec<String> {
     let upstream = Upstream::echo().await;
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
-         listeners: [ {{ name: web, address: \"127.0.0.1:0\", filters: [ {{ plugin: guest, cpu: 5s, vm_id: vm, root_id: root }} ], \
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", filters: [ {{ plugin: guest, cpu: 5s, log_lines: 1000000, vm_id: vm, root_id: root }} ], \
            tcp: {{ cluster: up }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         upstream.address

@@ -10,7 +10,7 @@ use weir_tests::upstream::background;
 use weir_tests::wait::until;
 
 /// A name server that answers every A question with the same addresses, valid for a second; with none it fails.
-async fn name_server(answers: Arc<Mutex<Vec<Ipv4Addr>>>) -> SocketAddr {
+pub async fn name_server(answers: Arc<Mutex<Vec<Ipv4Addr>>>) -> SocketAddr {
     let (tell, told) = tokio::sync::oneshot::channel();
     background().spawn(async move {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port");

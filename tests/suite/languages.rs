@@ -20,7 +20,7 @@ fn gateway(language: Language, upstream: &Upstream, other: &Upstream) -> Option<
         language,
         &format!(
             "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ], filters: [ \
-               {{ plugin: foreign, config: \"as it stands\" }} ] }} }} ]\n\
+               {{ plugin: foreign, config: \"as it stands\", grants: {{ clusters: [other] }} }} ] }} }} ]\n\
              clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: other, endpoints: [\"{}\"] }} ]",
             upstream.address, other.address
         ),

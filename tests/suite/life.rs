@@ -86,7 +86,7 @@ async fn a_fault_in_a_shared_vm_is_followed_by_a_new_instance_with_all_its_filte
 async fn what_is_put_into_a_queue_is_taken_once_whoever_serves_it_on_whatever_worker() {
     let mirror = mirror().await;
     let take = "queue_ready: proxy_dequeue_shared_queue $queue";
-    let filters = [
+    let mut filters = [
         puppet("taker", "store", "", &format!("configure: proxy_register_shared_queue jobs\n{take}")),
         puppet(
             "giver",
@@ -95,6 +95,7 @@ async fn what_is_put_into_a_queue_is_taken_once_whoever_serves_it_on_whatever_wo
             "request_headers: proxy_resolve_shared_queue store jobs; proxy_enqueue_shared_queue $last \"a job\"",
         ),
     ];
+    filters[1]["grants"] = json!({ "shared_data": ["store"] });
     let gateway = gateway(&filters, 3, &mirror);
     for count in 1..=12 {
         assert_eq!(get(gateway.address("web"), "/").await.status, 200);

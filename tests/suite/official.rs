@@ -72,7 +72,7 @@ async fn the_auth_example_asks_a_cluster_before_it_decides() {
     })
     .await;
     let config = format!(
-        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: official-auth }} ], \
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: official-auth, grants: {{ clusters: [authority] }} }} ], \
            routes: [ {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: authority, endpoints: [\"{}\"] }} ]",
         mirror.address, authority.address
@@ -130,7 +130,7 @@ async fn the_tcp_routing_example_chooses_the_cluster_of_a_connection() {
 /// trailers need not be asked for.
 fn calling(plugin: &str, upstream: &Upstream, called: &Upstream) -> Gateway {
     let config = format!(
-        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: {plugin} }} ], \
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: {plugin}, grants: {{ clusters: [other] }} }} ], \
            routes: [ {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"], protocol: http2 }}, \
            {{ name: other, endpoints: [\"{}\"], protocol: http2 }} ]",
@@ -298,7 +298,7 @@ async fn the_queue_example_hands_items_from_one_filter_to_another_in_the_same_vm
     {
         let filters = format!(
             "{{ plugin: official-queue, name: consumer, vm_id: {of_consumer}, config: consume }}, \
-             {{ plugin: official-queue, name: producer, vm_id: {of_producer}, config: {config} }}"
+             {{ plugin: official-queue, name: producer, vm_id: {of_producer}, config: {config}, grants: {{ shared_data: [store] }} }}"
         );
         let gateway = filtered(&["official-queue"], &filters, &mirror);
         for path in ["/one", "/two", "/three"] {
@@ -313,7 +313,7 @@ async fn the_queue_example_hands_items_from_one_filter_to_another_in_the_same_vm
 #[tokio::test]
 async fn the_queue_example_finds_no_queue_of_a_vm_that_there_is_not() {
     let mirror = mirror().await;
-    let filter = "{ plugin: official-queue, config: produce nobody }";
+    let filter = "{ plugin: official-queue, config: produce nobody, grants: { shared_data: [nobody] } }";
     let gateway = filtered(&["official-queue"], filter, &mirror);
     let text = get(gateway.address("web"), "/").await.text();
     assert!(text.contains("x-put: no such queue\n"), "{text}");
@@ -324,7 +324,7 @@ async fn the_done_example_ends_only_after_its_last_call_is_answered() {
     let (mirror, audit) = (mirror().await, weir_tests::http::mirror().await);
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
-         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: official-done }} ], \
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: official-done, grants: {{ clusters: [other] }} }} ], \
            routes: [ {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: other, endpoints: [\"{}\"] }} ]",
         mirror.address, audit.address

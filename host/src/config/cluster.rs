@@ -26,6 +26,9 @@ section! {
         connect_timeout: Duration = "15s",
         /// TLS towards the endpoints.
         tls: Option<ClusterTls>,
+        /// Whether calls of plugins may go to private addresses that its names stand for. An address that is written
+        /// here is meant, whatever it is.
+        allow_private: bool = "false",
         /// Facts for plugins, in a mapping for each that they are for.
         metadata: Metadata,
     }

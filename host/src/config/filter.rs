@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use crate::config::grants::Grants;
 use crate::config::section::{choice, section};
 use crate::config::value::{Secret, Size, Spanned};
 
@@ -21,6 +22,10 @@ section! {
         compile_time: Duration = "60s",
         /// Memory that compiling one plugin may take.
         compile_memory: Size = "2GiB",
+        /// Memory that all instances of one plugin may have together.
+        memory_per_plugin: Size = "2GiB",
+        /// Memory that all instances of all plugins may have together.
+        memory_total: Size = "4GiB",
         /// What a filter gets that does not say otherwise.
         defaults: Defaults = "",
     }
@@ -39,6 +44,14 @@ section! {
         on_failure: OnFailure = "closed",
         /// How long a filter may hold a message before the stream is ended.
         pause_timeout: Duration = "15s",
+        /// Streams that one instance may have at a time.
+        streams: u32 = "65536",
+        /// HTTP calls that one instance may have under way. Of gRPC calls and streams it may have as many, and 1024.
+        calls: u32 = "4096",
+        /// Lines that a filter may log in a second, over all workers. More are dropped and counted.
+        log_lines: u32 = "1000",
+        /// Bytes that a filter may log in a second, over all workers. More are dropped and counted.
+        log_bytes: Size = "1MiB",
     }
 }
 
@@ -79,8 +92,18 @@ section! {
         on_failure: Option<OnFailure>,
         /// How long it may hold a message. The default is `plugins.defaults.pause_timeout`.
         pause_timeout: Option<Duration>,
+        /// Streams that one instance may have at a time. The default is `plugins.defaults.streams`.
+        streams: Option<u32>,
+        /// Calls that one instance may have under way. The default is `plugins.defaults.calls`.
+        calls: Option<u32>,
+        /// Lines that it may log in a second. The default is `plugins.defaults.log_lines`.
+        log_lines: Option<u32>,
+        /// Bytes that it may log in a second. The default is `plugins.defaults.log_bytes`.
+        log_bytes: Option<Size>,
         /// Whether it is shown the body while it holds the headers, as in Envoy. The default is false.
         allow_on_headers_stop_iteration: Option<bool>,
+        /// What it may use besides what every filter has, and what of that it may not.
+        grants: Grants = "",
     }
 }
 

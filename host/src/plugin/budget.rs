@@ -1,10 +1,12 @@
 //! What a guest may use: CPU time by the call, memory by the instance.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::{ResourceLimiter, UpdateDeadline};
 
 use crate::clock::thread_cpu_time;
+use crate::plugin::quotas::{Quota, Refusals, Share};
 
 /// The CPU budget of the call that is running.
 ///
@@ -55,23 +57,40 @@ impl Budget {
     }
 }
 
-/// The memory of one instance.
+/// The memory of one instance, within what its plugin and all plugins have.
 #[derive(Debug)]
 pub struct Limiter {
     limit: usize,
+    share: Share,
+    refusals: Arc<Refusals>,
+    /// What the growth that is under way takes, should it not come about.
+    growth: usize,
+    /// Elements of all its tables.
+    elements: usize,
     /// Bytes that the guest's memory has.
     pub used: usize,
     /// Whether growth was refused since the flag was last cleared.
     pub refused: bool,
+    /// Which quota the last growth was refused by.
+    pub quota: Quota,
 }
 
-/// Elements that one table may have; large Go modules come close.
+/// Elements that the tables of an instance may have together; large Go modules come close.
 const TABLE_ELEMENTS: usize = 100_000;
 
 impl Limiter {
-    /// A limit in bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { limit, used: 0, refused: false }
+    /// A limit in bytes, for an instance that draws from `share`.
+    pub fn new(limit: usize, share: Share, refusals: Arc<Refusals>) -> Self {
+        let (used, growth, elements, refused) = (0, 0, 0, false);
+        Self { limit, share, refusals, growth, elements, used, refused, quota: Quota::Memory }
+    }
+
+    fn take(&mut self, desired: usize) -> Result<(), Quota> {
+        if desired > self.limit {
+            return Err(Quota::Memory);
+        }
+        self.growth = desired.saturating_sub(self.used);
+        self.share.take(self.growth)
     }
 
     /// The limit in bytes.
@@ -82,16 +101,29 @@ impl Limiter {
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > self.limit {
-            self.refused = true;
+        if let Err(quota) = self.take(desired) {
+            (self.refused, self.quota) = (true, quota);
+            self.refusals.refuse(quota);
             return Ok(false);
         }
         self.used = desired;
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS)
+    fn memory_grow_failed(&mut self, _: wasmtime::Error) -> wasmtime::Result<()> {
+        self.used -= self.growth;
+        self.share.give_back(std::mem::take(&mut self.growth));
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.elements.saturating_sub(current).saturating_add(desired);
+        if elements > TABLE_ELEMENTS {
+            self.refusals.refuse(Quota::Table);
+            return Ok(false);
+        }
+        self.elements = elements;
+        Ok(true)
     }
 
     fn instances(&self) -> usize {

@@ -129,15 +129,18 @@ impl Chain {
         let filter = &slot.filter;
         let generation = filter.vm.generation();
         let stream = Arc::clone(&self.stream);
-        let created = filter
-            .vm
-            .with(generation, |instance| instance.create_stream(filter.root, at, stream, filter.spec.cpu));
+        let created = filter.vm.with(generation, |instance| {
+            if !instance.has_room(filter.root) {
+                return Ok(None);
+            }
+            instance.create_stream(filter.root, at, stream, filter.spec.cpu).map(Some)
+        });
         match created {
-            Ok(id) => {
+            Ok(Some(id)) => {
                 slot.context = Some((generation, id));
                 Ok(())
             }
-            Err(Unavailable) => self.fail(at, Half::Received, false),
+            Ok(None) | Err(Unavailable) => self.fail(at, Half::Received, false),
         }
     }
 

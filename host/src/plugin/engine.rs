@@ -14,7 +14,7 @@ use wasmtime::{
 pub const EPOCH: Duration = Duration::from_millis(1);
 
 /// How many instances the process may have at a time.
-const SLOTS: u32 = 1_000;
+pub const SLOTS: u32 = 1_000;
 
 /// Stack that a guest may use.
 const GUEST_STACK: usize = 512 * 1024;

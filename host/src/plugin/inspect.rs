@@ -11,6 +11,7 @@ use weir_abi::{HOST_MODULE, SDK_SECTION, Version, WASI_MODULES};
 use crate::plugin::abi::{CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, WASI_FUNCTIONS};
 use crate::plugin::digest::Digest;
 use crate::plugin::module::examine;
+use crate::plugin::requests::Requests;
 
 /// What is known of a file.
 #[derive(Debug, Serialize)]
@@ -37,6 +38,8 @@ pub struct Inspection {
     pub wasi_functions: Vec<String>,
     /// What else it imports: nobody has it.
     pub unknown_imports: Vec<String>,
+    /// What it asks for, as it would stand in a filter's `grants`. Only the configuration grants it.
+    pub asks_for: Vec<String>,
     /// Its memory.
     pub memory: Option<Memory>,
 }
@@ -66,6 +69,10 @@ impl Inspection {
             host_functions: Vec::new(),
             wasi_functions: Vec::new(),
             unknown_imports: Vec::new(),
+            asks_for: match Requests::of(bytes) {
+                Ok(requests) => requests.map(|requests| requests.missing(None)).unwrap_or_default(),
+                Err(reason) => vec![reason],
+            },
             memory: None,
         };
         inspection.read_sections(bytes);

@@ -15,6 +15,7 @@ use crate::http::body::Buffer;
 use crate::plugin::abi::{self, Callbacks, Calls, Exited, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
+use crate::plugin::quotas::Quota;
 use crate::plugin::services::{FaultKind, Services, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::SharedStream;
@@ -49,6 +50,9 @@ pub enum StartError {
         "it begins with more memory than the {0} bytes of the filter's `memory`; raise that, or build it with less"
     )]
     Memory(usize),
+    /// What plugins share is used up.
+    #[error("no room for another instance: the quota `{0}` is used up; raise it, or use fewer plugins")]
+    Quota(&'static str),
     /// A call during the start ended the instance.
     #[error("{callback} failed: {message}")]
     Fault {
@@ -93,7 +97,7 @@ impl Instance {
     /// # Errors
     /// When there is no room, when a call faults, or when the plugin refuses.
     pub fn start(cx: &StartCx<'_>) -> Result<Self, StartError> {
-        let mut store = Store::new(cx.module.module().engine(), vm(cx));
+        let mut store = Store::new(cx.module.module().engine(), vm(cx)?);
         store.limiter(|vm| &mut vm.limiter);
         store.epoch_deadline_callback(|mut store| {
             let vm = store.data_mut();
@@ -107,7 +111,14 @@ impl Instance {
         let instance =
             cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
                 Some(_) => start_fault("the start function", &mut store, error),
-                None if store.data().limiter.refused => StartError::Memory(store.data().limiter.limit()),
+                None if store.data().limiter.refused => {
+                    let limiter = &store.data().limiter;
+                    if limiter.quota == Quota::Memory {
+                        StartError::Memory(limiter.limit())
+                    } else {
+                        StartError::Quota(limiter.quota.as_str())
+                    }
+                }
                 None => StartError::NoRoom(format!("{error:#}")),
             })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
@@ -219,10 +230,24 @@ impl Instance {
         let id = vm.next_id();
         let (access, intents) = (Access::default(), Intents::default());
         let (received, answered) = (Buffer::default(), Buffer::default());
-        let context = StreamContext { root, place, stream, received, answered, access, intents, waker: None };
+        let known = vm.roots.iter().find(|known| known.id == root);
+        let rights = known.map(|known| known.spec.grants.rights).unwrap_or_default();
+        let context =
+            StreamContext { root, place, rights, stream, received, answered, access, intents, waker: None };
         vm.streams.insert(id, context);
         self.call(id, limit, |callbacks| &callbacks.proxy_on_context_create, (id, root))?;
         Ok(id)
+    }
+
+    /// Whether a root may have another stream. A refusal is counted.
+    pub fn has_room(&self, root: u32) -> bool {
+        let vm = self.store.data();
+        let Some(root) = vm.roots.iter().find(|known| known.id == root) else { return true };
+        let room = vm.streams.len() < root.spec.streams;
+        if !room {
+            root.refusals.refuse(Quota::Streams);
+        }
+        room
     }
 
     /// Forgets a context.
@@ -277,7 +302,7 @@ impl Instance {
     }
 }
 
-fn vm(cx: &StartCx<'_>) -> Vm {
+fn vm(cx: &StartCx<'_>) -> Result<Vm, StartError> {
     let first = cx.filters.first();
     let environment: Vec<_> = cx.filters.iter().flat_map(|spec| spec.environment.iter().cloned()).collect();
     let memory = cx.filters.iter().map(|spec| spec.memory).max().unwrap_or_default();
@@ -285,6 +310,8 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         id: u32::try_from(at + 1).unwrap_or(u32::MAX),
         spec: Arc::clone(spec),
         usage: Usage::new(&cx.services.registry, &spec.plugin, &spec.name, &spec.listener),
+        refusals: cx.services.refusals(&spec.plugin, &spec.name),
+        denials: cx.services.denials(&spec.plugin, &spec.name),
         tick: None,
         ticks_set: 0,
         answer: None,
@@ -297,14 +324,24 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         kept: Kept::default(),
     };
     let roots: Vec<Root> = cx.filters.iter().enumerate().map(root).collect();
+    let share = match first.map(|spec| cx.services.share(spec)) {
+        Some(Ok(share)) => share,
+        Some(Err(quota)) => {
+            roots.first().iter().for_each(|root| root.refusals.refuse(quota));
+            return Err(StartError::Quota(quota.as_str()));
+        }
+        None => return Err(StartError::NoRoom("it has no filter".to_owned())),
+    };
+    let refusals = roots.first().map(|root| Arc::clone(&root.refusals));
+    let refusals = refusals.ok_or_else(|| StartError::NoRoom("it has no filter".to_owned()))?;
     let scope: Arc<str> = first.map(|spec| spec.data_scope()).unwrap_or_default().into();
-    Vm {
+    Ok(Vm {
         memory: None,
         allocator: None,
         allocating: false,
         version: cx.version,
         budget: Budget::default(),
-        limiter: Limiter::new(memory),
+        limiter: Limiter::new(memory, share, refusals),
         wasi: Wasi::new(&environment),
         last_id: roots.last().map_or(0, |root| root.id),
         roots,
@@ -318,7 +355,7 @@ fn vm(cx: &StartCx<'_>) -> Vm {
         scope,
         clusters: Arc::clone(cx.clusters),
         metrics: Vec::new(),
-    }
+    })
 }
 
 fn set_starting(vm: &mut Vm, root: u32, starting: Option<Starting>) {

@@ -21,8 +21,9 @@ struct Inner {
     queues: Vec<Queue>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    scope: Arc<str>,
     values: VecDeque<Bytes>,
     bytes: usize,
     listeners: Vec<Listener>,
@@ -59,6 +60,12 @@ const MOST_QUEUES: usize = 4096;
 const MOST_VALUES: usize = 1 << 16;
 const MOST_BYTES: usize = 16 << 20;
 
+/// Queues that one scope may have, so that none takes the room of the others, and the bytes of all of them. What a queue
+/// holds of up to [`SMALL`] is not counted for that: the number of queues bounds it.
+const MOST_OF_SCOPE: usize = 256;
+const MOST_BYTES_OF_SCOPE: usize = 64 << 20;
+const SMALL: usize = 64 << 10;
+
 impl Queues {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,10 +78,18 @@ impl Queues {
         if let Some(token) = inner.tokens.get(&key) {
             return Some(*token);
         }
-        if inner.queues.len() >= MOST_QUEUES {
+        let of_scope = inner.queues.iter().filter(|queue| queue.scope == *scope).count();
+        if inner.queues.len() >= MOST_QUEUES || of_scope >= MOST_OF_SCOPE {
             return None;
         }
-        inner.queues.push(Queue::default());
+        let queue = Queue {
+            scope: Arc::clone(scope),
+            values: VecDeque::new(),
+            bytes: 0,
+            listeners: Vec::new(),
+            untold: false,
+        };
+        inner.queues.push(queue);
         let token = u32::try_from(inner.queues.len()).ok()?;
         inner.tokens.insert(key, token);
         Some(token)
@@ -83,6 +98,11 @@ impl Queues {
     /// The token of a queue that there is.
     pub fn find(&self, scope: &Arc<str>, name: &[u8]) -> Option<u32> {
         self.lock().tokens.get(&(Arc::clone(scope), name.into())).copied()
+    }
+
+    /// The scope that a queue belongs to.
+    pub fn scope(&self, queue: u32) -> Option<Arc<str>> {
+        self.lock().get(queue).map(|queue| Arc::clone(&queue.scope))
     }
 
     /// Has a plugin told of what is put into a queue from now on, and of what nobody was told of.
@@ -111,6 +131,14 @@ impl Queues {
         if found.values.len() >= MOST_VALUES || value.len() > MOST_BYTES.saturating_sub(found.bytes) {
             return Err(Status::InternalFailure);
         }
+        if found.bytes + value.len() > SMALL {
+            let scope = Arc::clone(&found.scope);
+            let own = inner.queues.iter().filter(|queue| queue.scope == scope);
+            if own.map(|queue| queue.bytes).sum::<usize>() + value.len() > MOST_BYTES_OF_SCOPE {
+                return Err(Status::InternalFailure);
+            }
+        }
+        let found = inner.get(queue).ok_or(Status::NotFound)?;
         found.bytes += value.len();
         found.values.push_back(Bytes::copy_from_slice(value));
         found.tell(queue);
@@ -186,6 +214,23 @@ mod tests {
             (queues.pop(a), queues.pop(99), queues.push(0, b"")),
             (Err(Status::Empty), Err(Status::NotFound), Err(Status::NotFound))
         );
+    }
+
+    #[test]
+    fn a_scope_has_so_many_queues_and_so_many_bytes_and_takes_none_of_anothers() {
+        let queues = Queues::default();
+        let (flood, other) = (Arc::from("flood"), Arc::from("other"));
+        let opened: Vec<u32> =
+            (0..MOST_OF_SCOPE + 1).map_while(|n| queues.open(&flood, n.to_string().as_bytes())).collect();
+        assert_eq!(opened.len(), MOST_OF_SCOPE);
+        let kept = queues.open(&other, b"q").expect("room");
+        let value = vec![0; 1 << 20];
+        let pushed = opened.iter().cycle().take(100).filter(|queue| queues.push(**queue, &value).is_ok());
+        assert_eq!(pushed.count(), MOST_BYTES_OF_SCOPE >> 20);
+        assert_eq!(queues.push(kept, &value), Ok(()));
+        // What is taken out makes room.
+        assert_eq!(queues.pop(opened[0]).map(|value| value.len()), Ok(1 << 20));
+        assert_eq!(queues.push(opened[0], &value), Ok(()));
     }
 
     #[test]

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
 
 use crate::plugin::engine::Pulse;
+use crate::plugin::grants::Denials;
 use crate::plugin::queues::Queues;
+use crate::plugin::quotas::{PluginPools, Pool, Quota, Refusals, Share};
+use crate::plugin::spec::FilterSpec;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 
 /// The services of the process.
@@ -22,7 +25,15 @@ pub struct Services {
     spaces: Mutex<HashMap<String, Arc<Space>>>,
     /// The exposed names of the metrics that each filter of each plugin has defined: series never end.
     metrics: Mutex<HashMap<(String, String), HashSet<String>>>,
+    denials: Mutex<HashMap<FilterName, Arc<Denials>>>,
+    refusals: Mutex<HashMap<FilterName, Arc<Refusals>>>,
+    /// By plugin.
+    pools: Mutex<HashMap<Arc<str>, Arc<PluginPools>>>,
+    memory: Arc<Pool>,
 }
+
+/// A plugin, and the name of a filter that uses it.
+type FilterName = (Arc<str>, Arc<str>);
 
 /// Names of metrics that a filter may define while the process lives, however often its VMs start again.
 const MOST_METRICS: usize = 1024;
@@ -30,8 +41,17 @@ const MOST_METRICS: usize = 1024;
 impl Services {
     /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
     pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
-        let (queues, spaces, metrics) = Default::default();
-        Arc::new(Self { registry, pulse, queues, spaces, metrics })
+        Arc::new(Self {
+            registry,
+            pulse,
+            queues: Queues::default(),
+            spaces: Mutex::default(),
+            metrics: Mutex::default(),
+            denials: Mutex::default(),
+            refusals: Mutex::default(),
+            pools: Mutex::default(),
+            memory: Arc::default(),
+        })
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.
@@ -62,6 +82,32 @@ impl Services {
         let defined = GuestMetric::define(&self.registry, kind, &exposed, plugin, filter);
         known.insert(exposed);
         Ok(defined)
+    }
+
+    /// What a filter was denied, on whatever worker. Looked up when an instance starts.
+    pub fn denials(&self, plugin: &Arc<str>, filter: &Arc<str>) -> Arc<Denials> {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(plugin), Arc::clone(filter));
+        let make = || Arc::new(Denials::new(&self.registry, plugin, filter));
+        Arc::clone(denials.entry(key).or_insert_with(make))
+    }
+
+    /// What a filter was refused, on whatever worker. Looked up when an instance starts.
+    pub fn refusals(&self, plugin: &Arc<str>, filter: &Arc<str>) -> Arc<Refusals> {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (Arc::clone(plugin), Arc::clone(filter));
+        let make = || Arc::new(Refusals::new(&self.registry, plugin, filter));
+        Arc::clone(refusals.entry(key).or_insert_with(make))
+    }
+
+    /// What a new instance of a filter draws from.
+    ///
+    /// # Errors
+    /// When the plugin has as many instances as it may.
+    pub fn share(&self, spec: &FilterSpec) -> Result<Share, Quota> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let plugin = Arc::clone(pools.entry(Arc::clone(&spec.plugin)).or_default());
+        Share::new(plugin, Arc::clone(&self.memory), spec)
     }
 }
 

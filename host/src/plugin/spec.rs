@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::filter::{Defaults, Filter, OnFailure, config_bytes};
+use crate::config::filter::{Defaults, Filter, OnFailure, Plugins, config_bytes};
 use crate::config::metadata::{Metadata, Node};
+use crate::plugin::grants::Granted;
 
 /// One filter: a plugin in a chain, with its configuration. Equal specs of equal content share their instances
 /// across reloads.
@@ -32,12 +33,26 @@ pub struct FilterSpec {
     pub start_cpu: Duration,
     /// Memory of one instance, in bytes.
     pub memory: usize,
+    /// Memory of all instances of the plugin, in bytes.
+    pub memory_per_plugin: usize,
+    /// Memory of all instances of all plugins, in bytes.
+    pub memory_total: usize,
+    /// Streams of one instance.
+    pub streams: usize,
+    /// Calls of one instance.
+    pub calls: usize,
+    /// Lines of log in a second.
+    pub log_lines: usize,
+    /// Bytes of log in a second.
+    pub log_bytes: usize,
     /// Whether a stream goes on without the filter when it fails.
     pub fail_open: bool,
     /// How long it may hold a message.
     pub pause_timeout: Duration,
     /// Whether it is shown the body while it holds the headers.
     pub allow_on_headers_stop_iteration: bool,
+    /// What it may use.
+    pub grants: Granted,
     /// What it is told of where it is.
     pub surroundings: Arc<Surroundings>,
 }
@@ -69,19 +84,29 @@ impl FilterSpec {
             vm_id: filter.vm_id.clone().unwrap_or_default(),
             vm_config: config_bytes(filter.vm_config.as_ref()),
             config: config_bytes(config.or(own)),
-            environment: filter
-                .environment
-                .iter()
-                .map(|(name, value)| (name.clone(), value.0.clone()))
-                .collect(),
+            environment: environment(filter),
             cpu: filter.cpu.unwrap_or(defaults.cpu),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,
+            memory_per_plugin: usize::MAX,
+            memory_total: usize::MAX,
+            streams: count(filter.streams.unwrap_or(defaults.streams)),
+            calls: count(filter.calls.unwrap_or(defaults.calls)),
+            log_lines: count(filter.log_lines.unwrap_or(defaults.log_lines)),
+            log_bytes: filter.log_bytes.unwrap_or(defaults.log_bytes).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
             pause_timeout: filter.pause_timeout.unwrap_or(defaults.pause_timeout),
             allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration.unwrap_or(false),
+            grants: Granted::new(filter),
             surroundings,
         }
+    }
+
+    /// The same filter within what plugins may use together.
+    #[must_use]
+    pub fn within(self, plugins: &Plugins) -> Self {
+        let (memory_per_plugin, memory_total) = (plugins.memory_per_plugin.0, plugins.memory_total.0);
+        Self { memory_per_plugin, memory_total, ..self }
     }
 
     /// The scope of the filter's shared data.
@@ -93,6 +118,17 @@ impl FilterSpec {
             scope_of(&self.vm_id)
         }
     }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The filter's own variables, and those of the process that it is granted and does not have.
+fn environment(filter: &Filter) -> Vec<(String, String)> {
+    let own = filter.environment.iter().map(|(name, value)| (name.clone(), value.0.clone()));
+    let granted = filter.grants.environment.iter().filter(|name| !filter.environment.contains_key(*name));
+    own.chain(granted.filter_map(|name| Some((name.clone(), std::env::var(name).ok()?)))).collect()
 }
 
 /// The scope of the shared data and the queues of a `vm_id`.

@@ -19,6 +19,8 @@ use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 use crate::http::body::Buffer;
 use crate::plugin::abi::{Calls, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::grants::{Denials, Rights};
+use crate::plugin::quotas::{Quota, Refusals};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
@@ -65,6 +67,9 @@ pub struct Vm {
     pub metrics: Vec<GuestMetric>,
 }
 
+/// A buffer of a stream that is not worth counting, in bytes.
+const SMALL: usize = 64 << 10;
+
 /// A plugin in a VM: the root context of its streams.
 #[derive(Debug)]
 pub struct Root {
@@ -74,6 +79,10 @@ pub struct Root {
     pub spec: Arc<FilterSpec>,
     /// What it used.
     pub usage: Arc<Usage>,
+    /// What it was denied.
+    pub denials: Arc<Denials>,
+    /// What it was refused.
+    pub refusals: Arc<Refusals>,
     /// The interval of its timer, and how often it was set.
     pub tick: Option<(Duration, u64)>,
     /// How often the timer was set or unset.
@@ -136,6 +145,8 @@ pub struct StreamContext {
     pub root: u32,
     /// The filter's place in the chain, by which the stream remembers who edited it.
     pub place: usize,
+    /// What its filter may do.
+    pub rights: Rights,
     /// The stream itself.
     pub stream: SharedStream,
     /// Bytes from downstream (request body, or TCP) that the filter looks at or holds.
@@ -367,12 +378,31 @@ impl Vm {
         self.roots.iter_mut().find(|root| root.id == id).ok_or(Status::BadArgument)
     }
 
+    /// Whether the host may hold so many bytes more for the instance, one buffer of which has `len` then. For what
+    /// guests make it hold, an instance has as much as for itself. A refusal is counted.
+    pub fn may_hold(&self, more: usize, len: usize) -> bool {
+        // Small ones are bounded by the streams that there may be; counting is for what could matter.
+        if len <= SMALL {
+            return true;
+        }
+        let held: usize = self.streams.values().map(StreamContext::held).sum();
+        let fits = held.saturating_add(more) <= self.limiter.limit();
+        if let (false, Ok(root)) = (fits, self.root()) {
+            root.refusals.refuse(Quota::Held);
+        }
+        fits
+    }
+
     /// Writes a line to Weir's log in the name of the plugin.
     pub fn log(&mut self, level: LogLevel, message: &str) {
         if level >= LogLevel::Warn && self.roots.iter().any(|root| root.starting.is_some()) {
             self.last_error = Some(message.to_owned());
         }
-        let spec = self.root().ok().or(self.roots.first()).map(|root| &root.spec);
+        let root = self.root().ok().or(self.roots.first());
+        if root.is_some_and(|root| is_logged(level) && !root.refusals.may_log(message.len(), &root.spec)) {
+            return;
+        }
+        let spec = root.map(|root| &root.spec);
         let (plugin, filter) = spec.map_or(("", ""), |spec| (&*spec.plugin, &*spec.name));
         match level {
             LogLevel::Trace => tracing::trace!(plugin, filter, "{message}"),
@@ -384,7 +414,24 @@ impl Vm {
     }
 }
 
+/// Whether Weir's log has lines of a level. One that nobody sees takes nothing of a quota.
+fn is_logged(level: LogLevel) -> bool {
+    match level {
+        LogLevel::Trace => tracing::enabled!(tracing::Level::TRACE),
+        LogLevel::Debug => tracing::enabled!(tracing::Level::DEBUG),
+        LogLevel::Info => tracing::enabled!(tracing::Level::INFO),
+        LogLevel::Warn => tracing::enabled!(tracing::Level::WARN),
+        LogLevel::Error | LogLevel::Critical => tracing::enabled!(tracing::Level::ERROR),
+    }
+}
+
 impl StreamContext {
+    /// What the host holds for it, in bytes.
+    fn held(&self) -> usize {
+        let reply = self.intents.reply.as_ref().map_or(0, |reply| reply.body.len());
+        self.received.len() + self.answered.len() + reply
+    }
+
     /// Has the chain look at the intents, in case it is waiting.
     pub fn wake(&self) {
         if let Some(waker) = &self.waker {

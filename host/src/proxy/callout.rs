@@ -36,13 +36,16 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
         .ok()
 }
 
+/// The connection of a plugin's call.
+pub const CALL: Wanted = Wanted { fresh: false, upgrade: false, called: true };
+
 async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
-    let failed = match attempt(cluster, call, Wanted::default()).await {
+    let failed = match attempt(cluster, call, CALL).await {
         // A connection may have been closed as the call was on its way: what may be repeated is sent once more.
         Err(Unsent { reason, stale: true }) if is_idempotent(&call.request.method) => reason,
         ended => return ended.map_err(|unsent| unsent.reason),
     };
-    let again = attempt(cluster, call, Wanted { fresh: true, upgrade: false }).await;
+    let again = attempt(cluster, call, Wanted { fresh: true, ..CALL }).await;
     again.map_err(|unsent| format!("{failed}; then {}", unsent.reason))
 }
 

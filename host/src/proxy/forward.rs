@@ -69,7 +69,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        let wanted = Wanted { upgrade: self.upgrade.is_some(), fresh: false };
+        let wanted = Wanted { upgrade: self.upgrade.is_some(), ..Wanted::default() };
         let mut attempt = self.attempt(cluster, wanted, route).await;
         // A connection that the endpoint closed as the request was on its way: nothing was answered, so what may be
         // repeated is sent once more, on a new one.

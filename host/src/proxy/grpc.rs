@@ -20,8 +20,9 @@ use crate::http::message::Scheme;
 use crate::http::pipe;
 use crate::plugin::filter::{GrpcEvent, GrpcSender};
 use crate::plugin::vm::GrpcOpen;
+use crate::proxy::callout::CALL;
 use crate::proxy::worker::Worker;
-use crate::upstream::local::{HttpConnection, Wanted};
+use crate::upstream::local::HttpConnection;
 
 /// The largest message that is received, in bytes; gRPC's own default.
 const MAX_MESSAGE: usize = 4 << 20;
@@ -102,7 +103,7 @@ async fn run(
     if cluster.cluster().tls.is_some() {
         open.request.scheme = Scheme::Https;
     }
-    let mut client = match cluster.connect_http(Wanted::default()).await {
+    let mut client = match cluster.connect_http(CALL).await {
         Ok(HttpConnection::H2 { client, .. }) => client,
         Ok(HttpConnection::H1(http)) => {
             cluster.give_back(http);

@@ -60,6 +60,7 @@ impl Failure {
             Self::Connect(ConnectError::NoEndpoints(_)) => "no_endpoints",
             Self::Connect(ConnectError::Timeout { .. }) => "connect_timeout",
             Self::Connect(ConnectError::Failed { .. }) => "connect_failure",
+            Self::Connect(ConnectError::Private { .. }) => "private_address",
             Self::UpstreamClosed(_) => "upstream_closed",
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody(_) => "upstream_body_cut",
@@ -107,7 +108,7 @@ impl Failure {
             Self::Connect(ConnectError::Timeout { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "the upstream could not be connected to in time")
             }
-            Self::Connect(ConnectError::Failed { .. }) => {
+            Self::Connect(ConnectError::Failed { .. } | ConnectError::Private { .. }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "the upstream could not be connected to")
             }
             Self::UpstreamClosed(_) => {
@@ -128,7 +129,7 @@ impl Failure {
 pub fn connect_flags(error: &ConnectError) -> u64 {
     match error {
         ConnectError::NoEndpoints(_) => 1 << 1,
-        ConnectError::Timeout { .. } | ConnectError::Failed { .. } => 1 << 5,
+        ConnectError::Timeout { .. } | ConnectError::Failed { .. } | ConnectError::Private { .. } => 1 << 5,
     }
 }
 

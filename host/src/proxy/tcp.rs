@@ -87,7 +87,7 @@ async fn run(
                 return Some(match error {
                     ConnectError::NoEndpoints(_) => CloseReason::NoEndpoints,
                     ConnectError::Timeout { .. } => CloseReason::ConnectTimeout,
-                    ConnectError::Failed { .. } => CloseReason::ConnectFailure,
+                    ConnectError::Failed { .. } | ConnectError::Private { .. } => CloseReason::ConnectFailure,
                 });
             }
         };

@@ -15,6 +15,7 @@ use crate::net::tls::files::FileProblem;
 use crate::net::tls::server::ServerTls;
 use crate::plugin::digest::Digest;
 use crate::plugin::filter::VmSpec;
+use crate::plugin::grants::Granted;
 use crate::plugin::library::{Library, Loaded};
 use crate::plugin::services::Services;
 use crate::plugin::spec::{FilterSpec, Surroundings};
@@ -82,8 +83,9 @@ struct Maker<'a> {
     problems: Vec<Problem>,
 }
 
-/// What filters that share a VM have in common: the `vm_id`, which is not empty, the VM's configuration, and the content.
-type Group = (String, Vec<u8>, Digest);
+/// What filters that share a VM have in common: the `vm_id`, which is not empty, the VM's configuration, the content,
+/// and the grants: what one of them may, code that all share may do in its name.
+type Group = (String, Vec<u8>, Digest, Granted);
 
 impl Maker<'_> {
     fn problem(&mut self, place: &Place, message: impl Into<String>) {
@@ -226,7 +228,7 @@ impl Maker<'_> {
         let Some(plugins) = &self.making.config.sections.plugins else { return };
         let Some(loaded) = self.making.plugins.get(filter.plugin.as_str()) else { return };
         let surroundings = self.surroundings(listener);
-        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over, surroundings);
+        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over, surroundings).within(plugins);
         if !spec.vm_id.is_empty() {
             let members = self.groups.entry(group_of(&spec, loaded.digest)).or_default();
             if !members.contains(&spec) {
@@ -251,7 +253,8 @@ impl Maker<'_> {
         };
         let over_config = over.map(|(config, _)| config);
         let surroundings = self.surroundings(listener);
-        let spec = FilterSpec::new(listener, filter, &plugins.defaults, over_config, surroundings);
+        let spec =
+            FilterSpec::new(listener, filter, &plugins.defaults, over_config, surroundings).within(plugins);
         let members = self.groups.get(&group_of(&spec, loaded.digest));
         let members = members.cloned().unwrap_or_else(|| vec![spec.clone()]);
         let same = |vm: &&Arc<VmSpec>| {
@@ -305,7 +308,7 @@ impl Maker<'_> {
 }
 
 fn group_of(spec: &FilterSpec, digest: Digest) -> Group {
-    (spec.vm_id.clone(), spec.vm_config.clone(), digest)
+    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone())
 }
 
 /// What a route says of itself to plugins.

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::cluster::{Cluster as ClusterConfig, Endpoint, Protocol};
 use crate::config::metadata::Metadata;
+use crate::net::private;
 use crate::net::tls::client::{ClientTls, Offer};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
+use crate::telemetry::seldom::Seldom;
 
 /// A group of endpoints that serve the same thing.
 pub struct Cluster {
@@ -40,6 +42,10 @@ pub struct ClusterMetrics {
     pub responses: [Counter; 5],
     /// Requests that failed without an answer.
     pub failures: Counter,
+    /// Calls of plugins that were not let to a private address.
+    pub private: Counter,
+    /// When that was last told.
+    pub private_told: Arc<Seldom>,
 }
 
 impl ClusterMetrics {
@@ -65,6 +71,12 @@ impl ClusterMetrics {
                     &labels,
                 )
             }),
+            private: registry.counter(
+                "weir_upstream_private_refused_total",
+                "Calls of plugins that a name would have led to a private address.",
+                &labels,
+            ),
+            private_told: Arc::default(),
             failures: registry.counter(
                 "weir_upstream_failures_total",
                 "Requests that no endpoint answered.",
@@ -91,6 +103,16 @@ impl Cluster {
             config: config.clone(),
             metadata: Arc::new(config.metadata.clone()),
         }
+    }
+
+    /// Why a plugin's call may not go to an endpoint, when it may not: a name stands for it, and it is private.
+    pub fn forbids_calls_to(&self, address: SocketAddr) -> Option<&'static str> {
+        let written =
+            |endpoint: &Endpoint| matches!(endpoint, Endpoint::Address(written) if *written == address);
+        if self.config.allow_private || self.config.endpoints.iter().any(written) {
+            return None;
+        }
+        private::kind(address.ip())
     }
 
     /// The same cluster with other endpoints.

@@ -43,6 +43,19 @@ pub enum ConnectError {
     /// It has no endpoints; names did not resolve.
     #[error("cluster `{0}` has no endpoints")]
     NoEndpoints(Arc<str>),
+    /// A plugin called, and a name stands for a private address.
+    #[error(
+        "a name of cluster `{cluster}` stands for {address}, which is {kind}: no plugin may call that; \
+         if it is meant, set the cluster's `allow_private: true`"
+    )]
+    Private {
+        /// The cluster.
+        cluster: Arc<str>,
+        /// The endpoint.
+        address: SocketAddr,
+        /// What makes it private.
+        kind: &'static str,
+    },
     /// The endpoint did not answer in time.
     #[error("{address} of cluster `{cluster}` did not answer in time")]
     Timeout {
@@ -67,7 +80,7 @@ impl ConnectError {
     /// What went wrong with the connection itself, when one was tried.
     pub fn transport(&self) -> Option<Arc<str>> {
         match self {
-            Self::NoEndpoints(_) => None,
+            Self::NoEndpoints(_) | Self::Private { .. } => None,
             Self::Timeout { .. } => Some("connection timeout".into()),
             Self::Failed { error, .. } => Some(error.to_string().into()),
         }
@@ -147,6 +160,8 @@ pub struct Wanted {
     pub fresh: bool,
     /// An exchange that changes the protocol, which only HTTP/1 can.
     pub upgrade: bool,
+    /// A call of a plugin's own: no name leads it to a private address that the cluster does not allow.
+    pub called: bool,
 }
 
 impl LocalCluster {
@@ -188,6 +203,27 @@ impl LocalCluster {
         picked.copied().ok_or_else(|| ConnectError::NoEndpoints(Arc::clone(&cluster.name)))
     }
 
+    /// The endpoint whose turn it is for a plugin's call. The address that is looked at is the one that is connected to,
+    /// whatever the name stands for a moment later.
+    fn pick_for_call(&self, cluster: &Cluster) -> Result<SocketAddr, ConnectError> {
+        let mut address = self.pick(cluster)?;
+        let mut forbidden = cluster.forbids_calls_to(address);
+        for _ in 1..cluster.endpoints.len() {
+            if forbidden.is_none() {
+                break;
+            }
+            address = self.pick(cluster)?;
+            forbidden = cluster.forbids_calls_to(address);
+        }
+        let Some(kind) = forbidden else { return Ok(address) };
+        let refused = ConnectError::Private { cluster: Arc::clone(&cluster.name), address, kind };
+        cluster.metrics.private.inc();
+        if cluster.metrics.private_told.now() {
+            tracing::warn!("{refused}");
+        }
+        Err(refused)
+    }
+
     /// A connection for bytes, to the endpoint whose turn it is.
     ///
     /// # Errors
@@ -213,7 +249,7 @@ impl LocalCluster {
     /// Why there is none.
     pub async fn connect_http(&self, wanted: Wanted) -> Result<HttpConnection, ConnectError> {
         let cluster = self.cluster();
-        let address = self.pick(&cluster)?;
+        let address = if wanted.called { self.pick_for_call(&cluster) } else { self.pick(&cluster) }?;
         if !wanted.fresh
             && let Some(http) = self.take_idle(address)
         {

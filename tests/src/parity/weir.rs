@@ -3,6 +3,7 @@
 use crate::guests;
 use crate::parity::upstreams::Upstreams;
 use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client};
+use crate::puppet::FOREIGN_FUNCTIONS;
 use crate::wait::until;
 use crate::{Gateway, Setup};
 
@@ -83,6 +84,12 @@ fn filter(filter: &Filter) -> serde_json::Value {
         "config": filter.script,
         "vm_config": filter.vm_script,
         "environment": filter.environment.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+        // In Envoy there is nothing that a filter may not.
+        "grants": {
+            "clusters": ["other", "nowhere"],
+            "shared_data": ["one", "two", "nobody", "worker"],
+            "foreign_functions": FOREIGN_FUNCTIONS,
+        },
         "on_failure": if filter.fail_open { "open" } else { "closed" },
     });
     if filter.headers_stop_iteration {

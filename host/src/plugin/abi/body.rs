@@ -5,6 +5,7 @@ use weir_abi::{BufferKind, Status};
 
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::grants::Right;
 use crate::plugin::vm::{StreamContext, Vm};
 
 pub fn proxy_get_buffer_bytes(
@@ -43,7 +44,13 @@ fn with_buffer<T>(vm: &Vm, kind: BufferKind, f: impl FnOnce(&[u8]) -> T) -> Resu
 
 /// The stream that host functions act on, when its filter sees a buffer.
 fn seen(vm: &Vm, kind: BufferKind) -> Result<&StreamContext, Status> {
-    vm.stream().ok().filter(|context| context.access.has_buffer(kind)).ok_or(Status::NotFound)
+    let context =
+        vm.stream().ok().filter(|context| context.access.has_buffer(kind)).ok_or(Status::NotFound)?;
+    // Denied, it is not there either: SDKs know that answer.
+    if context.rights.has(Right::ReadBody) || vm.may(Right::ReadBody, "a body") {
+        return Ok(context);
+    }
+    Err(Status::NotFound)
 }
 
 pub fn proxy_set_buffer_bytes(
@@ -56,10 +63,19 @@ pub fn proxy_set_buffer_bytes(
 ) -> Answer {
     let kind = BufferKind::try_from(buffer).map_err(|_| Status::BadArgument)?;
     let (data, vm) = host.bytes(data, data_len)?;
-    let context = vm.stream_mut().map_err(|_| Status::NotFound)?;
+    let context = vm.stream().map_err(|_| Status::NotFound)?;
     if !context.access.has_buffer(kind) {
         return Err(Status::NotFound.into());
     }
+    if !context.rights.has(Right::WriteBody) {
+        vm.may(Right::WriteBody, "a change of a body");
+        return Err(Status::BadArgument.into());
+    }
+    let more = data.len();
+    if !vm.may_hold(more, context.received.len().max(context.answered.len()) + more) {
+        return Err(Status::BadArgument.into());
+    }
+    let context = vm.stream_mut()?;
     let end = start.checked_add(len).ok_or(Status::BadArgument)?;
     let place = 1 << context.place;
     let mut stream = context.stream.borrow_mut();

@@ -11,6 +11,7 @@ use crate::http::message::{Request, Scheme, Version};
 use crate::plugin::abi::headers::{valid_pair, valid_path, valid_value};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
+use crate::plugin::quotas::Quota;
 use crate::plugin::vm::{HttpCall, Outgoing};
 
 #[expect(clippy::too_many_arguments, reason = "the ABI's signature")]
@@ -33,13 +34,14 @@ pub fn proxy_http_call(
         Err(_) => return Err(Status::BadArgument.into()),
     };
     let (cluster, vm) = host.bytes(cluster, cluster_len)?;
-    let cluster = str::from_utf8(cluster).map_err(|_| Status::BadArgument)?;
-    let cluster = vm.clusters.get(cluster).ok_or(Status::BadArgument)?.clone();
+    let cluster = vm.callable(cluster).ok_or(Status::BadArgument)?;
     let ((headers, trailers), _) = host.two((headers, headers_len), (trailers, trailers_len))?;
     let (request, trailers) = (request(headers)?, map(trailers)?);
     let (body, vm) = host.bytes(body, body_len)?;
     let bytes = [headers_len, body_len, trailers_len].map(|len| len as usize).iter().sum();
-    if !vm.root()?.calls.has_room_for(bytes) {
+    let root = vm.root_mut()?;
+    if !root.calls.has_room_for(bytes, root.spec.calls) {
+        root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
     let body = Bytes::copy_from_slice(body);
@@ -62,13 +64,12 @@ pub struct Calls {
     bytes: usize,
 }
 
-/// Calls that one plugin may have under way on one worker, and the bytes of their headers, bodies and trailers.
-const MOST_CALLS: usize = 4096;
+/// Bytes of headers, bodies and trailers of the calls that one plugin may have under way on one worker.
 const MOST_BYTES: usize = 16 << 20;
 
 impl Calls {
-    fn has_room_for(&self, bytes: usize) -> bool {
-        self.held.len() < MOST_CALLS && bytes <= MOST_BYTES.saturating_sub(self.bytes)
+    fn has_room_for(&self, bytes: usize, most: usize) -> bool {
+        self.held.len() < most && bytes <= MOST_BYTES.saturating_sub(self.bytes)
     }
 
     fn begin(&mut self, token: u32, bytes: usize) {

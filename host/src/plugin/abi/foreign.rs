@@ -13,6 +13,7 @@ use weir_abi::{DECLARE_PROPERTY, DeclareProperty, SET_FILTER_STATE, Status};
 use crate::plugin::abi::foreign::expression::Expressions;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Len, OutLen, OutPtr, Ptr};
+use crate::plugin::grants::Right;
 use crate::plugin::vm::Vm;
 
 pub use expression::prepare;
@@ -70,7 +71,11 @@ pub fn proxy_call_foreign_function(
 
 fn call(vm: &mut Vm, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {
     let none = |()| Vec::new();
-    match str::from_utf8(name).map_err(|_| Status::NotFound)? {
+    let name = str::from_utf8(name).map_err(|_| Status::NotFound)?;
+    if right(name).is_some_and(|right| !vm.may(right, name)) {
+        return Err(Status::NotFound);
+    }
+    match name {
         SET_FILTER_STATE => filter_state::set(vm, argument).map(none),
         DECLARE_PROPERTY => declare(vm, argument).map(none),
         "clear_route_cache" => {
@@ -86,6 +91,17 @@ fn call(vm: &mut Vm, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {
         "expr_evaluate" => expression::evaluate(vm, argument),
         "expr_delete" => expression::delete(vm, argument).map(none),
         _ => Err(Status::NotFound),
+    }
+}
+
+/// What a function needs that not every filter has; a filter without it is told that there is no such function.
+fn right(function: &str) -> Option<Right> {
+    match function {
+        "clear_route_cache" => Some(Right::Route),
+        "expr_create" => Some(Right::ExprCreate),
+        "expr_evaluate" => Some(Right::ExprEvaluate),
+        "expr_delete" => Some(Right::ExprDelete),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::http::message::{Request, Scheme, Version};
 use crate::plugin::abi::headers::{valid_pair, valid_path};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, Ptr};
+use crate::plugin::quotas::Quota;
 use crate::plugin::vm::{Grpc, GrpcCall, GrpcOpen, Outgoing, Vm};
 
 /// gRPC calls and streams that one plugin may have under way on one worker.
@@ -111,8 +112,7 @@ fn request(
 /// The cluster that a guest names: by its name, or, as filters for Envoy do, by a message
 /// `envoy.config.core.v3.GrpcService` whose `envoy_grpc` (1) has a `cluster_name` (1).
 fn cluster(service: &[u8], vm: &Vm) -> Option<Box<str>> {
-    let known = |name: &[u8]| vm.clusters.get(str::from_utf8(name).ok()?).cloned();
-    known(service).or_else(|| known(protobuf::bytes(protobuf::bytes(service, 1)?, 1)?))
+    vm.callable(service).or_else(|| vm.callable(protobuf::bytes(protobuf::bytes(service, 1)?, 1)?))
 }
 
 impl Grpc {
@@ -134,7 +134,8 @@ fn open(
     let root = host.vm().root()?;
     let id = root.id;
     let (len, weight) = message.as_ref().map_or((0, 0), |message| (message.len(), GrpcOpen::weight(message)));
-    if root.grpc.calls.len() >= MAX_CALLS || len > root.grpc.room() {
+    if root.grpc.calls.len() >= MAX_CALLS.min(root.spec.calls) || len > root.grpc.room() {
+        root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
     let token = host.vm().next_token();

@@ -11,6 +11,7 @@ use weir_abi::{MapKind, Status, Version, decode_pairs, encode_pairs, encoded_pai
 use crate::http::message::{Request, Response, Scheme};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::grants::Right;
 use crate::plugin::stream::Stream;
 use crate::plugin::vm::{CallAnswer, Vm};
 
@@ -105,6 +106,11 @@ fn with_map<T>(vm: &Vm, map: u32, f: impl FnOnce(View<'_>) -> Result<T, Status>)
             let context = vm.stream()?;
             if !context.access.reads(kind) {
                 return Err(Status::BadArgument);
+            }
+            if !context.rights.has(Right::ReadHeaders) {
+                vm.may(Right::ReadHeaders, map_name(kind));
+                // As if there were none of them: SDKs panic at most other answers.
+                return Err(Status::NotFound);
             }
             f(View::of_stream(&context.stream.borrow(), kind).ok_or(Status::NotFound)?)
         }
@@ -221,6 +227,20 @@ pub fn proxy_remove_header_map_value(host: &mut Host<'_>, map: Int, key: Ptr, ke
     })
 }
 
+/// What a denial calls a map.
+fn map_name(kind: MapKind) -> &'static str {
+    match kind {
+        MapKind::HttpRequestHeaders => "request headers",
+        MapKind::HttpRequestTrailers => "request trailers",
+        MapKind::HttpResponseHeaders => "response headers",
+        MapKind::HttpResponseTrailers => "response trailers",
+        MapKind::GrpcReceiveInitialMetadata
+        | MapKind::GrpcReceiveTrailingMetadata
+        | MapKind::HttpCallResponseHeaders
+        | MapKind::HttpCallResponseTrailers => "the answer to its call",
+    }
+}
+
 /// What an edit works on.
 enum Target<'a> {
     Request(&'a mut Request),
@@ -275,6 +295,11 @@ fn edit(vm: &mut Vm, map: u32, change: impl FnOnce(&mut Target<'_>) -> Result<()
     if !context.access.writes(kind) {
         return Err(Status::BadArgument.into());
     }
+    if !context.rights.has(Right::WriteHeaders) {
+        vm.may(Right::WriteHeaders, map_name(kind));
+        return Err(Status::BadArgument.into());
+    }
+    let routes = context.rights.has(Right::Route);
     let place = 1 << context.place;
     let mut stream = context.stream.borrow_mut();
     let stream = &mut *stream;
@@ -285,7 +310,7 @@ fn edit(vm: &mut Vm, map: u32, change: impl FnOnce(&mut Target<'_>) -> Result<()
     }
     let mut target = match kind {
         MapKind::HttpRequestHeaders => {
-            stream.reroute = true;
+            stream.reroute |= routes;
             Target::Request(stream.request.as_mut().ok_or(Status::NotFound)?)
         }
         MapKind::HttpResponseHeaders => Target::Response(stream.response.as_mut().ok_or(Status::NotFound)?),

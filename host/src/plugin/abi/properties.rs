@@ -15,6 +15,7 @@ use weir_abi::{Status, split_path};
 
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Len, OutLen, OutPtr, Ptr};
+use crate::plugin::grants::Right;
 use crate::plugin::stream::Stream;
 use crate::plugin::vm::{Starting, Vm};
 
@@ -47,6 +48,9 @@ pub fn proxy_set_property(
     let path = path.strip_suffix(&[0]).unwrap_or(path);
     // A property belongs to a stream, and a plugin as a whole has none.
     let context = vm.stream().map_err(|_| Status::NotFound)?;
+    if !vm.may(Right::WriteProperties, "a property of its own") {
+        return Err(Status::BadArgument.into());
+    }
     let readonly = vm.root().is_ok_and(|root| root.kept.is_readonly(path));
     context.stream.borrow_mut().info.state.set_own(path, value, readonly)?;
     Ok(())
@@ -64,10 +68,23 @@ pub fn proxy_get_configuration(host: &mut Host<'_>, data: OutPtr, data_len: OutL
 /// Gives `f` the value of a property for the context that host functions act on; `None` when there is no such value.
 pub fn find<T>(vm: &Vm, path: &[u8], f: impl FnOnce(Value<'_>) -> T) -> Option<T> {
     let segments = segments(path);
+    if !may_read(vm, segments.first().copied().unwrap_or_default()) {
+        return None;
+    }
     if let Some(value) = vm.root().ok().and_then(|root| place::of_plugin(&root.spec, &segments)) {
         return Some(f(value));
     }
     in_stream(&vm.stream().ok()?.stream.borrow(), path, &segments, f)
+}
+
+/// Whether the filter may look at what has this first name. What its own plugin is called, it is always told: SDKs
+/// find their way by it. And who is denied headers does not get them by another name.
+fn may_read(vm: &Vm, first: &str) -> bool {
+    if first.starts_with("plugin_") {
+        return true;
+    }
+    let of_message = matches!(first, "request" | "response");
+    vm.may(Right::ReadProperties, first) && (!of_message || vm.may(Right::ReadHeaders, first))
 }
 
 /// The value of a stream's property by its path, whose segments are joined by NUL: what Weir knows of the stream, or

@@ -7,7 +7,7 @@ use weir_abi::Status;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr, Refusal};
 use crate::plugin::spec::scope_of;
-use crate::plugin::vm::Outgoing;
+use crate::plugin::vm::{Outgoing, Vm};
 
 pub fn proxy_get_shared_data(
     host: &mut Host<'_>,
@@ -63,18 +63,23 @@ pub fn proxy_resolve_shared_queue(
         "" => Arc::clone(&vm.scope),
         vm_id => scope_of(vm_id).into(),
     };
+    if !vm.may_share(&scope) {
+        return Err(Status::NotFound.into());
+    }
     let token = vm.services.queues.find(&scope, name).ok_or(Status::NotFound)?;
     Ok(host.write_int(queue, token)?)
 }
 
 pub fn proxy_enqueue_shared_queue(host: &mut Host<'_>, queue: Int, value: Ptr, value_len: Len) -> Answer {
     let (value, vm) = host.bytes(value, value_len)?;
+    check(vm, queue)?;
     Ok(vm.services.queues.push(queue, value)?)
 }
 
 pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr, data_len: OutLen) -> Answer {
     host.check(data, 4)?;
     host.check(data_len, 4)?;
+    check(host.vm(), queue)?;
     let value = host.vm().services.queues.pop(queue)?;
     let given = host.give(&value, data, data_len);
     // What the guest has no room for is not lost. What ends its instance is: it would end the next one, too.
@@ -82,4 +87,10 @@ pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr,
         host.vm().services.queues.put_back(queue, value);
     }
     given
+}
+
+/// Whether the filter may use a queue. Its number is no proof of that: numbers can be guessed.
+fn check(vm: &Vm, queue: u32) -> Result<(), Status> {
+    let scope = vm.services.queues.scope(queue).ok_or(Status::NotFound)?;
+    if vm.may_share(&scope) { Ok(()) } else { Err(Status::NotFound) }
 }

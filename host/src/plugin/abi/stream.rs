@@ -7,6 +7,7 @@ use weir_abi::{LogLevel, Status, StreamKind, decode_pairs};
 use crate::plugin::abi::headers::valid_pair;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::grants::Right;
 use crate::plugin::stream::LocalReply;
 use crate::plugin::vm::{Outgoing, Vm};
 
@@ -51,7 +52,13 @@ fn resume(host: &mut Host<'_>, kind: StreamKind) -> Answer {
 
 pub fn proxy_close_stream(host: &mut Host<'_>, stream: Int) -> Answer {
     let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
-    let context = host.vm().stream_mut()?;
+    let vm = host.vm();
+    vm.stream()?;
+    // SDKs panic when it is not OK.
+    if !vm.may(Right::Reply, "an end to its stream") {
+        return Ok(());
+    }
+    let context = vm.stream_mut()?;
     let http = context.stream.borrow().is_http();
     match kind {
         StreamKind::HttpRequest | StreamKind::HttpResponse if http => context.intents.close = true,
@@ -70,7 +77,12 @@ pub fn proxy_close_stream(host: &mut Host<'_>, stream: Int) -> Answer {
 
 /// In 0.2 the route is chosen again whenever a filter has edited what it was chosen by; this asks for it.
 pub fn proxy_clear_route_cache(host: &mut Host<'_>) -> Answer {
-    host.vm().stream_mut()?.stream.borrow_mut().reroute = true;
+    let vm = host.vm();
+    let context = vm.stream()?;
+    // SDKs panic when it is not OK.
+    if vm.may(Right::Route, "another route") {
+        context.stream.borrow_mut().reroute = true;
+    }
     Ok(())
 }
 
@@ -101,9 +113,13 @@ pub fn proxy_send_local_response(
     if !context.stream.borrow().is_http() || context.intents.reply.is_some() {
         return Ok(());
     }
+    if !vm.may(Right::Reply, "a reply of its own") {
+        return Ok(());
+    }
     let details = String::from_utf8_lossy(details.get(..MOST_DETAILS).unwrap_or(details)).as_ref().into();
     let ((body, headers), vm) = host.two((body, body_len), (headers, headers_len))?;
-    let body = Bytes::copy_from_slice(body);
+    // As below: what there is no room for is left out.
+    let body = if vm.may_hold(body.len(), body.len()) { Bytes::copy_from_slice(body) } else { Bytes::new() };
     // A reply is always taken, as in Envoy: SDKs panic when it is not. What cannot be sent of it is left out.
     let headers: Option<Vec<Result<_, Status>>> =
         decode_pairs(headers).ok().map(|pairs| pairs.map(|(name, value)| valid_pair(name, value)).collect());

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use weir_abi::{FilterState, Status, TCP_PROXY_CLUSTER};
 
+use crate::plugin::grants::Right;
 use crate::plugin::vm::Vm;
 
 /// What a value has to look like.
@@ -41,6 +42,10 @@ pub fn set(vm: &mut Vm, argument: &[u8]) -> Result<(), Status> {
     let (_, form) = KEYS.iter().find(|(key, _)| *key == state.path).ok_or(Status::NotFound)?;
     if !form.fits(state.value) {
         return Err(Status::BadArgument);
+    }
+    let right = if state.path == TCP_PROXY_CLUSTER { Right::Route } else { Right::FilterState };
+    if !vm.may(right, state.path) {
+        return Err(Status::NotFound);
     }
     let context = vm.stream().map_err(|_| Status::NotFound)?;
     context.stream.borrow_mut().info.state.set(state.path.as_bytes(), state.value)
