@@ -13,6 +13,7 @@ pub mod filter;
 pub mod inspect;
 pub mod instance;
 pub mod library;
+pub mod meter;
 pub mod module;
 pub mod queues;
 pub mod services;

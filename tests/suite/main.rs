@@ -2,6 +2,7 @@
 
 mod abi;
 mod admin;
+mod budgets;
 mod cache;
 mod check;
 mod codec;

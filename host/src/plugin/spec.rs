@@ -28,6 +28,10 @@ pub struct FilterSpec {
     pub environment: Vec<(String, String)>,
     /// CPU time for one call.
     pub cpu: Duration,
+    /// CPU time in a second, on each worker.
+    pub cpu_per_second: Duration,
+    /// CPU time in a second for one stream.
+    pub cpu_per_stream: Duration,
     /// CPU time for the start of an instance.
     pub start_cpu: Duration,
     /// Memory of one instance, in bytes.
@@ -75,6 +79,8 @@ impl FilterSpec {
                 .map(|(name, value)| (name.clone(), value.0.clone()))
                 .collect(),
             cpu: filter.cpu.unwrap_or(defaults.cpu),
+            cpu_per_second: filter.cpu_per_second.unwrap_or(defaults.cpu_per_second),
+            cpu_per_stream: filter.cpu_per_stream.unwrap_or(defaults.cpu_per_stream),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
