@@ -367,8 +367,8 @@ where
     let result = function.call(&mut *store, params);
     let wall = cycles::between(start, cycles::now());
     let vm = store.data_mut();
-    // Wall time, unless an epoch has passed: then the thread may have been put aside for a while.
-    let spent = vm.budget.spent().map_or(wall, |since_first| wall.min(since_first + EPOCH));
+    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
+    let spent = wall.min(vm.budget.spent().unwrap_or_default() + EPOCH);
     vm.effective = context;
     let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
     vm.spent = vm.spent.saturating_add(spent);
