@@ -6,6 +6,7 @@ mod budgets;
 mod cache;
 mod check;
 mod codec;
+mod condemned;
 mod conformance;
 mod dns;
 mod examples;
