@@ -174,6 +174,32 @@ async fn overruns_open_the_breaker_and_one_request_that_goes_well_closes_it() {
 }
 
 #[tokio::test]
+async fn a_timer_that_loops_opens_the_breaker_and_is_left_alone_while_that_is_open() {
+    let mirror = mirror().await;
+    let setup = Setup::new().plugin_bytes("faulty", &wat(LOOPS_IN_ITS_TIMER));
+    let gateway = setup.config(config(", cpu: 12ms", &mirror)).start();
+    gateway.wait_for_log_count("a plugin fails too often and is not called for", 2);
+    // An instance was there in between, and its timer went off every millisecond.
+    assert_eq!(used(&gateway).await["faults"]["cpu"], 2);
+    let metrics = gateway.admin("GET", "/metrics").await.text();
+    let skipped = metrics.lines().find(|line| line.contains("reason=\"breaker_open\""));
+    let skipped = skipped.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    assert!(skipped.is_some_and(|count: u64| count >= 100), "{skipped:?}");
+    assert_eq!(get(gateway.address("clean"), "/").await.status, 200);
+}
+
+const LOOPS_IN_ITS_TIMER: &str = r#"
+    (module
+      (import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
+      (memory (export "memory") 1)
+      (func (export "malloc") (param i32) (result i32) i32.const 8)
+      (func (export "proxy_abi_version_0_2_1"))
+      (func (export "proxy_on_configure") (param i32 i32) (result i32)
+        (drop (call $tick (i32.const 1))) i32.const 1)
+      (func (export "proxy_on_tick") (param i32) (loop br 0)))
+"#;
+
+#[tokio::test]
 async fn a_plugin_that_fails_again_and_again_is_built_anew_after_ever_longer_waits() {
     let mirror = mirror().await;
     let gateway = Setup::new().plugin("faulty").config(config("", &mirror)).start();
