@@ -71,9 +71,9 @@ section! {
         environment: BTreeMap<String, Secret>,
         /// CPU time for one call. The default is `plugins.defaults.cpu`.
         cpu: Option<Duration>,
-        /// CPU time in a second, on each worker. The default is `plugins.defaults.cpu_per_second`.
+        /// CPU time in a second, on each worker. The default is `plugins.defaults.cpu_per_second`, or `cpu` when that is more.
         cpu_per_second: Option<Duration>,
-        /// CPU time in a second for one stream. The default is `plugins.defaults.cpu_per_stream`.
+        /// CPU time in a second for one stream. The default is `plugins.defaults.cpu_per_stream`, or `cpu` when that is more.
         cpu_per_stream: Option<Duration>,
         /// CPU time for each call at the start. The default is `plugins.defaults.start_cpu`.
         start_cpu: Option<Duration>,

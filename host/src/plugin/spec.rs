@@ -64,6 +64,14 @@ impl FilterSpec {
         config: Option<&serde_json::Value>,
         surroundings: Arc<Surroundings>,
     ) -> Self {
+        let cpu = filter.cpu.unwrap_or(defaults.cpu);
+        // Whoever lets a call take longer means that it may.
+        let over_time = |own: Option<Duration>, default: Duration| {
+            own.unwrap_or(match default {
+                Duration::ZERO => default,
+                default => default.max(cpu),
+            })
+        };
         let own = filter.config.as_ref().map(|config| &config.value);
         Self {
             name: filter.name().as_str().into(),
@@ -78,9 +86,9 @@ impl FilterSpec {
                 .iter()
                 .map(|(name, value)| (name.clone(), value.0.clone()))
                 .collect(),
-            cpu: filter.cpu.unwrap_or(defaults.cpu),
-            cpu_per_second: filter.cpu_per_second.unwrap_or(defaults.cpu_per_second),
-            cpu_per_stream: filter.cpu_per_stream.unwrap_or(defaults.cpu_per_stream),
+            cpu,
+            cpu_per_second: over_time(filter.cpu_per_second, defaults.cpu_per_second),
+            cpu_per_stream: over_time(filter.cpu_per_stream, defaults.cpu_per_stream),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
