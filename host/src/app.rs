@@ -23,6 +23,7 @@ use crate::reload::config_file::ConfigFile;
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::rebuild::Rebuilds;
+use crate::reload::rollback::{Failing, note_fault};
 use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
 use crate::reload::{Control, ReloadMetrics, prepare};
@@ -169,16 +170,17 @@ impl App {
         let Self { control, reports, moves, wishes, rebuilds, watch, .. } = self;
         let status = Arc::clone(&control.status);
         let orders: Vec<_> = control.workers.iter().map(|worker| worker.orders.clone()).collect();
-        let mut rebuild = move |Report::Condemned { worker, vm }: Report| {
+        let mut take = move |Report::Condemned { worker, vm }: Report| {
             if let Some(orders) = orders.get(worker) {
-                rebuilds.rebuild(&status, worker, vm, orders.clone());
+                rebuilds.rebuild(&status, worker, &vm, orders.clone());
             }
+            note_fault(&status, &vm).into_iter().map(Task::RollBack)
         };
         let mut asked = VecDeque::new();
         let mut unsettled = false;
         loop {
             let task = match asked.pop_front() {
-                Some(told) => Task::Reload(Some(told)),
+                Some(task) => task,
                 None => tokio::select! {
                     told = signals.next() => match told {
                         Told::End => return,
@@ -192,7 +194,7 @@ impl App {
                     },
                     Some(moved) = moves.recv() => Task::Endpoints(moved),
                     Some(report) = reports.recv() => {
-                        rebuild(report);
+                        asked.extend(take(report));
                         continue;
                     }
                 },
@@ -203,10 +205,10 @@ impl App {
                     biased;
                     unsettled = &mut work => break unsettled,
                     () = signals.end() => return,
-                    Some(report) = reports.recv() => rebuild(report),
+                    Some(report) = reports.recv() => asked.extend(take(report)),
                     Some(wish) = wishes.recv() => match wish {
                         Wish::Drain => return,
-                        Wish::Reload(told) => asked.push_back(told),
+                        Wish::Reload(told) => asked.push_back(Task::Reload(Some(told))),
                     },
                 }
             };
@@ -243,6 +245,8 @@ enum Task {
     Reload(Option<oneshot::Sender<Result<(), String>>>),
     /// Other endpoints of a cluster.
     Endpoints(Moved),
+    /// A new version that keeps failing.
+    RollBack(Failing),
 }
 
 impl Task {
@@ -261,6 +265,10 @@ impl Task {
                     // Whoever asked may have stopped waiting.
                     let _ = told.send(reloaded);
                 }
+                unsettled
+            }
+            Self::RollBack(failing) => {
+                control.roll_back(failing).await;
                 unsettled
             }
             Self::Endpoints(moved) => {
@@ -304,11 +312,14 @@ fn reap(retired: &Receiver<Retired>) {
 fn reload_metrics(registry: &Registry) -> ReloadMetrics {
     let counter = |name, help, result| registry.counter(name, help, &[("result", result)]);
     let config = |result| counter("weir_config_reloads_total", "Configurations taken and refused.", result);
-    let plugins = |result| counter("weir_plugin_reloads_total", "Plugin versions taken and refused.", result);
+    let plugins = |result| {
+        counter("weir_plugin_reloads_total", "Plugin versions taken, refused, and rolled back.", result)
+    };
     ReloadMetrics {
         config_taken: config("taken"),
         config_refused: config("refused"),
         plugins_taken: plugins("taken"),
         plugins_refused: plugins("refused"),
+        plugins_rolled_back: plugins("rolled_back"),
     }
 }

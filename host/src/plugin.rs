@@ -14,6 +14,7 @@ pub mod grants;
 pub mod inspect;
 pub mod instance;
 pub mod library;
+pub mod meter;
 pub mod module;
 pub mod queues;
 pub mod quotas;

@@ -9,6 +9,7 @@ pub mod plugins;
 pub mod prepare;
 mod publish;
 pub mod rebuild;
+pub mod rollback;
 pub mod status;
 pub mod watch;
 
@@ -69,6 +70,8 @@ pub struct ReloadMetrics {
     pub plugins_taken: Counter,
     /// Plugin versions that were refused.
     pub plugins_refused: Counter,
+    /// Plugin versions that gave way to the ones before them.
+    pub plugins_rolled_back: Counter,
 }
 
 impl Control {

@@ -20,7 +20,7 @@ use weir::plugin::digest::Digest;
 use weir::plugin::engine::PluginEngine;
 use weir::plugin::instance::{Fault, Instance, StartCx};
 use weir::plugin::module::{Compiler, PluginModule};
-use weir::plugin::services::Services;
+use weir::plugin::services::{Services, Usage};
 use weir::plugin::spec::{FilterSpec, Surroundings};
 use weir::telemetry::metrics::Registry;
 
@@ -223,10 +223,14 @@ impl World {
     /// When there is no room for one.
     pub fn start(&self) -> Trampoline {
         let services = Services::new(Registry::new(0), Arc::clone(self.engine.pulse()));
+        let digest = Digest::of(b"the guest");
+        let usages: Vec<_> =
+            self.specs.iter().map(|spec| Usage::new(&services.registry, digest, spec)).collect();
         let instance = Instance::start(&StartCx {
             module: &self.module.pre,
             version: self.module.version,
             filters: &self.specs,
+            usages: &usages,
             services: &services,
             clusters: &self.clusters,
         });

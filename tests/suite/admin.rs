@@ -51,7 +51,7 @@ async fn metrics_are_prometheus_text_and_count_what_happened() {
     }
     for name in [
         "weir_listener_connections_total{listener=\"web\"}",
-        "weir_plugin_calls_total{plugin=\"http-version\",filter=\"http-version\",listener=\"web\"}",
+        "weir_plugin_calls_total{plugin=\"http-version\",version=\"sha256:",
         "weir_upstream_connects_total{cluster=\"up\"}",
         "weir_config_reloads_total{result=\"taken\"}",
     ] {

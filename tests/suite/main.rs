@@ -2,9 +2,11 @@
 
 mod abi;
 mod admin;
+mod budgets;
 mod cache;
 mod check;
 mod codec;
+mod condemned;
 mod conformance;
 mod dns;
 mod examples;

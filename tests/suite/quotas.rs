@@ -26,7 +26,7 @@ fn gateway(setup: Setup, plugins: &str, filters: &[Json], up: &Upstream) -> Gate
 async fn refused(gateway: &Gateway, quota: &str) -> u64 {
     let metrics = gateway.admin("GET", "/metrics").await.text();
     let series = metrics.lines().find_map(|line| {
-        let (labels, count) = line.strip_prefix("weir_plugin_refused_total{")?.split_once("} ")?;
+        let (labels, count) = line.strip_prefix("weir_plugin_quota_refused_total{")?.split_once("} ")?;
         (labels.contains("filter=\"one\"") && labels.contains(&format!("quota=\"{quota}\""))).then_some(count)
     });
     series.unwrap_or_else(|| panic!("no series of {quota}")).parse().expect("a number")

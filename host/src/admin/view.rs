@@ -1,13 +1,16 @@
 //! What is in force, as JSON. Secrets are left out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
 use crate::config::section::Read;
 use crate::net::connection::Certificate;
+use crate::plugin::library::Version;
+use crate::plugin::meter::Refusal;
 use crate::plugin::services::{FaultKind, Usage};
+use crate::plugin::spec::FilterSpec;
 use crate::reload::status::{Status, lock};
 use crate::snapshot::{FilterUse, Listener, Service, Snapshot, Tls};
 use crate::telemetry::metrics::Registry;
@@ -23,7 +26,7 @@ pub fn plugins(status: &Status, registry: &Registry) -> Json {
             let uses = snapshot.as_deref().map(|snapshot| uses(snapshot, name)).unwrap_or_default();
             let mut fields = Map::new();
             fields.insert("name".to_owned(), name.into());
-            fields.insert("versions".to_owned(), json!(plugin.versions().collect::<Vec<_>>()));
+            fields.insert("versions".to_owned(), plugin.versions().map(version).collect::<Vec<_>>().into());
             if let Some(notice) = plugin.notice() {
                 fields.insert("notice".to_owned(), notice.into());
             }
@@ -32,7 +35,7 @@ pub fn plugins(status: &Status, registry: &Registry) -> Json {
                 .map(|(listener, filter)| json!({ "listener": &**listener, "filter": &**filter }))
                 .collect();
             fields.insert("filters".to_owned(), filters.into());
-            fields.extend(usage(name, &uses, registry));
+            fields.extend(usage(name, registry));
             fields.into()
         })
         .collect();
@@ -55,21 +58,57 @@ fn uses(snapshot: &Snapshot, plugin: &str) -> BTreeSet<(Arc<str>, Arc<str>)> {
     snapshot.listeners.iter().flat_map(of_listener).collect()
 }
 
-/// What the filters of a plugin used, taken together.
-fn usage(plugin: &str, uses: &BTreeSet<(Arc<str>, Arc<str>)>, registry: &Registry) -> Map<String, Json> {
-    let usages: Vec<_> =
-        uses.iter().map(|(listener, filter)| Usage::new(registry, plugin, filter, listener)).collect();
-    let sum = |of: &dyn Fn(&Usage) -> u64| usages.iter().map(|usage| of(usage)).sum::<u64>();
+/// A version, and what each filter that runs it used.
+fn version(version: &Version) -> Json {
+    let mut fields = if let Json::Object(fields) = json!(version) { fields } else { Map::new() };
+    let mut filters = BTreeMap::new();
+    for vm in version.vms() {
+        for (spec, usage) in vm.filters.iter().zip(&vm.usages) {
+            // A route's own configuration makes a VM of its own, which counts with the filter's.
+            let key = (Arc::clone(&spec.listener), Arc::clone(&spec.name));
+            filters.entry(key).or_insert_with(|| usage_of(spec, usage));
+        }
+    }
+    if !filters.is_empty() {
+        fields.insert("filters".to_owned(), filters.into_values().collect::<Vec<_>>().into());
+    }
+    fields.into()
+}
+
+fn usage_of(spec: &FilterSpec, usage: &Usage) -> Json {
     let gauge = |value: i64| u64::try_from(value).unwrap_or(0);
+    let faults = FaultKind::ALL.map(|kind| (kind.as_str().to_owned(), usage.faults(kind).value().into()));
+    json!({
+        "listener": &*spec.listener,
+        "filter": &*spec.name,
+        "instances": gauge(usage.instances.value()),
+        "calls": usage.calls.value(),
+        "cpu_seconds": usage.cpu.value() as f64 / 1e9,
+        "memory_bytes": gauge(usage.memory.value()),
+        "memory_peak_bytes": usage.memory_peak.value(),
+        "breakers_open": gauge(usage.breakers_open.value()),
+        "throttled": usage.refused(Refusal::Throttled).value(),
+        "faults": Map::from_iter(faults),
+    })
+}
+
+/// What the filters of a plugin used, all versions taken together.
+fn usage(plugin: &str, registry: &Registry) -> Map<String, Json> {
+    let sum = |name: &str| registry.total(name, ("plugin", plugin), None);
     let faults: Map<String, Json> = FaultKind::ALL
         .iter()
-        .map(|&kind| (kind.as_str().to_owned(), sum(&|usage| usage.faults(kind).value()).into()))
+        .map(|&kind| {
+            let kind = kind.as_str();
+            let count = registry.total("weir_plugin_faults_total", ("plugin", plugin), Some(("kind", kind)));
+            (kind.to_owned(), count.into())
+        })
         .collect();
     let fields = json!({
-        "instances": sum(&|usage| gauge(usage.instances.value())),
-        "calls": sum(&|usage| usage.calls.value()),
-        "cpu_seconds": sum(&|usage| usage.cpu.value()) as f64 / 1e9,
-        "memory_bytes": sum(&|usage| gauge(usage.memory.value())),
+        "instances": sum("weir_plugin_instances"),
+        "calls": sum("weir_plugin_calls_total"),
+        "cpu_seconds": sum("weir_plugin_cpu_seconds_total") as f64 / 1e9,
+        "memory_bytes": sum("weir_plugin_memory_bytes"),
+        "memory_peak_bytes": sum("weir_plugin_memory_peak_bytes"),
         "faults": faults,
     });
     if let Json::Object(fields) = fields { fields } else { Map::new() }

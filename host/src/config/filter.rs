@@ -36,6 +36,10 @@ section! {
     pub struct Defaults {
         /// CPU time for one call into the plugin.
         cpu: Duration = "2ms",
+        /// CPU time that a filter may use in a second, on each worker. Beyond that, new streams meet `on_failure`. `0s` is no limit.
+        cpu_per_second: Duration = "500ms",
+        /// CPU time that a filter may use in a second for one stream. A stream that uses more meets `on_failure`. `0s` is no limit.
+        cpu_per_stream: Duration = "250ms",
         /// CPU time for each call at the start of an instance: its start functions, `on_vm_start`, `on_configure`.
         start_cpu: Duration = "5s",
         /// Memory of one instance.
@@ -84,6 +88,10 @@ section! {
         environment: BTreeMap<String, Secret>,
         /// CPU time for one call. The default is `plugins.defaults.cpu`.
         cpu: Option<Duration>,
+        /// CPU time in a second, on each worker. The default is `plugins.defaults.cpu_per_second`, or `cpu` when that is more.
+        cpu_per_second: Option<Duration>,
+        /// CPU time in a second for one stream. The default is `plugins.defaults.cpu_per_stream`, or `cpu` when that is more.
+        cpu_per_stream: Option<Duration>,
         /// CPU time for each call at the start. The default is `plugins.defaults.start_cpu`.
         start_cpu: Option<Duration>,
         /// Memory of one instance. The default is `plugins.defaults.memory`.

@@ -21,12 +21,13 @@ use smallvec::SmallVec;
 use wasmtime::{TypedFunc, WasmParams};
 use weir_abi::PeerKind;
 
-use crate::clock::Timers;
+use crate::clock::{Timers, coarse_millis};
 use crate::plugin::abi::Callbacks;
 use crate::plugin::chain::hold::Hold;
 use crate::plugin::chain::pause::take_resumed;
 use crate::plugin::filter::{Unavailable, VmHandle};
 use crate::plugin::instance::Instance;
+use crate::plugin::meter::{Entry, Refusal, StreamMeter};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
 use crate::plugin::vm::{Access, Intents, StreamContext};
@@ -88,6 +89,12 @@ struct Slot {
     received: Option<Box<Hold>>,
     /// What it holds of what comes from upstream.
     answered: Option<Box<Hold>>,
+    /// What the stream has used of the filter.
+    meter: StreamMeter,
+    /// Whether that is more than it may.
+    overdrawn: bool,
+    /// Whether it tries whether the filter works again.
+    trial: bool,
 }
 
 /// What a filter made of a callback.
@@ -108,7 +115,17 @@ impl Chain {
         stream: &SharedStream,
         timers: &Rc<Timers>,
     ) -> (Self, Result<(), Stop>) {
-        let slot = |filter| Slot { filter, context: None, involved: false, received: None, answered: None };
+        let now = coarse_millis();
+        let slot = |filter| Slot {
+            filter,
+            context: None,
+            involved: false,
+            received: None,
+            answered: None,
+            meter: StreamMeter::new(now),
+            overdrawn: false,
+            trial: false,
+        };
         let mut chain = Self {
             slots: filters.into_iter().map(slot).collect(),
             http: stream.borrow().is_http(),
@@ -127,6 +144,10 @@ impl Chain {
     fn begin_filter(&mut self, at: usize) -> Result<(), Stop> {
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         let filter = &slot.filter;
+        match filter.vm.admit(filter.root) {
+            Ok(entry) => slot.trial = entry == Entry::Trial,
+            Err(refusal) => return self.fail_because(at, Half::Received, false, refusal.details()),
+        }
         let generation = filter.vm.generation();
         let stream = Arc::clone(&self.stream);
         let created = filter.vm.with(generation, |instance| {
@@ -208,27 +229,34 @@ impl Chain {
     where
         P: WasmParams,
     {
-        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
+        let Some(Slot { filter, context: Some((generation, id)), overdrawn, .. }) = self.slots.get(at) else {
             return Ok(Outcome::Continue);
         };
+        if (*overdrawn || !filter.vm.may_go_on()) && self.has(at, which) {
+            return self.cut_off(at, half).map(|()| Outcome::Continue);
+        }
         let (id, limit) = (*id, filter.spec.cpu);
         let called = filter.vm.with(*generation, |instance| {
             let exported = instance.exports(which);
-            let Some(context) = instance.stream(id) else { return Ok((None, Intents::default())) };
+            let Some(context) = instance.stream(id) else { return Ok((None, Intents::default(), 0)) };
             let params = prepare(id, context);
             if !exported {
-                return Ok((None, Intents::default()));
+                return Ok((None, Intents::default(), 0));
             }
             // A message that was not held was not waiting to be resumed.
             take_resumed(&mut context.intents, half);
             let action = instance.call(id, limit, which, params)?;
             let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
-            Ok((action, intents.unwrap_or_default()))
+            Ok((action, intents.unwrap_or_default(), instance.spent()))
         });
-        let Ok((action, mut intents)) = called else {
+        let Ok((action, mut intents, spent)) = called else {
             let holds = self.held(half, at).is_some();
             return self.fail(at, half, holds).map(|()| Outcome::Continue);
         };
+        if let Some(slot) = self.slots.get_mut(at) {
+            let limit = slot.filter.spec.cpu_per_stream;
+            slot.overdrawn |= !slot.meter.bill(spent, limit, coarse_millis);
+        }
         let resumed = take_resumed(&mut intents, half);
         self.give_back(at, half, &mut intents);
         self.obey(at, intents)?;
@@ -277,6 +305,11 @@ impl Chain {
     /// `holds`: whether it holds a message of this half. A message that it holds or has changed is not whole
     /// without it, so then the stream is reset even if the filter may fail.
     fn fail(&mut self, at: usize, half: Half, holds: bool) -> Result<(), Stop> {
+        self.fail_because(at, half, holds, "filter_failure")
+    }
+
+    /// As [`Chain::fail`], for another reason.
+    fn fail_because(&mut self, at: usize, half: Half, holds: bool, why: &'static str) -> Result<(), Stop> {
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         slot.context = None;
         let name = &slot.filter.spec.name;
@@ -288,7 +321,7 @@ impl Chain {
         if slot.filter.spec.fail_open && !holds && edited & (1 << at) == 0 {
             return Ok(());
         }
-        let details: Arc<str> = "filter_failure".into();
+        let details: Arc<str> = why.into();
         stream.info.details = Some(Arc::clone(&details));
         stream.info.decided_by = Some(Arc::clone(name));
         if slot.filter.spec.fail_open {
@@ -302,6 +335,16 @@ impl Chain {
             grpc_status: None,
             details,
         }))
+    }
+
+    /// A stream has used more CPU time of a filter than it may, or all streams together have: it ends, or goes on
+    /// without the filter, as if that had failed. The filter itself goes on, and is told of the end.
+    fn cut_off(&mut self, at: usize, half: Half) -> Result<(), Stop> {
+        let holds = self.held(half, at).is_some();
+        let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
+        slot.filter.vm.refused(slot.filter.root, Refusal::Throttled);
+        slot.end();
+        self.fail_because(at, half, holds, Refusal::Throttled.details())
     }
 
     /// What a filter asked for in a callback, apart from its return value.
@@ -334,20 +377,31 @@ impl Chain {
             if !self.http {
                 self.downstream_closed(at);
             }
-            let Some(slot) = self.slots.get_mut(at) else { break };
-            let Some((generation, id)) = slot.context.take() else { continue };
-            let limit = slot.filter.spec.cpu;
-            // A fault here ends the instance and concerns nobody else any more.
-            let _ = slot.filter.vm.with(generation, |instance| {
-                // That it be held back, as a plugin's end may be, has no meaning for a stream, as in Envoy.
-                instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
-                set_access(instance, id, Access::LOG);
-                instance.call(id, limit, |callbacks| &callbacks.proxy_on_log, (id,))?;
-                set_access(instance, id, Access::NONE);
-                instance.call(id, limit, |callbacks| &callbacks.proxy_on_delete, (id,))?;
-                instance.delete_stream(id);
-                Ok(())
-            });
+            if let Some(slot) = self.slots.get_mut(at) {
+                slot.end();
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Ends the stream for the filter.
+    fn end(&mut self) {
+        let Some((generation, id)) = self.context.take() else { return };
+        let limit = self.filter.spec.cpu;
+        let ended = self.filter.vm.with(generation, |instance| {
+            // That it be held back, as a plugin's end may be, has no meaning for a stream, as in Envoy.
+            instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
+            set_access(instance, id, Access::LOG);
+            instance.call(id, limit, |callbacks| &callbacks.proxy_on_log, (id,))?;
+            set_access(instance, id, Access::NONE);
+            instance.call(id, limit, |callbacks| &callbacks.proxy_on_delete, (id,))?;
+            instance.delete_stream(id);
+            Ok(())
+        });
+        // A fault here has ended the instance and concerns nobody else any more.
+        if ended.is_ok() && self.trial {
+            self.filter.vm.trial_passed();
         }
     }
 }

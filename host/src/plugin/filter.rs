@@ -1,6 +1,7 @@
 //! A worker's side of its plugin instances: who calls them, what happens when one fails, and how they end. What they
 //! ask for and hear of besides their streams is in `filter/events.rs`.
 
+mod admission;
 mod events;
 
 use std::cell::{Cell, RefCell};
@@ -15,12 +16,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::clock::coarse_millis;
 use crate::plugin::digest::Digest;
 use crate::plugin::instance::{Fault, Instance, StartCx, StartError};
+use crate::plugin::meter::Meter;
 use crate::plugin::module::PluginModule;
-use crate::plugin::services::Services;
+use crate::plugin::services::{Services, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
+use crate::telemetry::metrics::Held;
 
 pub use events::GrpcEvent;
 
@@ -34,6 +38,8 @@ pub struct VmSpec {
     pub module: PluginModule,
     /// The filters that live in it, each with a root context of its own.
     pub filters: Vec<Arc<FilterSpec>>,
+    /// Where what each of them uses is counted.
+    pub usages: Vec<Arc<Usage>>,
     /// What all VMs share.
     pub services: Arc<Services>,
 }
@@ -47,7 +53,10 @@ impl VmSpec {
         services: Arc<Services>,
     ) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), digest, module, filters, services })
+        let usages =
+            filters.iter().map(|spec| Usage::new(&services.registry, digest, spec)).collect::<Vec<_>>();
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self { id, digest, module, filters, usages, services })
     }
 
     /// Starts an instance. Never call it on a worker.
@@ -59,6 +68,7 @@ impl VmSpec {
             module: &self.module.pre,
             version: self.module.version,
             filters: &self.filters,
+            usages: &self.usages,
             services: &self.services,
             clusters,
         })
@@ -96,6 +106,7 @@ pub struct VmHandle(Rc<VmCell>);
 impl VmHandle {
     /// A VM with its first instance.
     pub fn new(spec: Arc<VmSpec>, host: Rc<dyn PluginHost>, instance: Box<Instance>) -> Rc<Self> {
+        let per_second = spec.filters.iter().map(|spec| spec.cpu_per_second).max().unwrap_or_default();
         let cell = Rc::new_cyclic(|me| VmCell {
             spec,
             host,
@@ -105,6 +116,9 @@ impl VmHandle {
             mailbox: RefCell::default(),
             ending: Cell::new(false),
             ended: Notify::new(),
+            meter: Meter::new(per_second, coarse_millis()),
+            open: RefCell::default(),
+            told_of_shortage: Cell::new(0),
             me: me.clone(),
         });
         Rc::new(Self(cell))
@@ -141,6 +155,12 @@ pub struct VmCell {
     ending: Cell<bool>,
     /// Told when they have.
     ended: Notify,
+    /// What it may use over time.
+    meter: Meter,
+    /// Counts it among those with an open breaker, while it is one.
+    open: RefCell<Option<Held>>,
+    /// When the log last told that its CPU time is used up.
+    told_of_shortage: Cell<u64>,
     me: Weak<VmCell>,
 }
 
@@ -199,6 +219,8 @@ impl VmCell {
         // A panic below is a mistake of ours, and yet only this plugin is to feel it: it is a fault like others.
         let worked =
             catch_unwind(AssertUnwindSafe(|| work(instance))).unwrap_or_else(|_| Err(Fault::of_the_host()));
+        let spent = instance.take_spent();
+        self.meter.bill(spent);
         match worked {
             Ok(done) => {
                 if instance.has_outgoing() {
@@ -211,14 +233,14 @@ impl VmCell {
             Err(fault) => {
                 let instance = slot.take();
                 drop(slot);
-                self.condemn(instance, &fault);
+                self.condemn(instance, &fault, spent);
                 Err(Unavailable)
             }
         }
     }
 
     /// Puts an end to an instance: its streams are woken to meet their failure policy, and a new one is asked for.
-    fn condemn(&self, instance: Option<Box<Instance>>, fault: &Fault) {
+    fn condemn(&self, instance: Option<Box<Instance>>, fault: &Fault, spent: u64) {
         let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
         let (digest, kind) = (self.spec.digest, fault.kind.as_str());
         if self.ending.get() {
@@ -228,6 +250,7 @@ impl VmCell {
         }
         self.let_go(instance);
         if !self.ending.get() {
+            self.note_fault(spent);
             self.host.condemned(&self.spec);
         }
     }

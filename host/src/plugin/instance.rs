@@ -83,6 +83,8 @@ pub struct StartCx<'a> {
     pub version: Version,
     /// The filters that live in the instance; they share its fate.
     pub filters: &'a [Arc<FilterSpec>],
+    /// Where what each of them uses is counted.
+    pub usages: &'a [Arc<Usage>],
     /// What all VMs share.
     pub services: &'a Arc<Services>,
     /// The clusters that there are.
@@ -129,13 +131,15 @@ impl Instance {
         let callbacks = Callbacks::of(&instance, &mut store);
         // What a VM has of memory is counted of its first filter.
         let initial = store.data().limiter.used as i64;
-        store.data().roots.iter().take(1).for_each(|root| root.usage.memory.add(initial));
+        store.data().roots.iter().take(1).for_each(|root| root.usage.memory_grew(initial, initial));
         let alive = store.data().roots.iter().map(|root| root.usage.instances.hold()).collect();
         let mut started = Self { store, callbacks, _alive: alive };
         started.run_start_functions(&instance, limit)?;
         for spec in cx.filters {
             started.start_root(spec)?;
         }
+        // A start has a budget of its own.
+        started.take_spent();
         Ok(started)
     }
 
@@ -286,6 +290,17 @@ impl Instance {
         }
     }
 
+    /// CPU time that was used since it was last billed, in nanoseconds.
+    pub fn spent(&self) -> u64 {
+        self.store.data().spent
+    }
+
+    /// Takes that time, to bill it.
+    #[inline]
+    pub fn take_spent(&mut self) -> u64 {
+        std::mem::take(&mut self.store.data_mut().spent)
+    }
+
     /// A plugin in the VM, by its root context.
     pub fn root(&mut self, id: u32) -> Option<&mut Root> {
         self.store.data_mut().roots.iter_mut().find(|root| root.id == id)
@@ -306,10 +321,10 @@ fn vm(cx: &StartCx<'_>) -> Result<Vm, StartError> {
     let first = cx.filters.first();
     let environment: Vec<_> = cx.filters.iter().flat_map(|spec| spec.environment.iter().cloned()).collect();
     let memory = cx.filters.iter().map(|spec| spec.memory).max().unwrap_or_default();
-    let root = |(at, spec): (usize, &Arc<FilterSpec>)| Root {
+    let root = |(at, (spec, usage)): (usize, (&Arc<FilterSpec>, &Arc<Usage>))| Root {
         id: u32::try_from(at + 1).unwrap_or(u32::MAX),
         spec: Arc::clone(spec),
-        usage: Usage::new(&cx.services.registry, &spec.plugin, &spec.name, &spec.listener),
+        usage: Arc::clone(usage),
         refusals: cx.services.refusals(&spec.plugin, &spec.name),
         denials: cx.services.denials(&spec.plugin, &spec.name),
         tick: None,
@@ -323,7 +338,7 @@ fn vm(cx: &StartCx<'_>) -> Result<Vm, StartError> {
         deleted: false,
         kept: Kept::default(),
     };
-    let roots: Vec<Root> = cx.filters.iter().enumerate().map(root).collect();
+    let roots: Vec<Root> = cx.filters.iter().zip(cx.usages).enumerate().map(root).collect();
     let share = match first.map(|spec| cx.services.share(spec)) {
         Some(Ok(share)) => share,
         Some(Err(quota)) => {
@@ -341,6 +356,7 @@ fn vm(cx: &StartCx<'_>) -> Result<Vm, StartError> {
         allocating: false,
         version: cx.version,
         budget: Budget::default(),
+        spent: 0,
         limiter: Limiter::new(memory, share, refusals),
         wasi: Wasi::new(&environment),
         last_id: roots.last().map_or(0, |root| root.id),
@@ -388,15 +404,18 @@ where
     let result = function.call(&mut *store, params);
     let wall = cycles::between(start, cycles::now());
     let vm = store.data_mut();
-    // Wall time, unless an epoch has passed: then the thread may have been put aside for a while.
-    let spent = vm.budget.spent().map_or(wall, |since_first| wall.min(since_first + EPOCH));
+    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
+    let spent = wall.min(vm.budget.spent().unwrap_or_default() + EPOCH);
     vm.effective = context;
+    let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+    vm.spent = vm.spent.saturating_add(spent);
     if let Ok(root) = vm.root() {
         root.usage.calls.inc();
-        root.usage.cpu.add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+        root.usage.cpu.add(spent);
     }
     if let Some(root) = vm.roots.first().filter(|_| vm.limiter.used != before) {
-        root.usage.memory.add(vm.limiter.used as i64 - before as i64);
+        let now = vm.limiter.used as i64;
+        root.usage.memory_grew(now - before as i64, now);
     }
     result.map_err(|error| Fault::new(vm, &error))
 }

@@ -198,6 +198,13 @@ pub struct Version {
     vms: Vec<Weak<VmSpec>>,
 }
 
+impl Version {
+    /// The VMs that run it.
+    pub fn vms(&self) -> impl Iterator<Item = Arc<VmSpec>> {
+        self.vms.iter().filter_map(Weak::upgrade)
+    }
+}
+
 fn rfc3339<S: Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(&humantime::format_rfc3339_millis(*time))
 }
@@ -214,6 +221,27 @@ pub struct Plugin {
     notice: Option<String>,
     /// What its file holds now, when that can be loaded and yet does not go with the configuration in force.
     candidate: Option<Loaded>,
+    /// While the version that serves is new: what it is measured by.
+    probation: Option<Probation>,
+}
+
+/// A version that is new. The one before it is kept, so that it can be put in force again.
+struct Probation {
+    before: Loaded,
+    since: Instant,
+    faults: u32,
+}
+
+/// How long a version counts as new.
+pub const PROBATION: Duration = Duration::from_secs(60);
+
+/// The failures, of all its instances together, that a new version may not reach.
+pub const FAULTS_OF_A_NEW_VERSION: u32 = 3;
+
+impl Probation {
+    fn is_running(&self) -> bool {
+        self.since.elapsed() < PROBATION
+    }
 }
 
 impl Plugin {
@@ -284,9 +312,53 @@ impl Library {
             }
         }
         plugin.record(Some(loaded.digest), State::Serving, None);
-        plugin.serving = Some(loaded);
+        let before = plugin.serving.replace(loaded);
+        // One that has failed already is none to go back to.
+        let before = match plugin.probation.take() {
+            Some(failing) if failing.is_running() && failing.faults > 0 => Some(failing.before),
+            Some(_) | None => before,
+        };
+        plugin.probation = before.map(|before| Probation { before, since: Instant::now(), faults: 0 });
         plugin.notice = notice;
         plugin.candidate = None;
+    }
+
+    /// An instance of a version failed. True when it serves, is new, and has just failed too often.
+    pub fn fault(&mut self, name: &str, digest: Digest) -> bool {
+        let Some(plugin) = self.plugins.get_mut(name) else { return false };
+        let serves = plugin.serving.as_ref().is_some_and(|serving| serving.digest == digest);
+        let Some(probation) = plugin.probation.as_mut().filter(|new| serves && new.is_running()) else {
+            return false;
+        };
+        probation.faults += 1;
+        probation.faults == FAULTS_OF_A_NEW_VERSION
+    }
+
+    /// The version before one that serves and is new.
+    pub fn before(&self, name: &str, digest: Digest) -> Option<Loaded> {
+        let plugin = self.plugins.get(name)?;
+        let serves = plugin.serving.as_ref().is_some_and(|serving| serving.digest == digest);
+        plugin.probation.as_ref().filter(|_| serves).map(|probation| probation.before.clone())
+    }
+
+    /// The version before the one that serves takes its place. Returns why.
+    pub fn rolled_back(&mut self, name: &str, before: Loaded) -> String {
+        let reason = format!(
+            "it failed {FAULTS_OF_A_NEW_VERSION} times within {PROBATION:?} of being put in force, and was rolled back"
+        );
+        let plugin = self.plugins.entry(name.to_owned()).or_default();
+        for version in &mut plugin.versions {
+            if version.state == State::Serving {
+                version.state = State::Rejected;
+                version.reason = Some(reason.clone());
+                version.since = SystemTime::now();
+            }
+        }
+        plugin.record(Some(before.digest), State::Serving, None);
+        plugin.notice = Some(format!("the version before the one in its file serves: {reason}"));
+        plugin.serving = Some(before);
+        plugin.probation = None;
+        reason
     }
 
     /// A version is not used.
@@ -344,6 +416,7 @@ impl Library {
     /// Strikes out versions that have drained.
     pub fn prune(&mut self) {
         for plugin in self.plugins.values_mut() {
+            plugin.probation.take_if(|probation| !probation.is_running());
             let alive = |version: &Version| version.vms.iter().any(|vm| vm.strong_count() > 0);
             plugin.versions.retain(|version| version.state != State::Draining || alive(version));
         }

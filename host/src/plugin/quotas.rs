@@ -163,7 +163,7 @@ impl Refusals {
         let counter = |quota: Quota| {
             let labels = [("plugin", plugin), ("filter", filter), ("quota", quota.as_str())];
             let help = "What plugins were refused because a quota was used up.";
-            (registry.counter("weir_plugin_refused_total", help, &labels), Seldom::default())
+            (registry.counter("weir_plugin_quota_refused_total", help, &labels), Seldom::default())
         };
         Self {
             plugin: plugin.into(),

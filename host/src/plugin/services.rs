@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
 
+use crate::plugin::digest::Digest;
 use crate::plugin::engine::Pulse;
 use crate::plugin::grants::Denials;
+use crate::plugin::meter::Refusal;
 use crate::plugin::queues::Queues;
 use crate::plugin::quotas::{PluginPools, Pool, Quota, Refusals, Share};
 use crate::plugin::spec::FilterSpec;
-use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
+use crate::telemetry::metrics::{Counter, Gauge, Histogram, Peak, Registry};
 
 /// The services of the process.
 #[derive(Debug)]
@@ -111,7 +113,7 @@ impl Services {
     }
 }
 
-/// What a filter used, over all workers and versions.
+/// What a filter used of one version of its plugin, over all workers.
 #[derive(Debug)]
 pub struct Usage {
     /// Calls into the guest.
@@ -122,27 +124,78 @@ pub struct Usage {
     pub instances: Gauge,
     /// Bytes of memory that the instances have.
     pub memory: Gauge,
+    /// The most that one of them had.
+    pub memory_peak: Peak,
+    /// Instances that were built in the place of ones that failed.
+    pub rebuilt: Counter,
+    /// Those that were to be built, and did not start.
+    pub not_rebuilt: Counter,
+    /// Workers on which it is not called, since it failed too often.
+    pub breakers_open: Gauge,
+    refused: [Counter; 2],
     faults: [Counter; FaultKind::ALL.len()],
 }
 
 impl Usage {
     /// The usage of a filter.
-    pub fn new(registry: &Registry, plugin: &str, filter: &str, listener: &str) -> Arc<Self> {
-        let labels = [("plugin", plugin), ("filter", filter), ("listener", listener)];
+    pub fn new(registry: &Registry, digest: Digest, spec: &FilterSpec) -> Arc<Self> {
+        let version = digest.to_string();
+        let labels = [
+            ("plugin", &*spec.plugin),
+            ("version", &version),
+            ("filter", &spec.name),
+            ("listener", &spec.listener),
+        ];
+        let with = |name, help, label, value| {
+            let labels: Vec<_> = labels.iter().copied().chain([(label, value)]).collect();
+            registry.counter(name, help, &labels)
+        };
+        let rebuilds = |result| {
+            let help = "Instances built in the place of ones that failed, or that could not be.";
+            with("weir_plugin_rebuilds_total", help, "result", result)
+        };
+        let refused = |refusal: Refusal| {
+            let help = "Streams and timers that a plugin was not called for.";
+            with("weir_plugin_refused_total", help, "reason", refusal.as_str())
+        };
         Arc::new(Self {
             calls: registry.counter("weir_plugin_calls_total", "Calls into plugins.", &labels),
             cpu: registry.time("weir_plugin_cpu_seconds_total", "CPU time in plugins.", &labels),
             instances: registry.gauge("weir_plugin_instances", "Instances that are alive.", &labels),
             memory: registry.gauge("weir_plugin_memory_bytes", "Memory of the instances.", &labels),
+            memory_peak: registry.peak(
+                "weir_plugin_memory_peak_bytes",
+                "The most memory that one instance had.",
+                &labels,
+            ),
+            rebuilt: rebuilds("started"),
+            not_rebuilt: rebuilds("failed"),
+            breakers_open: registry.gauge(
+                "weir_plugin_breakers_open",
+                "Workers on which a plugin is not called, since it failed too often.",
+                &labels,
+            ),
+            refused: [Refusal::Throttled, Refusal::BreakerOpen].map(refused),
             faults: FaultKind::ALL.map(|kind| {
-                let labels: Vec<_> = labels.iter().copied().chain([("kind", kind.as_str())]).collect();
-                registry.counter(
-                    "weir_plugin_faults_total",
-                    "Calls that ended an instance, by kind.",
-                    &labels,
-                )
+                let help = "Calls that ended an instance, by kind.";
+                with("weir_plugin_faults_total", help, "kind", kind.as_str())
             }),
         })
+    }
+
+    /// The memory of an instance has changed by so many bytes, and is so large now.
+    pub fn memory_grew(&self, by: i64, now: i64) {
+        self.memory.add(by);
+        self.memory_peak.raise(now.unsigned_abs());
+    }
+
+    /// What it was not called for.
+    pub fn refused(&self, refusal: Refusal) -> &Counter {
+        let [throttled, broken] = &self.refused;
+        match refusal {
+            Refusal::Throttled => throttled,
+            Refusal::BreakerOpen => broken,
+        }
     }
 
     /// The faults of a kind.

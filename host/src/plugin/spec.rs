@@ -29,6 +29,10 @@ pub struct FilterSpec {
     pub environment: Vec<(String, String)>,
     /// CPU time for one call.
     pub cpu: Duration,
+    /// CPU time in a second, on each worker.
+    pub cpu_per_second: Duration,
+    /// CPU time in a second for one stream.
+    pub cpu_per_stream: Duration,
     /// CPU time for the start of an instance.
     pub start_cpu: Duration,
     /// Memory of one instance, in bytes.
@@ -75,6 +79,14 @@ impl FilterSpec {
         config: Option<&serde_json::Value>,
         surroundings: Arc<Surroundings>,
     ) -> Self {
+        let cpu = filter.cpu.unwrap_or(defaults.cpu);
+        // Whoever lets a call take longer means that it may.
+        let over_time = |own: Option<Duration>, default: Duration| {
+            own.unwrap_or(match default {
+                Duration::ZERO => default,
+                default => default.max(cpu),
+            })
+        };
         let own = filter.config.as_ref().map(|config| &config.value);
         Self {
             name: filter.name().as_str().into(),
@@ -85,7 +97,9 @@ impl FilterSpec {
             vm_config: config_bytes(filter.vm_config.as_ref()),
             config: config_bytes(config.or(own)),
             environment: environment(filter),
-            cpu: filter.cpu.unwrap_or(defaults.cpu),
+            cpu,
+            cpu_per_second: over_time(filter.cpu_per_second, defaults.cpu_per_second),
+            cpu_per_stream: over_time(filter.cpu_per_stream, defaults.cpu_per_stream),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,
             memory_per_plugin: usize::MAX,

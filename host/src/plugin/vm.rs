@@ -37,6 +37,8 @@ pub struct Vm {
     pub version: Version,
     /// The CPU budget.
     pub budget: Budget,
+    /// CPU time that was used since it was last billed, in nanoseconds.
+    pub spent: u64,
     /// The memory limit.
     pub limiter: Limiter,
     /// WASI.

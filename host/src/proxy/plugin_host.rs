@@ -55,7 +55,7 @@ impl PluginHost for WorkerHost {
 
     fn condemned(&self, vm: &Arc<VmSpec>) {
         // Without a control plane the process is about to end.
-        let _ = self.reports.send(Report::Condemned { worker: self.index, vm: vm.id });
+        let _ = self.reports.send(Report::Condemned { worker: self.index, vm: Arc::clone(vm) });
     }
 
     fn retire(&self, instance: Box<Instance>) {

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Timers;
 use crate::drain::Drain;
 use crate::net::relay::Scratch;
-use crate::plugin::filter::VmCell;
+use crate::plugin::filter::{VmCell, VmSpec};
 use crate::plugin::instance::Instance;
 use crate::proxy::accept::Accepting;
 use crate::proxy::local::{Build, Local, LocalListener};
@@ -52,14 +52,13 @@ pub struct Publish {
 }
 
 /// What a worker tells the control plane.
-#[derive(Debug)]
 pub enum Report {
     /// The instance of a VM failed: a new one is wanted.
     Condemned {
         /// Which worker.
         worker: usize,
         /// Which VM.
-        vm: u64,
+        vm: Arc<VmSpec>,
     },
 }
 
@@ -184,9 +183,14 @@ impl Worker {
             match order {
                 Order::Publish(publish) => self.publish(publish),
                 Order::Replace { vm, instance } => {
-                    let cell = self.local().and_then(|local| local.vms.get(&vm).cloned());
+                    let local = self.local();
+                    let cell = local.as_ref().and_then(|local| Some((local, local.vms.get(&vm)?)));
                     match cell {
-                        Some(cell) => cell.replace(instance),
+                        Some((local, cell)) => {
+                            cell.replace(instance);
+                            // It may have been built before this snapshot was.
+                            cell.set_clusters(&local.snapshot.cluster_names);
+                        }
                         // The VM is not used any more.
                         None => self.retire(Retired::Instance(instance)),
                     }

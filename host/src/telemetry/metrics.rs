@@ -4,6 +4,8 @@
 //! so that counting is never contended. Series are looked up when a snapshot is built, never on the path of a
 //! request; asking for the same name and labels again returns the same series.
 
+mod versions;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -38,6 +40,7 @@ enum Series {
     /// A counter of nanoseconds, which is exposed in seconds.
     Time(Counter),
     Gauge(Gauge),
+    Peak(Peak),
     Histogram(Histogram),
 }
 
@@ -64,7 +67,9 @@ impl Registry {
         let make = || Series::Counter(Counter(Shards::new(self.shards)));
         match self.series(name, help, Kind::Counter, labels, make) {
             Series::Counter(counter) => counter,
-            Series::Time(_) | Series::Gauge(_) | Series::Histogram(_) => Counter(Shards::new(self.shards)),
+            Series::Time(_) | Series::Gauge(_) | Series::Peak(_) | Series::Histogram(_) => {
+                Counter(Shards::new(self.shards))
+            }
         }
     }
 
@@ -73,7 +78,9 @@ impl Registry {
         let make = || Series::Time(Counter(Shards::new(self.shards)));
         match self.series(name, help, Kind::Counter, labels, make) {
             Series::Time(counter) => counter,
-            Series::Counter(_) | Series::Gauge(_) | Series::Histogram(_) => Counter(Shards::new(self.shards)),
+            Series::Counter(_) | Series::Gauge(_) | Series::Peak(_) | Series::Histogram(_) => {
+                Counter(Shards::new(self.shards))
+            }
         }
     }
 
@@ -82,7 +89,17 @@ impl Registry {
         let make = || Series::Gauge(Gauge(Shards::new(self.shards)));
         match self.series(name, help, Kind::Gauge, labels, make) {
             Series::Gauge(gauge) => gauge,
-            Series::Counter(_) | Series::Time(_) | Series::Histogram(_) => Gauge(Shards::new(self.shards)),
+            Series::Counter(_) | Series::Time(_) | Series::Peak(_) | Series::Histogram(_) => {
+                Gauge(Shards::new(self.shards))
+            }
+        }
+    }
+
+    /// The largest of many numbers.
+    pub fn peak(&self, name: &str, help: &'static str, labels: &[Label<'_>]) -> Peak {
+        match self.series(name, help, Kind::Gauge, labels, || Series::Peak(Peak::default())) {
+            Series::Peak(peak) => peak,
+            Series::Counter(_) | Series::Time(_) | Series::Gauge(_) | Series::Histogram(_) => Peak::default(),
         }
     }
 
@@ -100,7 +117,9 @@ impl Registry {
         let make = || Series::Histogram(Histogram::new(self.shards, scale));
         match self.series(name, help, Kind::Histogram, labels, make) {
             Series::Histogram(histogram) => histogram,
-            Series::Counter(_) | Series::Time(_) | Series::Gauge(_) => Histogram::new(self.shards, scale),
+            Series::Counter(_) | Series::Time(_) | Series::Gauge(_) | Series::Peak(_) => {
+                Histogram::new(self.shards, scale)
+            }
         }
     }
 
@@ -124,7 +143,8 @@ impl Registry {
 
     /// Everything, in Prometheus' text format 0.0.4.
     pub fn render(&self) -> String {
-        let families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        families.values_mut().for_each(versions::fold);
         let mut out = String::new();
         for (name, family) in &*families {
             let kind = match family.kind {
@@ -145,6 +165,9 @@ impl Registry {
                     }
                     Series::Gauge(gauge) => {
                         let _ = writeln!(out, "{name}{} {}", braced(labels), gauge.value());
+                    }
+                    Series::Peak(peak) => {
+                        let _ = writeln!(out, "{name}{} {}", braced(labels), peak.value());
                     }
                     Series::Histogram(histogram) => histogram.render(name, labels, &mut out),
                 }
@@ -240,6 +263,22 @@ impl Gauge {
     /// The sum over all threads.
     pub fn value(&self) -> i64 {
         self.0.sum() as i64
+    }
+}
+
+/// The largest of many numbers, over all threads. For what happens seldom: threads contend for it.
+#[derive(Debug, Clone, Default)]
+pub struct Peak(Arc<AtomicU64>);
+
+impl Peak {
+    /// There was this number, too.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
+    /// The largest so far.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -75,10 +75,15 @@ impl VmCell {
 
     fn start_call(&self, call: HttpCall) {
         let (me, generation, root, token) = (self.me.clone(), self.generation(), call.root, call.token);
-        let then = move |answer: Option<CallAnswer>| {
-            if let Some(cell) = me.upgrade() {
-                cell.call_answered(generation, root, token, answer);
-            }
+        let then = move |answer: Option<CallAnswer>| match me.upgrade() {
+            Some(cell) if cell.may_go_on() => cell.call_answered(generation, root, token, answer),
+            // Calls that bring calls would be a way around the budget.
+            Some(_) => drop(tokio::task::spawn_local(async move {
+                if let Some(cell) = Self::when_it_may_go_on(me).await {
+                    cell.call_answered(generation, root, token, answer);
+                }
+            })),
+            None => {}
         };
         self.host.http_call(call, Box::new(then));
     }
@@ -120,6 +125,9 @@ impl VmCell {
                 let current = cell.with(generation, |instance| Ok(instance.tick(root))).ok().flatten();
                 if current != Some((period, serial)) {
                     return;
+                }
+                if !cell.admits_tick(root) {
+                    continue;
                 }
                 let ticked = cell.tell(generation, root, |instance, limit| {
                     instance.call(root, limit, |callbacks| &callbacks.proxy_on_tick, (root,)).map(drop)
@@ -271,7 +279,7 @@ const INTERNAL: u32 = 13;
 
 async fn read_mail(cell: std::rc::Weak<VmCell>, mut mail: UnboundedReceiver<Ready>) {
     while let Some(Ready { generation, root, queue }) = mail.recv().await {
-        let Some(cell) = cell.upgrade() else { return };
+        let Some(cell) = VmCell::when_it_may_go_on(cell.clone()).await else { return };
         cell.tell(generation, root, |instance, limit| {
             instance.call(root, limit, |callbacks| &callbacks.proxy_on_queue_ready, (root, queue)).map(drop)
         });

@@ -1,0 +1,93 @@
+//! Whether a VM may be entered: its share of CPU time, and its breaker.
+
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use crate::clock::coarse_millis;
+use crate::plugin::filter::VmCell;
+use crate::plugin::meter::{Broken, Entry, Refusal};
+
+/// How often the log tells that a VM has used up its CPU time, in milliseconds.
+const TELL: u64 = 10_000;
+
+/// How often whoever waits for CPU time looks again.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl VmCell {
+    /// Whether a stream of a root context may begin. When there is no instance it may: the call meets that.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, root: u32) -> Result<Entry, Refusal> {
+        if self.instance.borrow().is_none() {
+            return Ok(Entry::Usual);
+        }
+        self.meter.admit(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal))
+    }
+
+    /// Whether the timer of a root context may be told of.
+    pub(super) fn admits_tick(&self, root: u32) -> bool {
+        self.meter.admit_event(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal)).is_ok()
+    }
+
+    /// Whether what runs may go on.
+    #[inline]
+    pub fn may_go_on(&self) -> bool {
+        self.meter.may_go_on(coarse_millis)
+    }
+
+    /// Counts what a plugin is not called for.
+    pub fn refused(&self, root: u32, refusal: Refusal) {
+        let place = (root as usize).checked_sub(1);
+        let Some((spec, usage)) =
+            place.and_then(|place| self.spec.filters.get(place).zip(self.spec.usages.get(place)))
+        else {
+            return;
+        };
+        usage.refused(refusal).inc();
+        let now = coarse_millis();
+        if refusal == Refusal::Throttled && now >= self.told_of_shortage.get() {
+            self.told_of_shortage.set(now.saturating_add(TELL));
+            let (plugin, filter) = (&*spec.plugin, &*spec.name);
+            let (second, stream) = (spec.cpu_per_second, spec.cpu_per_stream);
+            tracing::warn!(
+                plugin,
+                filter,
+                "a filter has used up its CPU time, {second:?} in a second or {stream:?} for one stream, \
+                 and is not called for some"
+            );
+        }
+    }
+
+    /// An instance has failed, after so many nanoseconds of CPU time.
+    pub(super) fn note_fault(&self, spent: u64) {
+        let Broken::Opened(time) = self.meter.fault(spent, coarse_millis()) else { return };
+        let usage = self.spec.usages.first();
+        *self.open.borrow_mut() = usage.map(|usage| usage.breakers_open.hold());
+        let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
+        let digest = self.spec.digest;
+        tracing::error!(plugin, %digest, "a plugin fails too often and is not called for {time:?}");
+    }
+
+    /// The stream that tried whether the plugin works again has ended well.
+    pub fn trial_passed(&self) {
+        if self.meter.trial_passed(coarse_millis()) {
+            self.open.take();
+            let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
+            let digest = self.spec.digest;
+            tracing::info!(plugin, %digest, "a plugin that failed too often is called again");
+        }
+    }
+
+    /// Waits until what runs may go on. `None` when the VM is gone by then.
+    pub(super) async fn when_it_may_go_on(me: Weak<Self>) -> Option<Rc<Self>> {
+        loop {
+            let cell = me.upgrade()?;
+            if cell.may_go_on() {
+                return Some(cell);
+            }
+            drop(cell);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
