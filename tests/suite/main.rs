@@ -19,6 +19,7 @@ mod languages;
 mod life;
 mod lifecycle;
 mod live_swap;
+mod neighbours;
 mod network_filters;
 mod official;
 mod parity;
