@@ -10,9 +10,9 @@ mod floods;
 mod messages;
 mod resources;
 mod starts;
-mod text;
+pub mod text;
 
-pub use text::Text;
+use text::Text;
 
 /// A guest that means harm.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@ pub mod load;
 pub mod neighbours;
 pub mod process;
 pub mod provoke;
+pub mod reload;
 pub mod report;
 pub mod upstream;
 pub mod weir;

@@ -30,6 +30,7 @@ mod readme;
 mod refusals;
 mod routes;
 mod sdk;
+mod soaks;
 mod tcp;
 mod tls;
 mod wasi;

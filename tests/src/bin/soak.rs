@@ -1,4 +1,4 @@
-//! Long runs, by name: `hostile`. `cargo xtask soak` builds what they need and calls it.
+//! Long runs, by name: `hostile`, `reload`. `cargo xtask soak` builds what they need and calls it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -6,20 +6,23 @@ use std::time::Duration;
 
 use weir_tests::hostile;
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
+use weir_tests::soak::reload::{self, Storm, Survived};
 use weir_tests::soak::{report, upstream};
+use weir_tests::upstream::Upstream;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.is_empty() {
-        eprintln!("which one: hostile? `cargo xtask soak` says more");
+        eprintln!("which one: hostile or reload? `cargo xtask soak` says more");
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
     let options = Options::take(&mut arguments);
     let passed = match run.as_str() {
         "hostile" => neighbours(&options, &arguments),
+        "reload" => storm(&options),
         other => {
-            eprintln!("there is no `{other}`: hostile");
+            eprintln!("there is no `{other}`: hostile, reload");
             false
         }
     };
@@ -34,6 +37,8 @@ struct Options {
     only_envoy: bool,
     seconds: Option<u64>,
     baseline: Option<u64>,
+    /// How many copies.
+    count: Option<u64>,
 }
 
 impl Options {
@@ -45,11 +50,12 @@ impl Options {
         let has = |name: &str| arguments.iter().any(|argument| argument == name);
         let (beside, only_envoy) = (has("--beside-envoy"), has("--only-envoy"));
         let (seconds, baseline) = (number(arguments, "--seconds"), number(arguments, "--baseline"));
+        let count = number(arguments, "--count");
         arguments.retain(|argument| !argument.starts_with("--"));
         let path = |name| std::env::var_os(name).map(PathBuf::from);
         let envoy = if beside || only_envoy { path("ENVOY") } else { None };
         let weir = path("WEIR").unwrap_or_else(|| "target/release/weir".into());
-        Self { weir, envoy, only_envoy, seconds, baseline }
+        Self { weir, envoy, only_envoy, seconds, baseline, count }
     }
 }
 
@@ -58,8 +64,7 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
     let mut plan = Plan::default();
     plan.attack = options.seconds.map_or(plan.attack, Duration::from_secs);
     plan.baseline = options.baseline.map_or(plan.baseline, Duration::from_secs);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let upstream = runtime.block_on(upstream::start());
+    let upstream = upstream();
     let mut subjects = Vec::new();
     if !options.only_envoy {
         subjects.push(("Weir", Subject::Weir(&options.weir)));
@@ -90,6 +95,37 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
     println!("\n{count} guests, {} breaches in Weir", breaches.len());
     breaches.iter().for_each(|breach| println!("- {breach}"));
     count > 0 && breaches.is_empty()
+}
+
+fn upstream() -> Upstream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(upstream::start())
+}
+
+/// Reloads at a steady rate under load.
+fn storm(options: &Options) -> bool {
+    let mut storm = Storm::default();
+    storm.copies = options.count.and_then(|count| u32::try_from(count).ok()).unwrap_or(storm.copies);
+    let upstream = upstream();
+    let survived = reload::run(&options.weir, storm, upstream.address);
+    let Survived { requests, reloads: [taken, refused], instances, usage: [before, after] } = &survived;
+    println!(
+        "{} copies: {taken} taken, {refused} refused\n{} requests: {} failed {:?}\n\
+         p50 {:.2?}, p99 {:.2?}, longest {:.2?}\n{instances} instances, {} MiB before, {} after; {} descriptors, {}",
+        storm.copies,
+        requests.latencies.len() + requests.failed(),
+        requests.failed(),
+        requests.failures,
+        requests.quantile(0.5),
+        requests.quantile(0.99),
+        requests.quantile(1.0),
+        before.resident >> 20,
+        after.resident >> 20,
+        before.descriptors,
+        after.descriptors,
+    );
+    survived.breaches().iter().for_each(|breach| println!("- {breach}"));
+    survived.breaches().is_empty()
 }
 
 fn told(guest: &str, outcomes: &Outcomes) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! A module in WebAssembly's own text: callbacks with bodies, and all that they need.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Formatter, Result, Write};
+use std::fmt::{Display, Formatter, Result};
 
-use crate::trampoline::{FUNCTIONS, Kind};
+use crate::trampoline::{FUNCTIONS, Kind, Signature};
 
 /// A callback of the tables: its name, how many parameters it has, and whether it answers.
 type Callback = (&'static str, usize, bool);
@@ -92,28 +92,19 @@ impl Display for Text {
         for (name, body) in &self.bodies {
             let known = CALLBACKS.iter().find(|(known, ..)| known == name);
             let &(_, params, answers) = known.expect("it was looked up before");
-            let params = "i32 ".repeat(params);
             // To start, to be configured and to end is agreed to; other answers go on.
             let agrees = ["proxy_on_vm_start", "proxy_on_configure", "proxy_on_done"].contains(name);
-            let (result, answer) = match answers {
-                true if agrees => ("(result i32)", "(i32.const 1)"),
-                true => ("(result i32)", "(i32.const 0)"),
-                false => ("", ""),
+            let answer = match answers {
+                true if agrees => "(i32.const 1)",
+                true => "(i32.const 0)",
+                false => "",
             };
-            writeln!(functions, "(func (export \"{name}\") (param {params}) {result} {body} {answer})")?;
+            functions.push_str(&export(name, params, answers, &format!("{body} {answer}")));
         }
         let code = format!("{functions}{}{}", self.beside, self.malloc);
         f.write_str("(module\n")?;
-        for function in FUNCTIONS.iter() {
-            let name = function.name;
-            if !code.contains(&format!("${name} ")) {
-                continue;
-            }
-            let long = |kind: &Kind| matches!(kind, Kind::Long | Kind::Delta);
-            let types = function.params.iter().map(|kind| if long(kind) { "i64 " } else { "i32 " });
-            let (module, types) = (function.module, types.collect::<String>());
-            writeln!(f, "(import \"{module}\" \"{name}\" (func ${name} (param {types}) (result i32)))")?;
-        }
+        let used = |function: &&Signature| code.contains(&format!("${} ", function.name));
+        f.write_str(&FUNCTIONS.iter().filter(used).map(import).collect::<String>())?;
         let texts: String = self.texts.iter().map(|byte| format!("\\{byte:02x}")).collect();
         writeln!(
             f,
@@ -129,6 +120,35 @@ impl Display for Text {
             self.pages, HEAP.0, self.malloc, self.beside
         )
     }
+}
+
+/// The export of a callback that answers, or does not, with a body.
+fn export(name: &str, params: usize, answers: bool, body: &str) -> String {
+    let (params, result) = ("i32 ".repeat(params), if answers { "(result i32)" } else { "" });
+    format!("(func (export \"{name}\") (param {params}) {result} {body})\n")
+}
+
+/// The import of a function of the tables.
+fn import(function: &Signature) -> String {
+    let long = |kind: &Kind| matches!(kind, Kind::Long | Kind::Delta);
+    let types: String = function.params.iter().map(|kind| if long(kind) { "i64 " } else { "i32 " }).collect();
+    let Signature { module, name, .. } = function;
+    format!("(import \"{module}\" \"{name}\" (func ${name} (param {types}) (result i32)))\n")
+}
+
+/// A module that has every import of the tables.
+pub fn every_import() -> String {
+    format!("(module {})", FUNCTIONS.iter().map(import).collect::<String>())
+}
+
+/// A module that exports what every plugin does, and the callbacks that are wanted.
+pub fn exporting(mut wanted: impl FnMut(&str) -> bool) -> String {
+    let callbacks = CALLBACKS.iter().filter(|(name, ..)| wanted(name));
+    let callbacks: String =
+        callbacks.map(|&(name, params, answers)| export(name, params, answers, "unreachable")).collect();
+    let marker = export("proxy_abi_version_0_2_1", 0, false, "");
+    let malloc = export("malloc", 1, true, "unreachable");
+    format!("(module (memory (export \"memory\") 1 64) {marker}{malloc}{callbacks})")
 }
 
 /// Something for ever.

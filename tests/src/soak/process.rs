@@ -79,12 +79,7 @@ impl Process {
 
     /// What it uses now; `None` when it is gone.
     pub fn usage(&self) -> Option<Usage> {
-        let folder = format!("/proc/{}", self.child.id());
-        let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-        let descriptors = std::fs::read_dir(format!("{folder}/fd")).ok()?.count();
-        Some(Usage { resident: kib * 1024, descriptors })
+        Usage::of(&self.child.id().to_string())
     }
 
     /// Whether it runs.
@@ -152,4 +147,23 @@ pub struct Usage {
     pub resident: u64,
     /// Open descriptors.
     pub descriptors: usize,
+}
+
+impl Usage {
+    fn of(process: &str) -> Option<Self> {
+        let folder = format!("/proc/{process}");
+        let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+        let descriptors = std::fs::read_dir(format!("{folder}/fd")).ok()?.count();
+        Some(Self { resident: kib * 1024, descriptors })
+    }
+
+    /// What this process uses.
+    ///
+    /// # Panics
+    /// Where there is no `/proc`.
+    pub fn own() -> Self {
+        Self::of("self").expect("Linux tells of processes")
+    }
 }

@@ -5,6 +5,9 @@ use tokio::net::TcpStream;
 
 use crate::upstream::Upstream;
 
+/// The longest request.
+const LONGEST: usize = 256 << 10;
+
 const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello\n";
 const WITH_TRAILERS: &[u8] =
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n6\r\nhello\n\r\n0\r\nx-end: 1\r\n\r\n";
@@ -21,6 +24,8 @@ pub async fn start() -> Upstream {
                 }
             }
             match socket.read_buf(&mut received).await {
+                // A head that has no end by now is not worth being looked through once more.
+                Ok(_) if received.len() > LONGEST => return,
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }
