@@ -30,7 +30,9 @@ pub fn all() -> Vec<Hostile> {
         (i32.add (i32.const 1) (call $deep (i32.add (local.get 0) (i32.const 1)))))";
     // As long as memory may be, again and again: the epoch is looked at only before each.
     let bulk = forever("(memory.fill (i32.const 0x20000) (i32.const 1) (i32.const 0x100000))");
-    let exits = "(import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))";
+    let import = "(import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))";
+    let mut exits = Text { imports: import.to_owned(), ..Text::default() };
+    exits.on("proxy_on_request_headers", "(call $exit (i32.const 1))");
     let mut timers = Text::default();
     timers.on("proxy_on_request_headers", tick(1)).on("proxy_on_tick", tick(1));
     let mut busy = Text::default();
@@ -43,7 +45,7 @@ pub fn all() -> Vec<Hostile> {
         on_request("table-bomb", Outcome::Borne, table, grow_table.to_owned()),
         on_request("deep-recursion", Outcome::Faults, deep, "(drop (call $deep (i32.const 0)))".to_owned()),
         on_request("just-under-its-budget", Outcome::Borne, "", work_for(1_500)),
-        on_request("exits", Outcome::Faults, exits, "(call $exit (i32.const 1))".to_owned()),
+        Hostile::new("exits", Way::Requests, Outcome::Faults, &exits),
         Hostile::new("timer-storm", Way::Requests, Outcome::Borne, &timers),
         Hostile::new("timers-just-under-their-budget", Way::Requests, Outcome::Borne, &busy),
     ]

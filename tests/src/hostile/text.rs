@@ -34,6 +34,8 @@ pub struct Text {
     pub pages: usize,
     /// The body of its allocator, which is given `$len`.
     pub malloc: String,
+    /// Imports that are not in the tables.
+    pub imports: String,
     /// What stands beside the callbacks.
     pub beside: String,
     pub(super) bodies: BTreeMap<&'static str, String>,
@@ -50,8 +52,8 @@ impl Default for Text {
              (i32.sub (global.get $heap) (local.get $len))",
             HEAP.1, HEAP.0
         );
-        let (beside, bodies, texts) = (String::new(), BTreeMap::new(), Vec::new());
-        Self { pages: HEAP.1 >> 16, malloc, beside, bodies, texts }
+        let (imports, beside) = (String::new(), String::new());
+        Self { pages: HEAP.1 >> 16, malloc, imports, beside, bodies: BTreeMap::new(), texts: Vec::new() }
     }
 }
 
@@ -102,7 +104,7 @@ impl Display for Text {
             functions.push_str(&export(name, params, answers, &format!("{body} {answer}")));
         }
         let code = format!("{functions}{}{}", self.beside, self.malloc);
-        f.write_str("(module\n")?;
+        writeln!(f, "(module {}", self.imports)?;
         let used = |function: &&Signature| code.contains(&format!("${} ", function.name));
         f.write_str(&FUNCTIONS.iter().filter(used).map(import).collect::<String>())?;
         let texts: String = self.texts.iter().map(|byte| format!("\\{byte:02x}")).collect();
