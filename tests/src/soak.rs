@@ -3,6 +3,7 @@
 
 pub mod envoy;
 pub mod load;
+pub mod modules;
 pub mod neighbours;
 pub mod process;
 pub mod provoke;

@@ -44,7 +44,7 @@ enum Command {
     },
     /// Runs for long: `hostile` guests beside neighbours, `reload`s under load, random `modules`.
     Soak {
-        /// Which one, and parts of the names of guests; `--seconds=N`, `--baseline=N`, `--beside-envoy`.
+        /// Which one, and parts of the names of guests; `--seconds=N`, `--baseline=N`, `--runs=N`, `--count=N`, `--beside-envoy`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -15,8 +15,8 @@ pub fn head(proxies: &[&str]) -> String {
     format!("| guest |{head}\n|{line}")
 }
 
-/// The cells of one proxy in a row.
-pub fn cells(outcomes: &Outcomes) -> String {
+/// The cells of one proxy in a row, after so many runs.
+pub fn cells(outcomes: &Outcomes, runs: u64) -> String {
     if outcomes.silent.is_some() {
         return " **does not serve** | all | – | – | – | – | – |".to_owned();
     }
@@ -25,12 +25,13 @@ pub fn cells(outcomes: &Outcomes) -> String {
     let [before, peak, after] = outcomes.usage;
     let left = after.descriptors.saturating_sub(before.descriptors);
     let verdict = if outcomes.breaches.is_empty() { "holds" } else { "**breach**" };
+    let times = if runs > 1 { format!(", run {runs}") } else { String::new() };
     let ended =
         outcomes.ended.map_or("**ignored**".to_owned(), |took| format!("{:.1} s", took.as_secs_f64()));
     let [other, same] = outcomes.neighbours.each_ref().map(latencies);
     let mib = |bytes: u64| bytes >> 20;
     format!(
-        " {verdict} | {failed} of {} | {other} | {same} | {}, {}, {} | {left} | {ended} |",
+        " {verdict}{times} | {failed} of {} | {other} | {same} | {}, {}, {} | {left} | {ended} |",
         failed + answered,
         mib(before.resident),
         mib(peak.resident),
