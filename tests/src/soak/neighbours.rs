@@ -55,7 +55,8 @@ impl Default for Plan {
             connections: 8,
             baseline: Duration::from_secs(5),
             attack: Duration::from_secs(10),
-            recovery: Duration::from_secs(20),
+            // Connections to the upstream that nobody uses are kept for a minute.
+            recovery: Duration::from_secs(75),
         }
     }
 }
@@ -83,7 +84,7 @@ pub struct Outcomes {
 const MEMORY_LEFT: u64 = 32 << 20;
 /// What two instances of guests may hold, in a proxy that does not tell.
 const MEMORY_OF_GUESTS: u64 = 128 << 20;
-/// Descriptors that may stay: connections to the upstream that wait to be used again.
+/// Descriptors that may stay.
 const DESCRIPTORS_LEFT: usize = 64;
 /// How long an end may take. Weir's drain takes 5 s at most.
 const END: Duration = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! The upstream of long runs: it answers whatever comes, and with trailers where those are asked for.
 
+use memchr::memmem::find;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -36,7 +37,6 @@ pub async fn start() -> Upstream {
 
 /// The length of the first request, once it is there, and its answer. What is no HTTP is answered at once.
 fn first_request(received: &[u8]) -> Option<(usize, &'static [u8])> {
-    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|part| part == what);
     if received.starts_with(b"raw") {
         return Some((received.len(), PLAIN));
     }
