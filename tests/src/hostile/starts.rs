@@ -16,8 +16,8 @@ pub fn all() -> Vec<Hostile> {
             let name = callback.trim_start_matches("proxy_on").trim_start_matches('_').replace('_', "-");
             add(format!("{harm}-{name}"), &text);
         }
-        let mut text = Text::default();
-        text.beside = format!("(func $begin {body}) (start $begin)");
+        let beside = format!("(func $begin {body}) (start $begin)");
+        let text = Text { beside, ..Text::default() };
         add(format!("{harm}-start-function"), &text);
     }
     let mut text = Text::default();

@@ -98,10 +98,12 @@ fn exchange(way: Way, address: SocketAddr) -> std::io::Result<()> {
         Way::Requests | Way::Copies => stream.write_all(&request())?,
     }
     let mut buffer = [0; 4096];
-    let len = stream.read(&mut buffer)?;
     let ended = |bytes: &[u8]| [&b"hello\n"[..], b"\r\n\r\n"].iter().any(|end| bytes.ends_with(end));
-    if len > 0 && !ended(&buffer[..len]) {
-        stream.read(&mut buffer)?;
+    loop {
+        let len = stream.read(&mut buffer)?;
+        if len == 0 || ended(&buffer[..len]) {
+            break;
+        }
     }
     Ok(())
 }
