@@ -7,6 +7,7 @@ use weir_tests::guests;
 use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
 use weir_tests::soak::upstream;
+use weir_tests::wait::PATIENCE;
 
 /// As generous as the timeout of the clients: a build may be running beside.
 const SLOWEST: Duration = Duration::from_secs(2);
@@ -19,6 +20,7 @@ async fn checked(guest: &str) -> Outcomes {
         baseline: Duration::from_millis(200),
         attack: Duration::from_millis(1500),
         recovery: Duration::from_secs(20),
+        end: PATIENCE,
     };
     let (guest, address) = (hostile::named(guest), upstream.address);
     let check = move || check(Subject::Weir(guests::weir()), &guest, plan, address);

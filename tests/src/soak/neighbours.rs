@@ -46,6 +46,8 @@ pub struct Plan {
     pub attack: Duration,
     /// How long it may take until nothing is left of it.
     pub recovery: Duration,
+    /// How long the end may take after SIGTERM. Weir's drain takes 5 s at most.
+    pub end: Duration,
 }
 
 impl Default for Plan {
@@ -57,6 +59,7 @@ impl Default for Plan {
             attack: Duration::from_secs(10),
             // Connections to the upstream that nobody uses are kept for a minute.
             recovery: Duration::from_secs(75),
+            end: Duration::from_secs(10),
         }
     }
 }
@@ -86,8 +89,6 @@ const MEMORY_LEFT: u64 = 32 << 20;
 const MEMORY_OF_GUESTS: u64 = 128 << 20;
 /// Descriptors that may stay.
 const DESCRIPTORS_LEFT: usize = 64;
-/// How long an end may take. Weir's drain takes 5 s at most.
-const END: Duration = Duration::from_secs(10);
 
 /// A proxy that runs.
 enum Running {
@@ -186,7 +187,7 @@ pub fn check(subject: Subject<'_>, guest: &Hostile, plan: Plan, upstream: Socket
         Running::Weir(weir) => weir.process,
         Running::Envoy(envoy) => envoy.process,
     };
-    outcomes.ended = process.terminate(END);
+    outcomes.ended = process.terminate(plan.end);
     if outcomes.ended.is_none() {
         outcomes.breaches.push("it does not end after SIGTERM".to_owned());
     }
