@@ -3,12 +3,14 @@
 
 pub mod gateway;
 pub mod guests;
+pub mod hostile;
 pub mod http;
 pub mod languages;
 pub mod made_up;
 pub mod messages;
 pub mod parity;
 pub mod puppet;
+pub mod soak;
 pub mod tls;
 pub mod trampoline;
 pub mod upstream;

@@ -6,6 +6,7 @@ pub mod ci;
 pub mod demo;
 pub mod guests;
 pub mod parity;
+pub mod soak;
 
 /// Tells the user something.
 #[expect(clippy::print_stderr, reason = "the commands' output")]

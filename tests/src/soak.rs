@@ -1,0 +1,13 @@
+//! Long runs: hostile guests beside neighbours, reloads under load, random modules. `cargo xtask soak` runs them, and
+//! the suite runs short forms of them.
+
+pub mod envoy;
+pub mod load;
+pub mod modules;
+pub mod neighbours;
+pub mod process;
+pub mod provoke;
+pub mod reload;
+pub mod report;
+pub mod upstream;
+pub mod weir;

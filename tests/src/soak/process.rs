@@ -1,0 +1,169 @@
+//! A proxy under test: its process, its log as far as it is of interest, what it uses of the machine.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Lines of a log that are kept from its beginning, and from its end. Some guests write without an end.
+const KEPT: usize = 500;
+
+/// A process that is killed when it is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: Arc<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<Lines>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    first: Vec<String>,
+    last: VecDeque<String>,
+    over: bool,
+}
+
+impl Process {
+    /// Starts it, and follows what it says on stderr.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        let log = Arc::new(Log::default());
+        let (own, pipe) = (Arc::clone(&log), child.stderr.take().expect("stderr is piped"));
+        std::thread::spawn(move || own.follow(pipe));
+        Self { child, log }
+    }
+
+    /// Waits for a line of the log's beginning; `None` when the process ends before, or when it takes too long.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn wait_for(&self, text: &str, patience: Duration) -> Option<String> {
+        let deadline = Instant::now() + patience;
+        let mut lines = self.log.lines.lock().expect("nobody panics here");
+        loop {
+            if let Some(line) = lines.first.iter().find(|line| line.contains(text)) {
+                return Some(line.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if lines.over || left.is_zero() {
+                return None;
+            }
+            lines = self.log.more.wait_timeout(lines, left).expect("nobody panics here").0;
+        }
+    }
+
+    /// The beginning and the end of the log.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn log(&self) -> String {
+        let lines = self.log.lines.lock().expect("nobody panics here");
+        lines.first.iter().chain(&lines.last).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// What it uses now; `None` when it is gone.
+    pub fn usage(&self) -> Option<Usage> {
+        Usage::of(&self.child.id().to_string())
+    }
+
+    /// Whether it runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end by SIGTERM, and tells how long it took; `None` when it did not end in time.
+    pub fn terminate(mut self, patience: Duration) -> Option<Duration> {
+        let asked = Instant::now();
+        self.signal(Signal::TERM);
+        while asked.elapsed() < patience {
+            if !self.runs() {
+                return Some(asked.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // One that is gone needs no signal.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.runs() {
+            self.signal(Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+impl Log {
+    fn follow(&self, pipe: impl Read) {
+        let mut pipe = BufReader::new(pipe);
+        let mut bytes = Vec::new();
+        while pipe.read_until(b'\n', &mut bytes).is_ok_and(|len| len > 0) {
+            let line = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+            let mut lines = self.lines.lock().expect("nobody panics here");
+            if lines.first.len() < KEPT {
+                lines.first.push(line);
+            } else {
+                lines.last.push_back(line);
+                if lines.last.len() > KEPT {
+                    lines.last.pop_front();
+                }
+            }
+            bytes.clear();
+            self.more.notify_all();
+        }
+        self.lines.lock().expect("nobody panics here").over = true;
+        self.more.notify_all();
+    }
+}
+
+/// What a process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Resident memory, in bytes.
+    pub resident: u64,
+    /// Open descriptors.
+    pub descriptors: usize,
+}
+
+impl Usage {
+    fn of(process: &str) -> Option<Self> {
+        let folder = format!("/proc/{process}");
+        let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+        let descriptors = std::fs::read_dir(format!("{folder}/fd")).ok()?.count();
+        Some(Self { resident: kib * 1024, descriptors })
+    }
+
+    /// What this process uses.
+    ///
+    /// # Panics
+    /// Where there is no `/proc`.
+    pub fn own() -> Self {
+        Self::of("self").expect("Linux tells of processes")
+    }
+}

@@ -1,0 +1,45 @@
+//! The table of the neighbour check.
+
+use crate::soak::load::Measured;
+use crate::soak::neighbours::Outcomes;
+
+/// The head of a table in Markdown, for these proxies.
+pub fn head(proxies: &[&str]) -> String {
+    let columns = |proxy: &&str| {
+        format!(
+            " {proxy} | failed, of | p99 alone → beside, other listener (ms) | same listener (ms) | MiB before, most, after | descriptors left | SIGTERM |"
+        )
+    };
+    let head: String = proxies.iter().map(columns).collect();
+    let line = "---|".repeat(proxies.len() * 7 + 1);
+    format!("| guest |{head}\n|{line}")
+}
+
+/// The cells of one proxy in a row, after so many runs.
+pub fn cells(outcomes: &Outcomes, runs: u64) -> String {
+    if outcomes.silent.is_some() {
+        return " **does not serve** | all | – | – | – | – | – |".to_owned();
+    }
+    let failed: usize = outcomes.neighbours.iter().map(|[_, beside]| beside.failed()).sum();
+    let answered: usize = outcomes.neighbours.iter().map(|[_, beside]| beside.latencies.len()).sum();
+    let [before, peak, after] = outcomes.usage;
+    let left = after.descriptors.saturating_sub(before.descriptors);
+    let verdict = if outcomes.breaches.is_empty() { "holds" } else { "**breach**" };
+    let times = if runs > 1 { format!(", run {runs}") } else { String::new() };
+    let ended =
+        outcomes.ended.map_or("**ignored**".to_owned(), |took| format!("{:.1} s", took.as_secs_f64()));
+    let [other, same] = outcomes.neighbours.each_ref().map(latencies);
+    let mib = |bytes: u64| bytes >> 20;
+    format!(
+        " {verdict}{times} | {failed} of {} | {other} | {same} | {}, {}, {} | {left} | {ended} |",
+        failed + answered,
+        mib(before.resident),
+        mib(peak.resident),
+        mib(after.resident)
+    )
+}
+
+fn latencies([alone, beside]: &[Measured; 2]) -> String {
+    let ms = |measured: &Measured| measured.quantile(0.99).as_secs_f64() * 1000.0;
+    format!("{:.2} → {:.2}", ms(alone), ms(beside))
+}

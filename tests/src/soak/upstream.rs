@@ -1,0 +1,55 @@
+//! The upstream of long runs: it answers whatever comes, and with trailers where those are asked for.
+
+use memchr::memmem::find;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::upstream::Upstream;
+
+/// The longest request.
+const LONGEST: usize = 256 << 10;
+
+const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello\n";
+const WITH_TRAILERS: &[u8] =
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n6\r\nhello\n\r\n0\r\nx-end: 1\r\n\r\n";
+
+/// An upstream that answers requests without looking at more than their ends: a request with a body is chunked.
+pub async fn start() -> Upstream {
+    Upstream::new(|mut socket: TcpStream| async move {
+        let mut received = Vec::new();
+        loop {
+            while let Some((len, answer)) = first_request(&received) {
+                received.drain(..len);
+                if socket.write_all(answer).await.is_err() {
+                    return;
+                }
+            }
+            match socket.read_buf(&mut received).await {
+                // A head that has no end by now is not worth being looked through once more.
+                Ok(_) if received.len() > LONGEST => return,
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    })
+    .await
+}
+
+/// The length of the first request, once it is there, and its answer. What is no HTTP is answered at once.
+fn first_request(received: &[u8]) -> Option<(usize, &'static [u8])> {
+    if received.starts_with(b"raw") {
+        return Some((received.len(), PLAIN));
+    }
+    let head = find(received, b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&received[..head]).to_ascii_lowercase();
+    if text.contains("transfer-encoding: chunked") {
+        // After the last chunk, with or without trailers.
+        let body = &received[head..];
+        let last = if body.starts_with(b"0\r\n") { 0 } else { find(body, b"\r\n0\r\n")? + 2 };
+        let end = find(&body[last..], b"\r\n\r\n")? + last + 4;
+        return Some((head + end, WITH_TRAILERS));
+    }
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let whole = head + length.unwrap_or(0usize);
+    (received.len() >= whole).then_some((whole, PLAIN))
+}

@@ -1,0 +1,104 @@
+//! Weir as the proxy of a neighbour check.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::hostile::{Hostile, Way, calm};
+use crate::soak::neighbours::Addresses;
+use crate::soak::process::Process;
+
+/// How long it may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A Weir with a hostile guest on one listener.
+#[derive(Debug)]
+pub struct Weir {
+    /// The process.
+    pub process: Process,
+    /// Where it listens.
+    pub addresses: Addresses,
+    admin: SocketAddr,
+    folder: TempDir,
+}
+
+impl Weir {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// When it does not serve; with its log.
+    ///
+    /// # Panics
+    /// When its files cannot be written.
+    pub fn start(weir: &Path, guest: &Hostile, upstream: SocketAddr) -> Result<Self, String> {
+        let folder = TempDir::new().expect("a temporary folder");
+        let plugins = folder.path().join("plugins");
+        std::fs::create_dir(&plugins).expect("a plugin directory");
+        let serves = if guest.way == Way::Copies { calm() } else { guest.wasm() };
+        std::fs::write(plugins.join("hostile.wasm"), serves).expect("it can be written");
+        std::fs::write(plugins.join("calm.wasm"), calm()).expect("it can be written");
+        let file = folder.path().join("weir.yaml");
+        std::fs::write(&file, config(guest.way, upstream)).expect("it can be written");
+        let process = Process::start(Command::new(weir).args(["run", "--config"]).arg(&file));
+        let serves = process.wait_for("ready to serve", PATIENCE);
+        serves.ok_or_else(|| process.log())?;
+        let address = |text: &str| {
+            let line = process.wait_for(text, PATIENCE)?;
+            line.rsplit_once("address=")?.1.split(' ').next()?.trim().parse::<SocketAddr>().ok()
+        };
+        let listener = |name: &str| address(&format!("listening listener=\"{name}\" "));
+        let found = || Some((listener("hostile")?, listener("clean")?, listener("shared")?));
+        let (hostile, clean, shared) = found().ok_or_else(|| process.log())?;
+        let admin = address("the admin API listens address=").ok_or_else(|| process.log())?;
+        let shared = if guest.way == Way::Connections { shared } else { hostile };
+        Ok(Self { addresses: Addresses { hostile, clean, shared }, admin, folder, process })
+    }
+
+    /// Where the hostile plugin lies.
+    pub fn place(&self) -> PathBuf {
+        self.folder.path().join("plugins/hostile.wasm")
+    }
+
+    /// The sum of a metric over all its series that hold some text; 0 when there is none, or when nobody answers.
+    pub fn metric(&self, name: &str, label: &str) -> f64 {
+        let text = self.metrics().unwrap_or_default();
+        let own = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    fn metrics(&self) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
+        let mut text = Vec::new();
+        stream.read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn config(way: Way, upstream: SocketAddr) -> String {
+    let hostile = if way == Way::Connections {
+        "{ name: hostile, address: \"127.0.0.1:0\", filters: [ { plugin: hostile } ], tcp: { cluster: up } }"
+    } else {
+        "{ name: hostile, address: \"127.0.0.1:0\", http: { filters: [ { plugin: calm }, { plugin: hostile } ],
+           routes: [ { match: { path: /clean }, cluster: up, filters: { hostile: off } }, { cluster: up } ] } }"
+    };
+    let calm = |name: &str| {
+        format!(
+            "{{ name: {name}, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: calm }} ], \
+               routes: [ {{ cluster: up }} ] }} }}"
+        )
+    };
+    format!(
+        "runtime: {{ workers: 2 }}\nadmin: {{ address: \"127.0.0.1:0\" }}\n\
+         plugins: {{ directory: plugins, cache: cache }}\n\
+         listeners:\n  - {hostile}\n  - {}\n  - {}\n\
+         clusters: [ {{ name: up, endpoints: [\"{upstream}\"] }} ]\n",
+        calm("clean"),
+        calm("shared")
+    )
+}
