@@ -107,8 +107,6 @@ pub fn run(first: u64, count: u64) -> Tally {
         tally.slowest = tally.slowest.max((began.elapsed(), number));
         drop(named);
     }
-    let usage = Usage::new(&world.services.registry, &world.spec.plugin, &world.spec.name, "web");
-    (tally.instances_left, tally.memory_left) = (usage.instances.value(), usage.memory.value());
     drop(world.engine);
     tally
 }
@@ -164,6 +162,14 @@ pub fn module(number: u64) -> Vec<u8> {
 }
 
 fn one(world: &World, bytes: &[u8], tally: &mut Tally) {
+    let digest = Digest::of(bytes);
+    let usage = Usage::new(&world.services.registry, digest, &world.spec);
+    through(world, bytes, &usage, tally);
+    tally.instances_left += usage.instances.value();
+    tally.memory_left += usage.memory.value();
+}
+
+fn through(world: &World, bytes: &[u8], usage: &Arc<Usage>, tally: &mut Tally) {
     let module = match world.compiler.compile(bytes, &Digest::of(bytes)) {
         Ok(module) => module,
         Err(refusal) => {
@@ -176,6 +182,7 @@ fn one(world: &World, bytes: &[u8], tally: &mut Tally) {
         module: &module.pre,
         version: module.version,
         filters: std::slice::from_ref(&world.spec),
+        usages: std::slice::from_ref(usage),
         services: &world.services,
         clusters: &world.clusters,
     });
