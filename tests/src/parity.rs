@@ -288,6 +288,14 @@ impl Transcript {
     fn new(client: Vec<String>, mut upstream: Vec<String>, mut log: Vec<String>) -> Self {
         // What the two upstreams see is in no order.
         upstream.sort_by_key(|line| line.starts_with("other"));
+        // What is started after a stream has begun takes the place of an instance that failed, in its own time.
+        let served = log.iter().position(|line| line.contains(": stream")).unwrap_or(log.len());
+        let starts = [": root context_create", ": root vm_start []", ": root configure []"];
+        let mut at = 0;
+        log.retain(|line| {
+            at += 1;
+            at <= served || !starts.iter().any(|start| line.ends_with(start))
+        });
         let begins: Vec<String> =
             log.iter().filter(|line| line.ends_with(": root context_create")).cloned().collect();
         for begin in begins {
