@@ -75,9 +75,9 @@ const HTTP_ROWS: &[Row] = &[
     (
         "proxy_grpc_call",
         &[S(b"up"), S(b"s"), S(b"m"), S(b""), S(b""), N(5000), Out],
-        "200000 000000 000 000000",
+        "400000 000000 000 000000",
     ),
-    ("proxy_grpc_stream", &[S(b"up"), S(b"s"), S(b"m"), S(b""), Out], "200000 000000 000 000000"),
+    ("proxy_grpc_stream", &[S(b"up"), S(b"s"), S(b"m"), S(b""), Out], "400000 000000 000 000000"),
     ("proxy_grpc_send", &[N(4242), S(b""), N(0)], "211111 111111 111 111111"),
     ("proxy_grpc_cancel", &[N(4242)], "211111 111111 111 111111"),
     ("proxy_grpc_close", &[N(4242)], "211111 111111 111 111111"),
