@@ -29,23 +29,23 @@ fn gateway(limits: &str, mirror: &Upstream) -> Gateway {
         "runtime: {{ workers: 1 }}\n\
          plugins: {{ directory: plugins, cache: cache, {limits} }}\n\
          listeners: [ {{ name: web, address: \"127.0.0.1:0\", \
-           http: {{ filters: [ {{ plugin: http-version }} ], routes: [ {{ cluster: up }} ] }} }} ]\n\
+           http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         mirror.address
     );
-    Setup::new().plugin("http-version").config(config).start()
+    Setup::new().config(config).start()
 }
 
 #[tokio::test]
 async fn a_plugin_that_takes_too_long_to_compile_is_refused_at_the_deadline_and_traffic_goes_on() {
     let mirror = mirror().await;
-    // Enough for the one that is good, which is compiled in the same time.
-    let gateway = gateway("compile_time: 8s", &mirror);
+    // It takes several times that on any machine.
+    let gateway = gateway("compile_time: 1s", &mirror);
     let started = Instant::now();
     gateway.swap_plugin("bomb", &bomb());
-    let line = gateway.wait_for_log("compiling it took longer than 8 s");
+    let line = gateway.wait_for_log("compiling it took longer than 1 s");
     assert!(line.contains("bomb"), "{line}");
-    assert!(started.elapsed() >= Duration::from_secs(8));
+    assert!(started.elapsed() >= Duration::from_secs(1));
     assert_eq!(get(gateway.address("web"), "/").await.status, 200);
 }
 
@@ -58,6 +58,7 @@ async fn a_plugin_that_takes_too_much_memory_to_compile_is_refused_and_traffic_g
     assert!(line.contains("bomb"), "{line}");
     assert_eq!(get(gateway.address("web"), "/").await.status, 200);
     // A plugin that is good is compiled after it as before.
-    gateway.swap_plugin("another", &wasm("http-version"));
+    gateway.swap_plugin("http-version", &wasm("http-version"));
+    gateway.wait_for_log("a new version serves plugin=\"http-version\"");
     assert_eq!(get(gateway.address("web"), "/").await.status, 200);
 }
