@@ -3,6 +3,9 @@
 use crate::parity::upstreams::Answer;
 use crate::parity::{Filter, Scenario, get};
 
+/// A call without a body: several at a time look the same in whatever order they come.
+const ASK: &str = r#"proxy_http_call other [:method=GET|:path=/call|:authority=other.internal] "" [] 5000"#;
+
 const CALL: &str =
     r#"proxy_http_call other [:method=POST|:path=/call|:authority=other.internal|x-a=1] "asked" [] 5000"#;
 
@@ -52,7 +55,7 @@ pub fn scenarios() -> Vec<Scenario> {
         )
         .and(Filter::new("two", ""))
         .send(get("/x")),
-        Scenario::new("two-calls", &format!("request_headers: {CALL}; {CALL}; return 1\nhttp_call_response: log \"one of two\"; proxy_set_effective_context $stream\nhttp_call_response 2: proxy_set_effective_context $stream; proxy_continue_stream 0"))
+        Scenario::new("two-calls", &format!("request_headers: {ASK}; {ASK}; return 1\nhttp_call_response: log \"one of two\"; proxy_set_effective_context $stream\nhttp_call_response 2: proxy_set_effective_context $stream; proxy_continue_stream 0"))
             .send(get("/x")),
     ]
 }
