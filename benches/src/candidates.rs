@@ -43,7 +43,14 @@ impl Bench {
         let proxy = NGINX.replace("PORT", &port.to_string()).replace("UPSTREAM", &upstream.to_string());
         let pid = bench.nginx("proxy", 0, &proxy, port)?;
         bench.candidates.push(Candidate { name: "nginx", port, pid });
-        for (name, filters) in [("weir, no filter", ""), ("weir, three filters", FILTERS)] {
+        let per_stream = format!("{FILTER}, isolation: stream }}");
+        let one = format!("{FILTER} }}");
+        for (name, filters) in [
+            ("weir, no filter", ""),
+            ("weir, one filter", &one),
+            ("weir, one filter, isolation: stream", &per_stream),
+            ("weir, three filters", FILTERS),
+        ] {
             let port = free_port()?;
             let pid = bench.weir(name, weir, plugins, filters, port, upstream)?;
             bench.candidates.push(Candidate { name, port, pid });
@@ -154,6 +161,9 @@ listeners:
 clusters:
   - { name: up, endpoints: [\"127.0.0.1:UPSTREAM\"] }
 ";
+
+/// A header that is set on the way in. What is open here is closed where it is used.
+const FILTER: &str = "{ plugin: header-rewrite, name: in, config: { request: { set: { x-team: payments }, remove: [x-debug] } }";
 
 /// Rules that look at three things, a header that is set on the way in, and one on the way out. (`sni-router` has
 /// no part in plain HTTP.)

@@ -49,6 +49,7 @@ pub mod log;
 pub mod metrics;
 mod network;
 pub mod properties;
+pub mod random;
 mod raw;
 mod reply;
 mod runtime;

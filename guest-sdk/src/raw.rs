@@ -112,6 +112,27 @@ pub fn log(level: LogLevel, message: &str) {
     let _ = unsafe { host::proxy_log(level.into(), message.as_ptr(), message.len()) };
 }
 
+/// What WASI has for random bytes: `random_get` of preview 1, which every host of Proxy-Wasm gives.
+mod wasi {
+    #[cfg(target_family = "wasm")]
+    #[link(wasm_import_module = "wasi_snapshot_preview1")]
+    unsafe extern "C" {
+        pub(super) fn random_get(data: *mut u8, len: usize) -> u32;
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) unsafe fn random_get(_: *mut u8, _: usize) -> u32 {
+        1
+    }
+}
+
+/// Fills `data` with random bytes.
+pub fn random(data: &mut [u8]) -> Answer<()> {
+    // SAFETY: the host writes into `data` during the call, and no further.
+    let errno = unsafe { wasi::random_get(data.as_mut_ptr(), data.len()) };
+    if errno == 0 { Ok(()) } else { Err(Status::InternalFailure) }
+}
+
 /// Sets the interval of the timer.
 pub fn set_tick(millis: u32) {
     // SAFETY: no memory is passed.

@@ -170,10 +170,16 @@ impl App {
         let Self { control, reports, moves, wishes, rebuilds, watch, .. } = self;
         let status = Arc::clone(&control.status);
         let orders: Vec<_> = control.workers.iter().map(|worker| worker.orders.clone()).collect();
-        let mut take = move |Report::Condemned { worker, vm }: Report| {
-            if let Some(orders) = orders.get(worker) {
-                rebuilds.rebuild(&status, worker, &vm, orders.clone());
-            }
+        let mut take = move |report: Report| {
+            let vm = match report {
+                Report::Condemned { worker, vm } => {
+                    if let Some(orders) = orders.get(worker) {
+                        rebuilds.rebuild(&status, worker, &vm, orders.clone());
+                    }
+                    vm
+                }
+                Report::StreamFailed { vm } => vm,
+            };
             note_fault(&status, &vm).into_iter().map(Task::RollBack)
         };
         let mut asked = VecDeque::new();

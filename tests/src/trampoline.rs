@@ -20,6 +20,7 @@ use weir::plugin::digest::Digest;
 use weir::plugin::engine::PluginEngine;
 use weir::plugin::instance::{Fault, Instance, StartCx};
 use weir::plugin::module::{Compiler, PluginModule};
+use weir::plugin::parts::Parts;
 use weir::plugin::services::{Services, Usage};
 use weir::plugin::spec::{FilterSpec, Surroundings};
 use weir::telemetry::metrics::Registry;
@@ -226,12 +227,11 @@ impl World {
         let digest = Digest::of(b"the guest");
         let usages: Vec<_> =
             self.specs.iter().map(|spec| Usage::new(&services.registry, digest, spec)).collect();
+        let parts = Parts::new(&self.specs, &usages, &services).expect("filters");
         let instance = Instance::start(&StartCx {
             module: &self.module.pre,
             version: self.module.version,
-            filters: &self.specs,
-            usages: &usages,
-            services: &services,
+            parts: &parts,
             clusters: &self.clusters,
         });
         Trampoline { instance: instance.expect("an instance") }

@@ -18,6 +18,7 @@ mod grants;
 mod hardening;
 mod http1;
 mod http2;
+mod isolation;
 mod languages;
 mod life;
 mod lifecycle;

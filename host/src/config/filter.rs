@@ -69,6 +69,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Which streams share an instance of a filter.
+    pub enum Isolation {
+        /// All of a worker.
+        Worker = "worker",
+        /// None: each has a copy of the plugin as it was when it was configured.
+        Stream = "stream",
+    }
+}
+
 section! {
     /// One use of a plugin in a chain.
     pub struct Filter {
@@ -98,6 +108,9 @@ section! {
         memory: Option<Size>,
         /// What a stream meets when the filter fails. The default is `plugins.defaults.on_failure`.
         on_failure: Option<OnFailure>,
+        /// Which streams share an instance: `worker`, all of a worker; `stream`, none: each has a copy of the plugin as it
+        /// was when it was configured.
+        isolation: Isolation = "worker",
         /// How long it may hold a message. The default is `plugins.defaults.pause_timeout`.
         pause_timeout: Option<Duration>,
         /// Streams that one instance may have at a time. The default is `plugins.defaults.streams`.

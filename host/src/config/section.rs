@@ -226,7 +226,7 @@ macro_rules! choice {
         $vis:vis enum $name:ident { $($(#[doc = $vdoc:literal])* $variant:ident = $word:literal,)+ }
     ) => {
         $(#[doc = $doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         $vis enum $name { $($(#[doc = $vdoc])* $variant,)+ }
 
         impl $name {

@@ -80,6 +80,8 @@ pub struct Chain {
 
 struct Slot {
     filter: Rc<Filter>,
+    /// The VM of the stream alone, with `isolation: stream`.
+    own: Option<Rc<VmHandle>>,
     /// The context and the generation of its instance; `None` before the stream begins for this filter, and
     /// once it goes on without it.
     context: Option<(u64, u32)>,
@@ -118,6 +120,7 @@ impl Chain {
         let now = coarse_millis();
         let slot = |filter| Slot {
             filter,
+            own: None,
             context: None,
             involved: false,
             received: None,
@@ -148,9 +151,14 @@ impl Chain {
             Ok(entry) => slot.trial = entry == Entry::Trial,
             Err(refusal) => return self.fail_because(at, Half::Received, false, refusal.details()),
         }
-        let generation = filter.vm.generation();
+        match filter.vm.for_stream() {
+            Ok(own) => slot.own = own,
+            Err(Unavailable) => return self.fail(at, Half::Received, false),
+        }
+        let vm = slot.own.as_ref().unwrap_or(&filter.vm);
+        let generation = vm.generation();
         let stream = Arc::clone(&self.stream);
-        let created = filter.vm.with(generation, |instance| {
+        let created = vm.with(generation, |instance| {
             if !instance.has_room(filter.root) {
                 return Ok(None);
             }
@@ -205,13 +213,17 @@ impl Chain {
         }
     }
 
+    /// A filter that takes part, with its context and the generation of that.
+    fn part(&self, at: usize) -> Option<(&Slot, (u64, u32))> {
+        let slot = self.slots.get(at)?;
+        Some((slot, slot.context?))
+    }
+
     /// Whether a filter takes part and exports a callback. One whose instance is gone counts as if it did, so
     /// that its failure is met.
     fn has<P, R>(&self, at: usize, which: Which<P, R>) -> bool {
-        let Some(Slot { filter, context: Some((generation, _)), .. }) = self.slots.get(at) else {
-            return false;
-        };
-        filter.vm.with(*generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
+        let Some((slot, (generation, _))) = self.part(at) else { return false };
+        slot.vm().with(generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
     }
 
     /// Calls a filter about one half of the stream. `prepare` readies its context for the call, and gives what the
@@ -229,14 +241,12 @@ impl Chain {
     where
         P: WasmParams,
     {
-        let Some(Slot { filter, context: Some((generation, id)), overdrawn, .. }) = self.slots.get(at) else {
-            return Ok(Outcome::Continue);
-        };
-        if (*overdrawn || !filter.vm.may_go_on()) && self.has(at, which) {
+        let Some((slot, (generation, id))) = self.part(at) else { return Ok(Outcome::Continue) };
+        if (slot.overdrawn || !slot.vm().may_go_on()) && self.has(at, which) {
             return self.cut_off(at, half).map(|()| Outcome::Continue);
         }
-        let (id, limit) = (*id, filter.spec.cpu);
-        let called = filter.vm.with(*generation, |instance| {
+        let limit = slot.filter.spec.cpu;
+        let called = slot.vm().with(generation, |instance| {
             let exported = instance.exports(which);
             let Some(context) = instance.stream(id) else { return Ok((None, Intents::default(), 0)) };
             let params = prepare(id, context);
@@ -275,12 +285,10 @@ impl Chain {
             Half::Answered => Half::Received,
         };
         if take_resumed(intents, other) {
-            let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
-                return;
-            };
+            let Some((slot, (generation, id))) = self.part(at) else { return };
             // Of an instance that is gone, nobody waits for anything.
-            let _ = filter.vm.with(*generation, |instance| {
-                if let Some(context) = instance.stream(*id) {
+            let _ = slot.vm().with(generation, |instance| {
+                if let Some(context) = instance.stream(id) {
                     match other {
                         Half::Received => context.intents.resume_received = true,
                         Half::Answered => context.intents.resume_answered = true,
@@ -294,10 +302,8 @@ impl Chain {
 
     /// Changes a filter's context; `None` when it is gone, with its instance.
     fn with_context<T>(&self, at: usize, change: impl FnOnce(&mut StreamContext) -> T) -> Option<T> {
-        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
-            return None;
-        };
-        filter.vm.with(*generation, |instance| Ok(instance.stream(*id).map(change))).ok().flatten()
+        let (slot, (generation, id)) = self.part(at)?;
+        slot.vm().with(generation, |instance| Ok(instance.stream(id).map(change))).ok().flatten()
     }
 
     /// A filter cannot be called: the stream ends, or goes on without it, as its failure policy says.
@@ -385,11 +391,16 @@ impl Chain {
 }
 
 impl Slot {
+    /// The VM that the stream runs in.
+    fn vm(&self) -> &VmHandle {
+        self.own.as_ref().unwrap_or(&self.filter.vm)
+    }
+
     /// Ends the stream for the filter.
     fn end(&mut self) {
         let Some((generation, id)) = self.context.take() else { return };
         let limit = self.filter.spec.cpu;
-        let ended = self.filter.vm.with(generation, |instance| {
+        let ended = self.vm().with(generation, |instance| {
             // That it be held back, as a plugin's end may be, has no meaning for a stream, as in Envoy.
             instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
             set_access(instance, id, Access::LOG);

@@ -3,6 +3,8 @@
 
 mod admission;
 mod events;
+mod of_stream;
+mod vm_spec;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -10,70 +12,17 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::clock::coarse_millis;
-use crate::plugin::digest::Digest;
-use crate::plugin::instance::{Fault, Instance, StartCx, StartError};
-use crate::plugin::meter::Meter;
-use crate::plugin::module::PluginModule;
-use crate::plugin::services::{Services, Usage};
-use crate::plugin::spec::FilterSpec;
+use crate::plugin::filter::admission::Books;
+use crate::plugin::instance::{Fault, Instance};
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
-use crate::telemetry::metrics::Held;
 
 pub use events::GrpcEvent;
-
-/// What a VM is made of: one version of a plugin, and the filters that live in it.
-pub struct VmSpec {
-    /// A number that no other VM of this process has.
-    pub id: u64,
-    /// The version.
-    pub digest: Digest,
-    /// Its module.
-    pub module: PluginModule,
-    /// The filters that live in it, each with a root context of its own.
-    pub filters: Vec<Arc<FilterSpec>>,
-    /// Where what each of them uses is counted.
-    pub usages: Vec<Arc<Usage>>,
-    /// What all VMs share.
-    pub services: Arc<Services>,
-}
-
-impl VmSpec {
-    /// A VM of these filters.
-    pub fn new(
-        digest: Digest,
-        module: PluginModule,
-        filters: Vec<Arc<FilterSpec>>,
-        services: Arc<Services>,
-    ) -> Arc<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let usages =
-            filters.iter().map(|spec| Usage::new(&services.registry, digest, spec)).collect::<Vec<_>>();
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, digest, module, filters, usages, services })
-    }
-
-    /// Starts an instance. Never call it on a worker.
-    ///
-    /// # Errors
-    /// Why it does not start.
-    pub fn start(&self, clusters: &Arc<BTreeSet<Box<str>>>) -> Result<Instance, StartError> {
-        Instance::start(&StartCx {
-            module: &self.module.pre,
-            version: self.module.version,
-            filters: &self.filters,
-            usages: &self.usages,
-            services: &self.services,
-            clusters,
-        })
-    }
-}
+pub use vm_spec::VmSpec;
 
 /// What plugins need of the worker that they run on. The proxy implements it.
 pub trait PluginHost {
@@ -85,6 +34,9 @@ pub trait PluginHost {
 
     /// An instance has ended by a fault: a new one is wanted.
     fn condemned(&self, vm: &Arc<VmSpec>);
+
+    /// The instance of a stream has ended by a fault.
+    fn stream_failed(&self, vm: &Arc<VmSpec>);
 
     /// A plugin holds back its end: its VM is to live until it has ended, or until that takes too long.
     fn linger(&self, vm: Rc<VmCell>);
@@ -106,7 +58,18 @@ pub struct VmHandle(Rc<VmCell>);
 impl VmHandle {
     /// A VM with its first instance.
     pub fn new(spec: Arc<VmSpec>, host: Rc<dyn PluginHost>, instance: Box<Instance>) -> Rc<Self> {
-        let per_second = spec.filters.iter().map(|spec| spec.cpu_per_second).max().unwrap_or_default();
+        let books = Rc::new(Books::new(&spec));
+        Self::with_books(spec, host, instance, books, false)
+    }
+
+    fn with_books(
+        spec: Arc<VmSpec>,
+        host: Rc<dyn PluginHost>,
+        mut instance: Box<Instance>,
+        books: Rc<Books>,
+        of_stream: bool,
+    ) -> Rc<Self> {
+        let clusters = RefCell::new(Arc::clone(&instance.vm().clusters));
         let cell = Rc::new_cyclic(|me| VmCell {
             spec,
             host,
@@ -116,9 +79,9 @@ impl VmHandle {
             mailbox: RefCell::default(),
             ending: Cell::new(false),
             ended: Notify::new(),
-            meter: Meter::new(per_second, coarse_millis()),
-            open: RefCell::default(),
-            told_of_shortage: Cell::new(0),
+            books,
+            clusters,
+            of_stream,
             me: me.clone(),
         });
         Rc::new(Self(cell))
@@ -155,12 +118,12 @@ pub struct VmCell {
     ending: Cell<bool>,
     /// Told when they have.
     ended: Notify,
-    /// What it may use over time.
-    meter: Meter,
-    /// Counts it among those with an open breaker, while it is one.
-    open: RefCell<Option<Held>>,
-    /// When the log last told that its CPU time is used up.
-    told_of_shortage: Cell<u64>,
+    /// What it may use over time, together with the VMs of its streams.
+    books: Rc<Books>,
+    /// The clusters that there are.
+    clusters: RefCell<Arc<BTreeSet<Box<str>>>>,
+    /// Whether it is that of one stream, and ends with it.
+    of_stream: bool,
     me: Weak<VmCell>,
 }
 
@@ -192,6 +155,7 @@ impl VmCell {
 
     /// Tells the guest which clusters there are.
     pub fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
+        *self.clusters.borrow_mut() = Arc::clone(clusters);
         if let Some(instance) = self.instance.borrow_mut().as_mut() {
             instance.vm().clusters = Arc::clone(clusters);
         }
@@ -220,7 +184,7 @@ impl VmCell {
         let worked =
             catch_unwind(AssertUnwindSafe(|| work(instance))).unwrap_or_else(|_| Err(Fault::of_the_host()));
         let spent = instance.take_spent();
-        self.meter.bill(spent);
+        self.books.meter.bill(spent);
         match worked {
             Ok(done) => {
                 if instance.has_outgoing() {
@@ -241,6 +205,9 @@ impl VmCell {
 
     /// Puts an end to an instance: its streams are woken to meet their failure policy, and a new one is asked for.
     fn condemn(&self, instance: Option<Box<Instance>>, fault: &Fault, spent: u64) {
+        if self.of_stream {
+            return self.condemn_of_stream(instance, fault, spent);
+        }
         let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
         let (digest, kind) = (self.spec.digest, fault.kind.as_str());
         if self.ending.get() {
@@ -269,6 +236,9 @@ impl VmCell {
     /// The last stream is gone and no snapshot holds the VM: its plugins are told to end. One that holds its end back
     /// may go on with its timers and calls until it says that it is done.
     fn shut_down(&self) {
+        if self.of_stream {
+            return self.drop_instance();
+        }
         self.ending.set(true);
         let generation = self.generation();
         for (root, spec) in (1..).zip(&self.spec.filters) {

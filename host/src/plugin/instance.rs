@@ -3,28 +3,32 @@
 //! Every entry into the guest goes through [`Instance::call`], under a budget. A call that traps, overruns or
 //! exits ends the instance: whoever called drops it and asks for a new one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{InstancePre, Store, Trap, TypedFunc, WasmParams, WasmResults};
+use wasmtime::{InstancePre, Store, Trap, TypedFunc, Val, WasmParams, WasmResults};
+use wasmtime_wizer::{InstanceState, SnapshotVal};
 use weir_abi::Version;
 
 use crate::clock::cycles;
 use crate::http::body::Buffer;
-use crate::plugin::abi::{self, Callbacks, Calls, Exited, Kept, Wasi};
-use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::abi::{self, Callbacks, Exited};
 use crate::plugin::engine::EPOCH;
+use crate::plugin::module::PluginModule;
+use crate::plugin::parts::Parts;
 use crate::plugin::quotas::Quota;
-use crate::plugin::services::{FaultKind, Services, Usage};
+use crate::plugin::services::FaultKind;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::SharedStream;
-use crate::plugin::vm::{Access, CallAnswer, Grpc, Intents, Outgoing, Root, Starting, StreamContext, Vm};
+use crate::plugin::template::{Role, Template};
+use crate::plugin::vm::{Access, CallAnswer, Intents, Outgoing, Root, Starting, StreamContext, Vm};
 use crate::telemetry::metrics::Held;
 
 /// A running VM.
 pub struct Instance {
     store: Store<Vm>,
+    exports: wasmtime::Instance,
     callbacks: Callbacks,
     /// One for each root, so that the instance is counted as long as it lives.
     _alive: Vec<Held>,
@@ -53,6 +57,12 @@ pub enum StartError {
     /// What plugins share is used up.
     #[error("no room for another instance: the quota `{0}` is used up; raise it, or use fewer plugins")]
     Quota(&'static str),
+    /// It cannot be copied once it is configured.
+    #[error(
+        "`isolation: stream` needs a copy of the plugin as it is configured, which cannot be made: {0}; use \
+         `isolation: worker`, or build the plugin without that"
+    )]
+    Template(String),
     /// A call during the start ended the instance.
     #[error("{callback} failed: {message}")]
     Fault {
@@ -76,19 +86,22 @@ fn details(log: &Option<String>) -> String {
 }
 
 /// What an instance is started with.
+#[derive(Clone, Copy)]
 pub struct StartCx<'a> {
     /// The module, linked.
     pub module: &'a InstancePre<Vm>,
     /// The ABI that it speaks.
     pub version: Version,
-    /// The filters that live in the instance; they share its fate.
-    pub filters: &'a [Arc<FilterSpec>],
-    /// Where what each of them uses is counted.
-    pub usages: &'a [Arc<Usage>],
-    /// What all VMs share.
-    pub services: &'a Arc<Services>,
+    /// The filters that live in the instance and share its fate, and what they are given.
+    pub parts: &'a Parts,
     /// The clusters that there are.
     pub clusters: &'a Arc<BTreeSet<Box<str>>>,
+}
+
+impl StartCx<'_> {
+    fn start_cpu(&self) -> Duration {
+        self.parts.filters().map(|spec| spec.start_cpu).max().unwrap_or_default()
+    }
 }
 
 impl Instance {
@@ -99,7 +112,36 @@ impl Instance {
     /// # Errors
     /// When there is no room, when a call faults, or when the plugin refuses.
     pub fn start(cx: &StartCx<'_>) -> Result<Self, StartError> {
-        let mut store = Store::new(cx.module.module().engine(), vm(cx)?);
+        let limit = cx.start_cpu();
+        let mut started = Self::instantiate(cx, limit)?;
+        started.run_start_functions(limit)?;
+        for spec in cx.parts.filters() {
+            started.start_root(spec)?;
+        }
+        // A start has a budget of its own.
+        started.take_spent();
+        Ok(started)
+    }
+
+    /// Makes an instance of a plugin that is configured already. Nothing of the guest runs.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn from_template(
+        template: &Template,
+        role: Role,
+        parts: &Parts,
+        clusters: &Arc<BTreeSet<Box<str>>>,
+    ) -> Result<Self, StartError> {
+        let PluginModule { pre, version, .. } = &template.module;
+        let cx = StartCx { module: pre, version: *version, parts, clusters };
+        let mut made = Self::instantiate(&cx, cx.start_cpu())?;
+        template.fill(made.vm(), role);
+        Ok(made)
+    }
+
+    fn instantiate(cx: &StartCx<'_>, limit: Duration) -> Result<Self, StartError> {
+        let mut store = Store::new(cx.module.module().engine(), cx.parts.vm(cx.version, cx.clusters)?);
         store.limiter(|vm| &mut vm.limiter);
         store.epoch_deadline_callback(|mut store| {
             let vm = store.data_mut();
@@ -107,8 +149,7 @@ impl Instance {
             Ok(vm.budget.epoch())
         });
         store.set_epoch_deadline(1);
-        let limit = cx.filters.iter().map(|spec| spec.start_cpu).max().unwrap_or_default();
-        cx.services.pulse.mark();
+        cx.parts.services().pulse.mark();
         store.data_mut().budget.begin(limit);
         let instance =
             cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
@@ -133,23 +174,12 @@ impl Instance {
         let initial = store.data().limiter.used as i64;
         store.data().roots.iter().take(1).for_each(|root| root.usage.memory_grew(initial, initial));
         let alive = store.data().roots.iter().map(|root| root.usage.instances.hold()).collect();
-        let mut started = Self { store, callbacks, _alive: alive };
-        started.run_start_functions(&instance, limit)?;
-        for spec in cx.filters {
-            started.start_root(spec)?;
-        }
-        // A start has a budget of its own.
-        started.take_spent();
-        Ok(started)
+        Ok(Self { store, exports: instance, callbacks, _alive: alive })
     }
 
     /// `_initialize` and then `main`, or else `_start`.
-    fn run_start_functions(
-        &mut self,
-        instance: &wasmtime::Instance,
-        limit: Duration,
-    ) -> Result<(), StartError> {
-        let store = &mut self.store;
+    fn run_start_functions(&mut self, limit: Duration) -> Result<(), StartError> {
+        let Self { store, exports: instance, .. } = self;
         let plain = |store: &mut Store<Vm>, name| instance.get_typed_func::<(), ()>(store, name).ok();
         if let Some(initialize) = plain(store, "_initialize") {
             run(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
@@ -317,63 +347,6 @@ impl Instance {
     }
 }
 
-fn vm(cx: &StartCx<'_>) -> Result<Vm, StartError> {
-    let first = cx.filters.first();
-    let environment: Vec<_> = cx.filters.iter().flat_map(|spec| spec.environment.iter().cloned()).collect();
-    let memory = cx.filters.iter().map(|spec| spec.memory).max().unwrap_or_default();
-    let root = |(at, (spec, usage)): (usize, (&Arc<FilterSpec>, &Arc<Usage>))| Root {
-        id: u32::try_from(at + 1).unwrap_or(u32::MAX),
-        spec: Arc::clone(spec),
-        usage: Arc::clone(usage),
-        refusals: cx.services.refusals(&spec.plugin, &spec.name),
-        denials: cx.services.denials(&spec.plugin, &spec.name),
-        tick: None,
-        ticks_set: 0,
-        answer: None,
-        calls: Calls::default(),
-        grpc: Grpc::default(),
-        status: (0, String::new()),
-        starting: None,
-        pending: false,
-        deleted: false,
-        kept: Kept::default(),
-    };
-    let roots: Vec<Root> = cx.filters.iter().zip(cx.usages).enumerate().map(root).collect();
-    let share = match first.map(|spec| cx.services.share(spec)) {
-        Some(Ok(share)) => share,
-        Some(Err(quota)) => {
-            roots.first().iter().for_each(|root| root.refusals.refuse(quota));
-            return Err(StartError::Quota(quota.as_str()));
-        }
-        None => return Err(StartError::NoRoom("it has no filter".to_owned())),
-    };
-    let refusals = roots.first().map(|root| Arc::clone(&root.refusals));
-    let refusals = refusals.ok_or_else(|| StartError::NoRoom("it has no filter".to_owned()))?;
-    let scope: Arc<str> = first.map(|spec| spec.data_scope()).unwrap_or_default().into();
-    Ok(Vm {
-        memory: None,
-        allocator: None,
-        allocating: false,
-        version: cx.version,
-        budget: Budget::default(),
-        spent: 0,
-        limiter: Limiter::new(memory, share, refusals),
-        wasi: Wasi::new(&environment),
-        last_id: roots.last().map_or(0, |root| root.id),
-        roots,
-        streams: HashMap::default(),
-        effective: 0,
-        outbox: Vec::new(),
-        last_token: 0,
-        last_error: None,
-        services: Arc::clone(cx.services),
-        space: cx.services.space(&scope),
-        scope,
-        clusters: Arc::clone(cx.clusters),
-        metrics: Vec::new(),
-    })
-}
-
 fn set_starting(vm: &mut Vm, root: u32, starting: Option<Starting>) {
     if let Some(root) = vm.roots.iter_mut().find(|found| found.id == root) {
         root.starting = starting;
@@ -464,5 +437,25 @@ impl Drop for Instance {
         if let Some(root) = vm.roots.first() {
             root.usage.memory.add(-(vm.limiter.used as i64));
         }
+    }
+}
+
+impl InstanceState for Instance {
+    async fn global_get(&mut self, name: &str, _: wasmtime_wizer::ValType) -> SnapshotVal {
+        let value = self.exports.get_global(&mut self.store, name).map(|global| global.get(&mut self.store));
+        match value {
+            Some(Val::I32(bits)) => SnapshotVal::I32(bits),
+            Some(Val::I64(bits)) => SnapshotVal::I64(bits),
+            Some(Val::F32(bits)) => SnapshotVal::F32(bits),
+            Some(Val::F64(bits)) => SnapshotVal::F64(bits),
+            Some(Val::V128(bits)) => SnapshotVal::V128(bits.as_u128()),
+            // Wizer has refused modules with such globals, and a guest that took its names for its own.
+            _ => panic!("`{name}` is no global that can be copied"),
+        }
+    }
+
+    async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
+        let memory = self.exports.get_memory(&mut self.store, name);
+        contents(memory.map_or(&[], |memory| memory.data(&self.store)));
     }
 }

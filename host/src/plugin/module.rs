@@ -5,6 +5,7 @@
 mod advice;
 mod features;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
@@ -133,11 +134,14 @@ pub struct PluginModule {
     pub short_headers: [bool; 2],
     /// The module with its imports resolved.
     pub pre: InstancePre<Vm>,
+    /// What compiled it.
+    pub compiler: Compiler,
 }
 
 /// Compiles plugins, or finds them compiled.
+#[derive(Clone)]
 pub struct Compiler {
-    linker: Linker<Vm>,
+    linker: Arc<Linker<Vm>>,
     workshop: Option<Workshop>,
 }
 
@@ -149,7 +153,7 @@ impl Compiler {
     pub fn new(engine: &Engine, workshop: Option<Workshop>) -> anyhow::Result<Self> {
         let mut linker = Linker::new(engine);
         abi::link(&mut linker)?;
-        Ok(Self { linker, workshop })
+        Ok(Self { linker: Arc::new(linker), workshop })
     }
 
     /// Compiles a plugin, unless it is in the cache. It takes its time: never call it on a worker.
@@ -179,7 +183,7 @@ impl Compiler {
         let short =
             |short: &Function| module.get_export(short.name).is_some_and(|ty| has_signature(&ty, short));
         let short_headers = SHORT_HEADERS.each_ref().map(short);
-        Ok(PluginModule { version, short_headers, pre })
+        Ok(PluginModule { version, short_headers, pre, compiler: self.clone() })
     }
 }
 

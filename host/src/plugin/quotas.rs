@@ -88,6 +88,15 @@ pub struct PluginPools {
     pub instances: Pool,
 }
 
+/// The pools that the instances of a plugin draw from.
+#[derive(Debug, Clone)]
+pub struct Pools {
+    /// The plugin's.
+    pub plugin: Arc<PluginPools>,
+    /// The memory of all plugins.
+    pub all: Arc<Pool>,
+}
+
 /// What one instance draws from, and what it has of it. What it has goes back with it.
 #[derive(Debug)]
 pub struct Share {
@@ -106,7 +115,8 @@ impl Share {
     ///
     /// # Errors
     /// When the plugin has as many as it may.
-    pub fn new(plugin: Arc<PluginPools>, all: Arc<Pool>, spec: &FilterSpec) -> Result<Self, Quota> {
+    pub fn new(pools: &Pools, spec: &FilterSpec) -> Result<Self, Quota> {
+        let Pools { plugin, all } = pools.clone();
         if !plugin.instances.take(1, MOST_INSTANCES) {
             return Err(Quota::Instances);
         }

@@ -11,7 +11,7 @@ use crate::plugin::engine::Pulse;
 use crate::plugin::grants::Denials;
 use crate::plugin::meter::Refusal;
 use crate::plugin::queues::Queues;
-use crate::plugin::quotas::{PluginPools, Pool, Quota, Refusals, Share};
+use crate::plugin::quotas::{PluginPools, Pool, Pools, Refusals};
 use crate::plugin::spec::FilterSpec;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Peak, Registry};
 
@@ -102,14 +102,11 @@ impl Services {
         Arc::clone(refusals.entry(key).or_insert_with(make))
     }
 
-    /// What a new instance of a filter draws from.
-    ///
-    /// # Errors
-    /// When the plugin has as many instances as it may.
-    pub fn share(&self, spec: &FilterSpec) -> Result<Share, Quota> {
+    /// What the instances of a filter draw from.
+    pub fn pools(&self, spec: &FilterSpec) -> Pools {
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let plugin = Arc::clone(pools.entry(Arc::clone(&spec.plugin)).or_default());
-        Share::new(plugin, Arc::clone(&self.memory), spec)
+        Pools { plugin, all: Arc::clone(&self.memory) }
     }
 }
 

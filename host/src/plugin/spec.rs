@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::filter::{Defaults, Filter, OnFailure, Plugins, config_bytes};
+use crate::config::filter::{Defaults, Filter, Isolation, OnFailure, Plugins, config_bytes};
 use crate::config::metadata::{Metadata, Node};
 use crate::plugin::grants::Granted;
 
@@ -51,6 +51,8 @@ pub struct FilterSpec {
     pub log_bytes: usize,
     /// Whether a stream goes on without the filter when it fails.
     pub fail_open: bool,
+    /// Which streams share an instance.
+    pub isolation: Isolation,
     /// How long it may hold a message.
     pub pause_timeout: Duration,
     /// Whether it is shown the body while it holds the headers.
@@ -109,6 +111,7 @@ impl FilterSpec {
             log_lines: count(filter.log_lines.unwrap_or(defaults.log_lines)),
             log_bytes: filter.log_bytes.unwrap_or(defaults.log_bytes).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,
+            isolation: filter.isolation,
             pause_timeout: filter.pause_timeout.unwrap_or(defaults.pause_timeout),
             allow_on_headers_stop_iteration: filter.allow_on_headers_stop_iteration.unwrap_or(false),
             grants: Granted::new(filter),

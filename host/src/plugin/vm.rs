@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ pub struct Vm {
     /// The clusters that there are.
     pub clusters: Arc<BTreeSet<Box<str>>>,
     /// Metrics that the guest defined; their ids are the places, from 1.
-    pub metrics: Vec<GuestMetric>,
+    pub metrics: Arc<Vec<GuestMetric>>,
 }
 
 /// A buffer of a stream that is not worth counting, in bytes.
@@ -104,11 +104,11 @@ pub struct Root {
     /// Whether it has ended, and hears of nothing any more.
     pub deleted: bool,
     /// What foreign functions keep for it.
-    pub kept: Kept,
+    pub kept: Arc<Kept>,
 }
 
 /// The gRPC calls of a plugin, and what of them is before it while it is told.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Grpc {
     /// Calls and streams that are under way, by token.
     pub calls: BTreeMap<u32, GrpcCall>,
@@ -121,7 +121,7 @@ pub struct Grpc {
 }
 
 /// A gRPC call that is under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GrpcCall {
     /// Whether it is one message for one message.
     pub unary: bool,
@@ -231,7 +231,7 @@ pub struct Intents {
 }
 
 /// Something to do once the guest has returned.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Outgoing {
     /// A timer was set or unset.
     Tick {
@@ -270,8 +270,29 @@ pub enum Outgoing {
     },
 }
 
+impl Outgoing {
+    /// The same, for another instance whose plugins, `roots`, are at the same point. What concerns the end of a plugin is
+    /// for no other.
+    pub fn again(&self, roots: &mut [Root]) -> Option<Self> {
+        match self {
+            Self::GrpcOpen(open) => {
+                let waiting = Arc::new(AtomicUsize::new(open.waiting.load(Ordering::Relaxed)));
+                let root = roots.iter_mut().find(|root| root.id == open.root)?;
+                root.grpc.calls.get_mut(&open.token)?.waiting = Arc::clone(&waiting);
+                Some(Self::GrpcOpen(Box::new(GrpcOpen { waiting, ..(**open).clone() })))
+            }
+            Self::Done { .. } => None,
+            Self::Tick { .. }
+            | Self::Call(_)
+            | Self::GrpcSend { .. }
+            | Self::GrpcCancel { .. }
+            | Self::Listen { .. } => Some(self.clone()),
+        }
+    }
+}
+
 /// A gRPC call or stream of a guest's own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct GrpcOpen {
     /// The root context that hears of it.
     pub root: u32,
@@ -297,7 +318,7 @@ impl GrpcOpen {
 }
 
 /// An HTTP request of a guest's own.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct HttpCall {
     /// The root context that hears of the answer.
     pub root: u32,

@@ -58,6 +58,11 @@ impl PluginHost for WorkerHost {
         let _ = self.reports.send(Report::Condemned { worker: self.index, vm: Arc::clone(vm) });
     }
 
+    fn stream_failed(&self, vm: &Arc<VmSpec>) {
+        // As above.
+        let _ = self.reports.send(Report::StreamFailed { vm: Arc::clone(vm) });
+    }
+
     fn retire(&self, instance: Box<Instance>) {
         // Nobody takes it any more only when the process ends.
         let _ = self.reaper.send(Retired::Instance(instance));

@@ -60,6 +60,11 @@ pub enum Report {
         /// Which VM.
         vm: Arc<VmSpec>,
     },
+    /// The instance of a stream failed, and ended with it.
+    StreamFailed {
+        /// Of which VM.
+        vm: Arc<VmSpec>,
+    },
 }
 
 /// What is to be dropped off the workers.

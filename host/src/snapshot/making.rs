@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::cluster::Cluster as ClusterConfig;
-use crate::config::filter::{Filter, Plugins};
+use crate::config::filter::{Filter, Isolation, Plugins};
 use crate::config::listener::{Http, Listener as ListenerConfig, Service as ServiceConfig};
 use crate::config::problem::{Place, Problem, suggest};
 use crate::config::route::{Action, FilterOverride, Route as RouteConfig};
@@ -84,8 +84,8 @@ struct Maker<'a> {
 }
 
 /// What filters that share a VM have in common: the `vm_id`, which is not empty, the VM's configuration, the content,
-/// and the grants: what one of them may, code that all share may do in its name.
-type Group = (String, Vec<u8>, Digest, Granted);
+/// the grants (what one of them may, code that all share may do in its name), and who shares an instance.
+type Group = (String, Vec<u8>, Digest, Granted, Isolation);
 
 impl Maker<'_> {
     fn problem(&mut self, place: &Place, message: impl Into<String>) {
@@ -272,7 +272,7 @@ impl Maker<'_> {
         } else {
             let services = Arc::clone(self.making.services);
             let filters = members.iter().cloned().map(Arc::new).collect();
-            let vm = VmSpec::new(loaded.digest, loaded.module.clone(), filters, services);
+            let vm = VmSpec::new(loaded, filters, services);
             let own = filter.config.as_ref().map_or(&filter.plugin.place, |config| &config.place);
             self.new_vms.push((Arc::clone(&vm), over.map_or(own, |(_, place)| place).clone()));
             self.vms.push(Arc::clone(&vm));
@@ -308,7 +308,7 @@ impl Maker<'_> {
 }
 
 fn group_of(spec: &FilterSpec, digest: Digest) -> Group {
-    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone())
+    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone(), spec.isolation)
 }
 
 /// What a route says of itself to plugins.

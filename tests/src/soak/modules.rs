@@ -16,6 +16,7 @@ use weir::plugin::digest::Digest;
 use weir::plugin::engine::PluginEngine;
 use weir::plugin::instance::{Fault, Instance, StartCx};
 use weir::plugin::module::Compiler;
+use weir::plugin::parts::Parts;
 use weir::plugin::services::{Services, Usage};
 use weir::plugin::spec::{FilterSpec, Surroundings};
 use weir::plugin::vm::Access;
@@ -178,12 +179,12 @@ fn through(world: &World, bytes: &[u8], usage: &Arc<Usage>, tally: &mut Tally) {
             return;
         }
     };
+    let filters = std::slice::from_ref(&world.spec);
+    let parts = Parts::new(filters, std::slice::from_ref(usage), &world.services).expect("a filter");
     let started = Instance::start(&StartCx {
         module: &module.pre,
         version: module.version,
-        filters: std::slice::from_ref(&world.spec),
-        usages: std::slice::from_ref(usage),
-        services: &world.services,
+        parts: &parts,
         clusters: &world.clusters,
     });
     let Ok(mut instance) = started else {

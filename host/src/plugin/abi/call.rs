@@ -57,7 +57,7 @@ pub fn proxy_http_call(
 }
 
 /// The HTTP calls of a plugin that are under way.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Calls {
     /// What each holds of the host's memory, by token.
     held: BTreeMap<u32, usize>,

@@ -7,6 +7,7 @@ mod expression;
 mod filter_state;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use weir_abi::{DECLARE_PROPERTY, DeclareProperty, SET_FILTER_STATE, Status};
 
@@ -19,7 +20,7 @@ use crate::plugin::vm::Vm;
 pub use expression::prepare;
 
 /// What foreign functions keep for a plugin.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Kept {
     expressions: Expressions,
     /// How its own properties are kept, by name.
@@ -27,7 +28,7 @@ pub struct Kept {
 }
 
 /// How one property is kept.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Declared {
     readonly: bool,
     text: bool,
@@ -112,7 +113,7 @@ fn declare(vm: &mut Vm, argument: &[u8]) -> Result<(), Status> {
     if vm.stream().is_ok() {
         return Ok(());
     }
-    let declared = &mut vm.root_mut()?.kept.declared;
+    let declared = &mut Arc::make_mut(&mut vm.root_mut()?.kept).declared;
     if declared.contains_key(declare.name.as_bytes()) {
         return Err(Status::BadArgument);
     }

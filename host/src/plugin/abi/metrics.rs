@@ -29,7 +29,7 @@ pub fn proxy_define_metric(
     host.check(metric, 4)?;
     let vm = host.vm();
     let defined = vm.services.define_metric(kind, &name, &spec.plugin, &spec.name)?;
-    vm.metrics.push(defined);
+    Arc::make_mut(&mut vm.metrics).push(defined);
     Ok(host.write_int(metric, id)?)
 }
 

@@ -119,7 +119,7 @@ impl Chain {
 
     fn has_short_headers(&self, half: Half, at: usize) -> bool {
         let [request, response] =
-            self.slots.get(at).map_or([false; 2], |slot| slot.filter.vm.spec().module.short_headers);
+            self.slots.get(at).map_or([false; 2], |slot| slot.vm().spec().module.short_headers);
         match half {
             Half::Received => request,
             Half::Answered => response,

@@ -50,7 +50,6 @@ impl Chain {
         let Some((generation, id)) = slot.context else { return };
         let limit = slot.filter.spec.cpu;
         // A fault ends the instance, and shows when the filter is called next.
-        let _ =
-            slot.filter.vm.with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
+        let _ = slot.vm().with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
     }
 }

@@ -18,7 +18,7 @@ impl Chain {
     pub(super) fn poll_release(&mut self, half: Half, at: usize, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
         let Some(slot) = self.slots.get(at) else { return Poll::Ready(Ok(())) };
         let Some((generation, id)) = slot.context else { return Poll::Ready(self.fail(at, half, true)) };
-        let intents = slot.filter.vm.with(generation, |instance| {
+        let intents = slot.vm().with(generation, |instance| {
             Ok(instance.stream(id).map(|context| {
                 context.waker = Some(cx.waker().clone());
                 (take_resumed(&mut context.intents, half), take_stop(&mut context.intents))
@@ -69,7 +69,7 @@ impl Chain {
         for at in 0..self.slots.len() {
             let Some(slot) = self.slots.get(at) else { break };
             let Some((generation, id)) = slot.context else { continue };
-            let intents = slot.filter.vm.with(generation, |instance| {
+            let intents = slot.vm().with(generation, |instance| {
                 Ok(instance.stream(id).map(|context| {
                     match &mut context.waker {
                         Some(waker) if waker.will_wake(cx.waker()) => {}

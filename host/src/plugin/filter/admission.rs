@@ -1,11 +1,13 @@
 //! Whether a VM may be entered: its share of CPU time, and its breaker.
 
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::clock::coarse_millis;
-use crate::plugin::filter::VmCell;
-use crate::plugin::meter::{Broken, Entry, Refusal};
+use crate::plugin::filter::{VmCell, VmSpec};
+use crate::plugin::meter::{Broken, Entry, Meter, Refusal};
+use crate::telemetry::metrics::Held;
 
 /// How often the log tells that a VM has used up its CPU time, in milliseconds.
 const TELL: u64 = 10_000;
@@ -13,27 +15,69 @@ const TELL: u64 = 10_000;
 /// How often whoever waits for CPU time looks again.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// What a VM on one worker may use, and what is known of it over time.
+pub(super) struct Books {
+    /// What it may use.
+    pub(super) meter: Meter,
+    /// Counts it among those with an open breaker, while it is one.
+    open: RefCell<Option<Held>>,
+    /// When the log last told that its CPU time is used up.
+    told_of_shortage: Cell<u64>,
+    /// The last second in which failures of single streams were told of, and how many.
+    told_of_failures: Cell<(u64, u32)>,
+}
+
+/// Failures of single streams that are told of in a second.
+const TOLD: u32 = 10;
+
+impl Books {
+    pub(super) fn new(spec: &VmSpec) -> Self {
+        let per_second = spec.filters.iter().map(|spec| spec.cpu_per_second).max().unwrap_or_default();
+        Self {
+            meter: Meter::new(per_second, coarse_millis()),
+            open: RefCell::default(),
+            told_of_shortage: Cell::new(0),
+            told_of_failures: Cell::new((0, 0)),
+        }
+    }
+
+    /// Whether the failure of one stream is to be told of: those that fail by the thousand are not, one by one.
+    pub(super) fn tells_of_failure(&self) -> bool {
+        let now = coarse_millis() / 1_000;
+        let told = match self.told_of_failures.get() {
+            (second, told) if second == now => told,
+            _ => 0,
+        };
+        self.told_of_failures.set((now, told.saturating_add(1)));
+        told < TOLD
+    }
+}
+
 impl VmCell {
     /// Whether a stream of a root context may begin. When there is no instance it may: the call meets that.
     ///
     /// # Errors
     /// Why not.
     pub fn admit(&self, root: u32) -> Result<Entry, Refusal> {
-        if self.instance.borrow().is_none() {
+        if self.instance.borrow().is_none() && !self.spec.is_per_stream() {
             return Ok(Entry::Usual);
         }
-        self.meter.admit(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal))
+        self.books.meter.admit(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal))
     }
 
     /// Whether the timer of a root context may be told of.
     pub(super) fn admits_tick(&self, root: u32) -> bool {
-        self.meter.admit_event(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal)).is_ok()
+        self.books
+            .meter
+            .admit_event(coarse_millis())
+            .inspect_err(|&refusal| self.refused(root, refusal))
+            .is_ok()
     }
 
     /// Whether what runs may go on.
     #[inline]
     pub fn may_go_on(&self) -> bool {
-        self.meter.may_go_on(coarse_millis)
+        self.books.meter.may_go_on(coarse_millis)
     }
 
     /// Counts what a plugin is not called for.
@@ -46,8 +90,8 @@ impl VmCell {
         };
         usage.refused(refusal).inc();
         let now = coarse_millis();
-        if refusal == Refusal::Throttled && now >= self.told_of_shortage.get() {
-            self.told_of_shortage.set(now.saturating_add(TELL));
+        if refusal == Refusal::Throttled && now >= self.books.told_of_shortage.get() {
+            self.books.told_of_shortage.set(now.saturating_add(TELL));
             let (plugin, filter) = (&*spec.plugin, &*spec.name);
             let (second, stream) = (spec.cpu_per_second, spec.cpu_per_stream);
             tracing::warn!(
@@ -61,9 +105,9 @@ impl VmCell {
 
     /// An instance has failed, after so many nanoseconds of CPU time.
     pub(super) fn note_fault(&self, spent: u64) {
-        let Broken::Opened(time) = self.meter.fault(spent, coarse_millis()) else { return };
+        let Broken::Opened(time) = self.books.meter.fault(spent, coarse_millis()) else { return };
         let usage = self.spec.usages.first();
-        *self.open.borrow_mut() = usage.map(|usage| usage.breakers_open.hold());
+        *self.books.open.borrow_mut() = usage.map(|usage| usage.breakers_open.hold());
         let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
         let digest = self.spec.digest;
         tracing::error!(plugin, %digest, "a plugin fails too often and is not called for {time:?}");
@@ -71,8 +115,8 @@ impl VmCell {
 
     /// The stream that tried whether the plugin works again has ended well.
     pub fn trial_passed(&self) {
-        if self.meter.trial_passed(coarse_millis()) {
-            self.open.take();
+        if self.books.meter.trial_passed(coarse_millis()) {
+            self.books.open.take();
             let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
             let digest = self.spec.digest;
             tracing::info!(plugin, %digest, "a plugin that failed too often is called again");

@@ -56,7 +56,7 @@ fn count(len: usize) -> u32 {
 
 impl VmCell {
     pub(super) fn carry_out(&self, outgoing: Vec<Outgoing>) {
-        for item in outgoing {
+        for item in outgoing.into_iter().filter(|item| !self.is_of_worker(item)) {
             match item {
                 Outgoing::Tick { root } => self.start_timer(root),
                 Outgoing::Call(call) => self.start_call(*call),

@@ -23,10 +23,10 @@ use crate::plugin::abi::foreign::expression::attributes::Attributes;
 use crate::plugin::vm::Vm;
 
 /// The expressions of a plugin, by id.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Expressions {
     next: u32,
-    known: HashMap<u32, Expression>,
+    known: HashMap<u32, Arc<Expression>>,
     /// The length of all of them as they were written.
     written: usize,
 }
@@ -60,7 +60,7 @@ pub fn prepare() {
 }
 
 pub fn create(vm: &mut Vm, text: &[u8]) -> Result<Vec<u8>, Status> {
-    let expressions = &mut vm.root_mut()?.kept.expressions;
+    let expressions = &mut Arc::make_mut(&mut vm.root_mut()?.kept).expressions;
     let written = expressions.written + text.len();
     if expressions.known.len() >= MOST_EXPRESSIONS || written > MOST_WRITTEN {
         return Err(Status::InternalFailure);
@@ -71,7 +71,7 @@ pub fn create(vm: &mut Vm, text: &[u8]) -> Result<Vec<u8>, Status> {
     }
     let id = expressions.next;
     expressions.next = id.wrapping_add(1);
-    expressions.known.insert(id, expression);
+    expressions.known.insert(id, Arc::new(expression));
     expressions.written = written;
     Ok(id.to_le_bytes().to_vec())
 }
@@ -84,7 +84,7 @@ pub fn evaluate(vm: &Vm, argument: &[u8]) -> Result<Vec<u8>, Status> {
 
 pub fn delete(vm: &mut Vm, argument: &[u8]) -> Result<(), Status> {
     let id = u32::from_le_bytes(argument.try_into().map_err(|_| Status::BadArgument)?);
-    let expressions = &mut vm.root_mut()?.kept.expressions;
+    let expressions = &mut Arc::make_mut(&mut vm.root_mut()?.kept).expressions;
     if let Some(gone) = expressions.known.remove(&id) {
         expressions.written -= gone.written;
     }
