@@ -1,6 +1,7 @@
 //! The harness of the test suite: a real gateway as a process of its own, real upstreams, real TLS, plugins built
 //! from source. Ports are always 0, and what is waited for is an event, never a span of time.
 
+pub mod envoy;
 pub mod gateway;
 pub mod guests;
 pub mod hostile;

@@ -6,9 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use crate::envoy::{self, free_address};
 use crate::gateway::Log;
 use crate::guests;
 use crate::parity::upstreams::Upstreams;
@@ -65,26 +66,17 @@ fn log(envoy: &Envoy) -> Vec<String> {
     envoy.log.lines().iter().filter_map(|text| line(text)).collect()
 }
 
-/// An address that was free a moment ago.
-fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
-}
-
 fn start(scenario: &Scenario, upstreams: &Upstreams, envoy: &Path, address: SocketAddr) -> Envoy {
     let folder = TempDir::new().expect("a folder");
     let filters: Vec<Value> =
         scenario.filters.iter().map(|filter| wasm(scenario, filter, folder.path())).collect();
+    let chain = if scenario.tcp { network(filters) } else { vec![http(filters)] };
+    let mut listener = envoy::listener("web", address, scenario.buffer, &chain);
+    listener["metadata"] = json!({ "filter_metadata": METADATA.clone() });
     let config = json!({
         "node": NODE.clone(),
         "static_resources": {
-            "listeners": [{
-                "name": "web",
-                "metadata": { "filter_metadata": METADATA.clone() },
-                "address": socket_address(address),
-                "per_connection_buffer_limit_bytes": scenario.buffer,
-                "filter_chains": [{ "filters": if scenario.tcp { network(filters) } else { http(filters) } }],
-            }],
+            "listeners": [listener],
             "clusters": [
                 cluster("up", upstreams.up.address, false),
                 cluster("other", upstreams.other.address, scenario.other.grpc_echo || scenario.other.silent),
@@ -105,48 +97,21 @@ fn start(scenario: &Scenario, upstreams: &Upstreams, envoy: &Path, address: Sock
 }
 
 fn network(mut filters: Vec<Value>) -> Vec<Value> {
-    filters.push(json!({
-        "name": "envoy.filters.network.tcp_proxy",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-            "stat_prefix": "tcp",
-            "cluster": "up",
-        },
-    }));
+    filters.push(envoy::tcp_proxy("up"));
     filters
 }
 
-fn http(mut filters: Vec<Value>) -> Vec<Value> {
-    filters.push(json!({
-        "name": "envoy.filters.http.router",
-        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-    }));
-    vec![json!({
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "http",
-            "codec_type": "AUTO",
-            "http_protocol_options": { "enable_trailers": true },
-            "http_filters": filters,
-            "route_config": {
-                "name": "routes",
-                "virtual_hosts": [{
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [
-                        { "name": "rerouted", "match": { "prefix": "/rerouted" }, "route": { "cluster": "other" } },
-                        {
-                            "name": "main",
-                            "match": { "prefix": "/" },
-                            "route": { "cluster": "up" },
-                            "metadata": { "filter_metadata": METADATA.clone() },
-                        },
-                    ],
-                }],
-            },
-        },
-    })]
+fn http(filters: Vec<Value>) -> Value {
+    let routes = [
+        json!({ "name": "rerouted", "match": { "prefix": "/rerouted" }, "route": { "cluster": "other" } }),
+        json!({
+            "name": "main",
+            "match": { "prefix": "/" },
+            "route": { "cluster": "up" },
+            "metadata": { "filter_metadata": METADATA.clone() },
+        }),
+    ];
+    envoy::http(filters, &routes)
 }
 
 fn wasm(scenario: &Scenario, filter: &Filter, folder: &Path) -> Value {
@@ -154,45 +119,32 @@ fn wasm(scenario: &Scenario, filter: &Filter, folder: &Path) -> Value {
     std::fs::write(&file, guests::wasm(filter.guest)).expect("the folder can be written");
     let text =
         |text: &str| json!({ "@type": "type.googleapis.com/google.protobuf.StringValue", "value": text });
-    let variables: serde_json::Map<String, Value> =
+    let variables: Map<String, Value> =
         filter.environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-    let mut config = json!({
-        "name": filter.name,
-        "root_id": filter.name,
-        "configuration": text(&filter.script),
-        "failure_policy": if filter.fail_open { "FAIL_OPEN" } else { "FAIL_CLOSED" },
-        "vm_config": {
-            "vm_id": if filter.vm_id.is_empty() { filter.name } else { filter.vm_id },
-            "runtime": "envoy.wasm.runtime.v8",
-            "code": { "local": { "filename": file } },
-            "configuration": text(&filter.vm_script),
-            "environment_variables": { "key_values": variables },
-        },
+    let vm_config = json!({
+        "vm_id": if filter.vm_id.is_empty() { filter.name } else { filter.vm_id },
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": { "local": { "filename": file } },
+        "configuration": text(&filter.vm_script),
+        "environment_variables": { "key_values": variables },
     });
+    let mut config = Map::from_iter([
+        ("name".to_owned(), filter.name.into()),
+        ("root_id".to_owned(), filter.name.into()),
+        ("configuration".to_owned(), text(&filter.script)),
+        ("failure_policy".to_owned(), if filter.fail_open { "FAIL_OPEN" } else { "FAIL_CLOSED" }.into()),
+        ("vm_config".to_owned(), vm_config),
+    ]);
     if filter.headers_stop_iteration {
-        config["allow_on_headers_stop_iteration"] = true.into();
+        config.insert("allow_on_headers_stop_iteration".to_owned(), true.into());
     }
     let kind = if scenario.tcp { "network" } else { "http" };
-    json!({
-        "name": format!("envoy.filters.{kind}.wasm"),
-        "typed_config": {
-            "@type": format!("type.googleapis.com/envoy.extensions.filters.{kind}.wasm.v3.Wasm"),
-            "config": config,
-        },
-    })
+    envoy::wasm(&format!("envoy.filters.{kind}.wasm"), kind, config)
 }
 
 fn cluster(name: &str, address: SocketAddr, http2: bool) -> Value {
-    let mut cluster = json!({
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "metadata": { "filter_metadata": METADATA.clone() },
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(address) } }] }],
-        },
-    });
+    let mut cluster = envoy::cluster(name, address);
+    cluster["metadata"] = json!({ "filter_metadata": METADATA.clone() });
     let protocol = if http2 { "http2_protocol_options" } else { "http_protocol_options" };
     let options = if http2 { json!({}) } else { json!({ "enable_trailers": true }) };
     cluster["typed_extension_protocol_options"] = json!({
@@ -202,8 +154,4 @@ fn cluster(name: &str, address: SocketAddr, http2: bool) -> Value {
         },
     });
     cluster
-}
-
-fn socket_address(address: SocketAddr) -> Value {
-    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
 }

@@ -8,14 +8,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::envoy::{self, free_address};
 use crate::hostile::{Hostile, Way, calm};
 use crate::soak::neighbours::Addresses;
 use crate::soak::process::Process;
 
 /// How long it may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(15);
-
-const TYPES: &str = "type.googleapis.com/envoy.extensions.filters";
 
 /// An Envoy with a hostile guest on one listener.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ impl Envoy {
         for (name, bytes) in [("hostile", guest.wasm()), ("calm", calm())] {
             std::fs::write(folder.path().join(format!("{name}.wasm")), bytes).expect("it can be written");
         }
-        let [hostile, clean, shared] = free_addresses();
+        let [hostile, clean, shared] = [(); 3].map(|()| free_address());
         let config = config(guest.way, folder.path(), [hostile, clean, shared], upstream);
         let file = folder.path().join("envoy.json");
         std::fs::write(&file, config.to_string()).expect("it can be written");
@@ -52,28 +51,12 @@ impl Envoy {
     }
 }
 
-/// Addresses that were free a moment ago.
-fn free_addresses() -> [SocketAddr; 3] {
-    let listeners = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address"))
-}
-
 fn config(way: Way, folder: &Path, addresses: [SocketAddr; 3], upstream: SocketAddr) -> Value {
     let [hostile, clean, shared] = addresses;
     let network = way == Way::Connections;
     let filter = |name: &str, kind: &str| wasm(name, kind, &folder.join(format!("{name}.wasm")));
     let chain = if network {
-        vec![
-            filter("hostile", "network"),
-            json!({
-                "name": "envoy.filters.network.tcp_proxy",
-                "typed_config": {
-                    "@type": format!("{TYPES}.network.tcp_proxy.v3.TcpProxy"),
-                    "stat_prefix": "tcp",
-                    "cluster": "up",
-                },
-            }),
-        ]
+        vec![filter("hostile", "network"), envoy::tcp_proxy("up")]
     } else {
         vec![http(vec![filter("calm", "http"), filter("hostile", "http")])]
     };
@@ -81,82 +64,35 @@ fn config(way: Way, folder: &Path, addresses: [SocketAddr; 3], upstream: SocketA
     json!({
         "static_resources": {
             "listeners": [
-                listener("hostile", hostile, &chain),
-                listener("clean", clean, &calm()),
-                listener("shared", shared, &calm()),
+                envoy::listener("hostile", hostile, BUFFER, &chain),
+                envoy::listener("clean", clean, BUFFER, &calm()),
+                envoy::listener("shared", shared, BUFFER, &calm()),
             ],
-            "clusters": [{
-                "name": "up",
-                "type": "STATIC",
-                "connect_timeout": "5s",
-                "load_assignment": {
-                    "cluster_name": "up",
-                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket_address(upstream) } }] }],
-                },
-            }],
+            "clusters": [envoy::cluster("up", upstream)],
         },
     })
 }
 
-fn listener(name: &str, address: SocketAddr, filters: &[Value]) -> Value {
-    json!({
-        "name": name,
-        "address": socket_address(address),
-        "per_connection_buffer_limit_bytes": 1 << 20,
-        "filter_chains": [{ "filters": filters }],
-    })
-}
+/// What a connection may buffer, in bytes: as much as with Weir.
+const BUFFER: usize = 1 << 20;
 
-fn http(mut filters: Vec<Value>) -> Value {
+fn http(filters: Vec<Value>) -> Value {
     let hostile = filters.iter().any(|filter| filter["name"] == "hostile");
-    filters.push(json!({
-        "name": "envoy.filters.http.router",
-        "typed_config": { "@type": format!("{TYPES}.http.router.v3.Router") },
-    }));
     let mut clean = json!({ "match": { "path": "/clean" }, "route": { "cluster": "up" } });
     if hostile {
         clean["typed_per_filter_config"] = json!({
             "hostile": { "@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": true },
         });
     }
-    json!({
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": format!("{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"),
-            "stat_prefix": "http",
-            "codec_type": "AUTO",
-            "http_protocol_options": { "enable_trailers": true },
-            "http_filters": filters,
-            "route_config": {
-                "name": "routes",
-                "virtual_hosts": [{
-                    "name": "all",
-                    "domains": ["*"],
-                    "routes": [clean, { "match": { "prefix": "/" }, "route": { "cluster": "up" } }],
-                }],
-            },
-        },
-    })
+    envoy::http(filters, &[clean, json!({ "match": { "prefix": "/" }, "route": { "cluster": "up" } })])
 }
 
 fn wasm(name: &str, kind: &str, file: &Path) -> Value {
-    json!({
-        "name": name,
-        "typed_config": {
-            "@type": format!("{TYPES}.{kind}.wasm.v3.Wasm"),
-            "config": {
-                "name": name,
-                "root_id": name,
-                "vm_config": {
-                    "vm_id": name,
-                    "runtime": "envoy.wasm.runtime.v8",
-                    "code": { "local": { "filename": file } },
-                },
-            },
-        },
-    })
-}
-
-fn socket_address(address: SocketAddr) -> Value {
-    json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } })
+    let vm_config = json!({
+        "vm_id": name,
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": { "local": { "filename": file } },
+    });
+    let config = [("name", name.into()), ("root_id", name.into()), ("vm_config", vm_config)];
+    envoy::wasm(name, kind, config.map(|(key, value)| (key.to_owned(), value)).into_iter().collect())
 }
