@@ -26,7 +26,7 @@ pub struct Budget {
 }
 
 /// The looks, an epoch apart or more, that it takes to end a call.
-const LOOKS: u32 = 4;
+pub const LOOKS: u32 = 4;
 
 impl Budget {
     /// Begins a call.

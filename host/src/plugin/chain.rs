@@ -1,11 +1,12 @@
 //! Runs the filters of one stream: in order for what comes from downstream, in reverse for what comes from
 //! upstream. Headers and trailers are in `chain/http.rs`, new and closed connections in `chain/network.rs`, and the
-//! bytes of both in `chain/data.rs`.
+//! bytes of both in `chain/data.rs`. A guest that gives way is waited for in `chain/apart.rs`.
 //!
 //! A guest returns at once; what it asked for is an intent in its context, and is carried out here. A filter may
 //! hold a message: then the chain waits, for the filter's word from wherever it comes (a timer, a call's
 //! answer), for its failure, or for `pause_timeout`.
 
+mod apart;
 pub mod data;
 mod hold;
 pub mod http;
@@ -18,15 +19,14 @@ use std::sync::Arc;
 use ::http::StatusCode;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use wasmtime::{TypedFunc, WasmParams};
+use wasmtime::WasmParams;
 use weir_abi::PeerKind;
 
 use crate::clock::{Timers, coarse_millis};
-use crate::plugin::abi::Callbacks;
+use crate::plugin::chain::apart::Pending;
 use crate::plugin::chain::hold::Hold;
 use crate::plugin::chain::pause::take_resumed;
-use crate::plugin::filter::{Unavailable, VmHandle};
-use crate::plugin::instance::Instance;
+use crate::plugin::filter::{Unavailable, VmCell, VmHandle, Which, set_access};
 use crate::plugin::meter::{Entry, Refusal, StreamMeter};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
@@ -80,6 +80,8 @@ pub struct Chain {
 
 struct Slot {
     filter: Rc<Filter>,
+    /// The instance that the stream is in, where calls give way.
+    lane: Option<Rc<VmCell>>,
     /// The context and the generation of its instance; `None` before the stream begins for this filter, and
     /// once it goes on without it.
     context: Option<(u64, u32)>,
@@ -95,6 +97,14 @@ struct Slot {
     overdrawn: bool,
     /// Whether it tries whether the filter works again.
     trial: bool,
+}
+
+/// A call.
+enum Call {
+    /// It has returned.
+    Done(Outcome),
+    /// It gives way, and is waited for.
+    Later(Pending),
 }
 
 /// What a filter made of a callback.
@@ -118,6 +128,7 @@ impl Chain {
         let now = coarse_millis();
         let slot = |filter| Slot {
             filter,
+            lane: None,
             context: None,
             involved: false,
             received: None,
@@ -144,21 +155,26 @@ impl Chain {
     fn begin_filter(&mut self, at: usize) -> Result<(), Stop> {
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         let filter = &slot.filter;
-        match filter.vm.admit(filter.root) {
+        slot.lane = filter.vm.least_busy();
+        match slot.vm().admit(filter.root) {
             Ok(entry) => slot.trial = entry == Entry::Trial,
             Err(refusal) => return self.fail_because(at, Half::Received, false, refusal.details()),
         }
         let generation = filter.vm.generation();
         let stream = Arc::clone(&self.stream);
-        let created = filter.vm.with(generation, |instance| {
-            if !instance.has_room(filter.root) {
-                return Ok(None);
-            }
-            instance.create_stream(filter.root, at, stream, filter.spec.cpu).map(Some)
-        });
+        let created = match &slot.lane {
+            Some(lane) => lane.begin_stream((filter.root, &filter.spec), at, stream),
+            None => filter.vm.with(generation, |instance| {
+                if !instance.has_room(filter.root) {
+                    return Ok(None);
+                }
+                let id = instance.create_stream(filter.root, at, stream, filter.spec.cpu)?;
+                Ok(Some((generation, id)))
+            }),
+        };
         match created {
-            Ok(Some(id)) => {
-                slot.context = Some((generation, id));
+            Ok(Some(context)) => {
+                slot.context = Some(context);
                 Ok(())
             }
             Ok(None) | Err(Unavailable) => self.fail(at, Half::Received, false),
@@ -208,10 +224,8 @@ impl Chain {
     /// Whether a filter takes part and exports a callback. One whose instance is gone counts as if it did, so
     /// that its failure is met.
     fn has<P, R>(&self, at: usize, which: Which<P, R>) -> bool {
-        let Some(Slot { filter, context: Some((generation, _)), .. }) = self.slots.get(at) else {
-            return false;
-        };
-        filter.vm.with(*generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
+        let Some(slot) = self.slots.get(at) else { return false };
+        slot.context.is_some_and(|(generation, _)| slot.vm().exports(generation, which))
     }
 
     /// Calls a filter about one half of the stream. `prepare` readies its context for the call, and gives what the
@@ -224,19 +238,27 @@ impl Chain {
         at: usize,
         half: Half,
         which: Which<P, u32>,
-        prepare: impl FnOnce(u32, &mut StreamContext) -> P,
-    ) -> Result<Outcome, Stop>
+        prepare: impl FnOnce(u32, &mut StreamContext) -> P + 'static,
+    ) -> Result<Call, Stop>
     where
-        P: WasmParams,
+        P: WasmParams + Sync + 'static,
     {
-        let Some(Slot { filter, context: Some((generation, id)), overdrawn, .. }) = self.slots.get(at) else {
-            return Ok(Outcome::Continue);
+        let Some(slot @ Slot { filter, context: Some((generation, id)), overdrawn, .. }) = self.slots.get(at)
+        else {
+            return Ok(Call::Done(Outcome::Continue));
         };
         if (*overdrawn || !filter.vm.may_go_on()) && self.has(at, which) {
-            return self.cut_off(at, half).map(|()| Outcome::Continue);
+            return self.cut_off(at, half).map(|()| Call::Done(Outcome::Continue));
         }
         let (id, limit) = (*id, filter.spec.cpu);
-        let called = filter.vm.with(*generation, |instance| {
+        if slot.lane.is_some() && self.has(at, which) {
+            let prepare = move |context: &mut StreamContext| {
+                take_resumed(&mut context.intents, half);
+                prepare(id, context)
+            };
+            return Ok(Call::Later(slot.vm().call_about(*generation, (id, limit), which, prepare)));
+        }
+        let called = slot.vm().with(*generation, |instance| {
             let exported = instance.exports(which);
             let Some(context) = instance.stream(id) else { return Ok((None, Intents::default(), 0)) };
             let params = prepare(id, context);
@@ -249,10 +271,23 @@ impl Chain {
             let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
             Ok((action, intents.unwrap_or_default(), instance.spent()))
         });
-        let Ok((action, mut intents, spent)) = called else {
+        let Ok((action, intents, spent)) = called else {
             let holds = self.held(half, at).is_some();
-            return self.fail(at, half, holds).map(|()| Outcome::Continue);
+            return self.fail(at, half, holds).map(|()| Call::Done(Outcome::Continue));
         };
+        self.take_in(at, half, action, intents, spent).map(Call::Done)
+    }
+
+    /// What a call has left behind, once it has returned.
+    #[inline]
+    fn take_in(
+        &mut self,
+        at: usize,
+        half: Half,
+        action: Option<u32>,
+        mut intents: Intents,
+        spent: u64,
+    ) -> Result<Outcome, Stop> {
         if let Some(slot) = self.slots.get_mut(at) {
             let limit = slot.filter.spec.cpu_per_stream;
             slot.overdrawn |= !slot.meter.bill(spent, limit, coarse_millis);
@@ -275,29 +310,22 @@ impl Chain {
             Half::Answered => Half::Received,
         };
         if take_resumed(intents, other) {
-            let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
-                return;
-            };
             // Of an instance that is gone, nobody waits for anything.
-            let _ = filter.vm.with(*generation, |instance| {
-                if let Some(context) = instance.stream(*id) {
-                    match other {
-                        Half::Received => context.intents.resume_received = true,
-                        Half::Answered => context.intents.resume_answered = true,
-                    }
-                    context.wake();
+            self.with_context(at, |context| {
+                match other {
+                    Half::Received => context.intents.resume_received = true,
+                    Half::Answered => context.intents.resume_answered = true,
                 }
-                Ok(())
+                context.wake();
             });
         }
     }
 
     /// Changes a filter's context; `None` when it is gone, with its instance.
     fn with_context<T>(&self, at: usize, change: impl FnOnce(&mut StreamContext) -> T) -> Option<T> {
-        let Some(Slot { filter, context: Some((generation, id)), .. }) = self.slots.get(at) else {
-            return None;
-        };
-        filter.vm.with(*generation, |instance| Ok(instance.stream(*id).map(change))).ok().flatten()
+        let slot = self.slots.get(at)?;
+        let (generation, id) = slot.context?;
+        slot.vm().with_stream(generation, id, change).ok().flatten()
     }
 
     /// A filter cannot be called: the stream ends, or goes on without it, as its failure policy says.
@@ -389,6 +417,9 @@ impl Slot {
     fn end(&mut self) {
         let Some((generation, id)) = self.context.take() else { return };
         let limit = self.filter.spec.cpu;
+        if let Some(lane) = &self.lane {
+            return lane.end_stream(generation, id, limit, self.trial);
+        }
         let ended = self.filter.vm.with(generation, |instance| {
             // That it be held back, as a plugin's end may be, has no meaning for a stream, as in Envoy.
             instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
@@ -405,15 +436,6 @@ impl Slot {
         }
     }
 }
-
-fn set_access(instance: &mut Instance, id: u32, access: Access) {
-    if let Some(context) = instance.stream(id) {
-        context.access = access;
-    }
-}
-
-/// A callback of the table.
-type Which<P, R> = fn(&Callbacks) -> &Option<TypedFunc<P, R>>;
 
 impl Drop for Chain {
     fn drop(&mut self) {

@@ -145,6 +145,8 @@ fn config(slots: u32) -> Config {
     pool.total_core_instances(slots)
         .total_memories(slots)
         .total_tables(slots)
+        // A call that gives way has one, and another while the host has the guest allocate.
+        .total_stacks(2 * slots)
         .max_memories_per_module(1)
         .max_tables_per_module(4)
         // Go modules are large.

@@ -1,8 +1,10 @@
 //! A worker's side of its plugin instances: who calls them, what happens when one fails, and how they end. What they
-//! ask for and hear of besides their streams is in `filter/events.rs`.
+//! ask for and hear of besides their streams is in `filter/events.rs`, and the calls that give way in
+//! `filter/lane.rs`.
 
 mod admission;
 mod events;
+mod lane;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -16,17 +18,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::clock::coarse_millis;
 use crate::plugin::digest::Digest;
+use crate::plugin::fiber::Turns;
+use crate::plugin::filter::admission::Books;
+use crate::plugin::filter::lane::Lane;
 use crate::plugin::instance::{Fault, Instance, StartCx, StartError};
-use crate::plugin::meter::Meter;
 use crate::plugin::module::PluginModule;
 use crate::plugin::services::{Services, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
-use crate::telemetry::metrics::Held;
 
 pub use events::GrpcEvent;
+pub use lane::{Returned, Which, set_access};
 
 /// What a VM is made of: one version of a plugin, and the filters that live in it.
 pub struct VmSpec {
@@ -59,13 +62,23 @@ impl VmSpec {
         Arc::new(Self { id, digest, module, filters, usages, services })
     }
 
+    /// Whether its calls give way.
+    pub fn is_preemptible(&self) -> bool {
+        self.filters.first().is_some_and(|spec| spec.pool.is_some())
+    }
+
+    /// How many instances it has on each worker.
+    pub fn instances(&self) -> usize {
+        self.filters.first().and_then(|spec| spec.pool).unwrap_or(1)
+    }
+
     /// Starts an instance. Never call it on a worker.
     ///
     /// # Errors
     /// Why it does not start.
     pub fn start(&self, clusters: &Arc<BTreeSet<Box<str>>>) -> Result<Instance, StartError> {
         Instance::start(&StartCx {
-            module: &self.module.pre,
+            module: if self.is_preemptible() { &self.module.on_fibers } else { &self.module.pre },
             version: self.module.version,
             filters: &self.filters,
             usages: &self.usages,
@@ -91,6 +104,9 @@ pub trait PluginHost {
 
     /// An instance is not needed any more. It is to be dropped off the worker.
     fn retire(&self, instance: Box<Instance>);
+
+    /// Whose turn it is among the calls that give way.
+    fn turns(&self) -> &Turns;
 }
 
 /// The guest's half of a gRPC call. To drop it is to give the call up, when it has not ended.
@@ -100,28 +116,51 @@ pub trait GrpcSender {
 }
 
 /// A VM on one worker, as its users hold it: a snapshot, and the streams that run in it. With the last of them its
-/// plugins end.
-pub struct VmHandle(Rc<VmCell>);
+/// plugins end. Where calls give way it has several instances, each of which is a cell of its own: what an instance has
+/// asked for (timers, calls, queues) it hears of itself. They share the books.
+pub struct VmHandle {
+    first: Rc<VmCell>,
+    others: Box<[Rc<VmCell>]>,
+}
 
 impl VmHandle {
-    /// A VM with its first instance.
-    pub fn new(spec: Arc<VmSpec>, host: Rc<dyn PluginHost>, instance: Box<Instance>) -> Rc<Self> {
-        let per_second = spec.filters.iter().map(|spec| spec.cpu_per_second).max().unwrap_or_default();
-        let cell = Rc::new_cyclic(|me| VmCell {
-            spec,
-            host,
-            instance: RefCell::new(Some(instance)),
-            generation: Cell::new(0),
-            grpc: RefCell::default(),
-            mailbox: RefCell::default(),
-            ending: Cell::new(false),
-            ended: Notify::new(),
-            meter: Meter::new(per_second, coarse_millis()),
-            open: RefCell::default(),
-            told_of_shortage: Cell::new(0),
-            me: me.clone(),
-        });
-        Rc::new(Self(cell))
+    /// A VM with its first instances. `None` when there is none.
+    pub fn new(
+        spec: &Arc<VmSpec>,
+        host: &Rc<dyn PluginHost>,
+        instances: Vec<Box<Instance>>,
+    ) -> Option<Rc<Self>> {
+        let books = Rc::new(Books::new(spec));
+        let mut cells = instances.into_iter().map(|instance| VmCell::new(spec, host, &books, instance));
+        Some(Rc::new(Self { first: cells.next()?, others: cells.collect() }))
+    }
+
+    /// The cells of its instances.
+    fn cells(&self) -> impl Iterator<Item = &Rc<VmCell>> {
+        std::iter::once(&self.first).chain(&*self.others)
+    }
+
+    /// Where calls give way: the instance that has the least to do.
+    pub fn least_busy(&self) -> Option<Rc<VmCell>> {
+        if !self.first.is_preemptible() {
+            return None;
+        }
+        self.cells().min_by_key(|cell| cell.load()).cloned()
+    }
+
+    /// Takes a new instance in the place of one that failed.
+    pub fn replace(&self, instance: Box<Instance>) {
+        self.cells().find(|cell| cell.is_gone()).unwrap_or(&self.first).replace(instance);
+    }
+
+    /// Does what the guests asked for while they were started, timers first of all. Called when it is published.
+    pub fn run_outgoing(&self) {
+        self.cells().for_each(|cell| cell.run_outgoing());
+    }
+
+    /// Tells the guests which clusters there are.
+    pub fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
+        self.cells().for_each(|cell| cell.set_clusters(clusters));
     }
 }
 
@@ -129,13 +168,13 @@ impl Deref for VmHandle {
     type Target = VmCell;
 
     fn deref(&self) -> &VmCell {
-        &self.0
+        &self.first
     }
 }
 
 impl Drop for VmHandle {
     fn drop(&mut self) {
-        self.0.shut_down();
+        self.cells().for_each(|cell| cell.shut_down());
     }
 }
 
@@ -156,11 +195,9 @@ pub struct VmCell {
     /// Told when they have.
     ended: Notify,
     /// What it may use over time.
-    meter: Meter,
-    /// Counts it among those with an open breaker, while it is one.
-    open: RefCell<Option<Held>>,
-    /// When the log last told that its CPU time is used up.
-    told_of_shortage: Cell<u64>,
+    books: Rc<Books>,
+    /// What it has where its calls give way.
+    lane: Option<Lane>,
     me: Weak<VmCell>,
 }
 
@@ -169,13 +206,41 @@ pub struct VmCell {
 pub struct Unavailable;
 
 impl VmCell {
+    fn new(
+        spec: &Arc<VmSpec>,
+        host: &Rc<dyn PluginHost>,
+        books: &Rc<Books>,
+        mut instance: Box<Instance>,
+    ) -> Rc<Self> {
+        let lane = spec.is_preemptible().then(|| Lane::new(host.turns().clone(), &mut instance));
+        Rc::new_cyclic(|me| Self {
+            spec: Arc::clone(spec),
+            host: Rc::clone(host),
+            instance: RefCell::new(Some(instance)),
+            generation: Cell::new(0),
+            grpc: RefCell::default(),
+            mailbox: RefCell::default(),
+            ending: Cell::new(false),
+            ended: Notify::new(),
+            books: Rc::clone(books),
+            lane,
+            me: me.clone(),
+        })
+    }
+
     /// What it is made of.
     pub fn spec(&self) -> &Arc<VmSpec> {
         &self.spec
     }
 
     /// Takes a new instance after a fault. Its timers start.
-    pub fn replace(&self, instance: Box<Instance>) {
+    fn replace(&self, mut instance: Box<Instance>) {
+        if self.is_calling() {
+            return self.host.retire(instance);
+        }
+        if let Some(lane) = &self.lane {
+            lane.welcome(&mut instance);
+        }
         self.generation.set(self.generation.get() + 1);
         let old = self.instance.borrow_mut().replace(instance);
         if let Some(old) = old {
@@ -185,13 +250,16 @@ impl VmCell {
     }
 
     /// Does what the guest asked for while it was started, timers first of all. Called when it is published.
-    pub fn run_outgoing(&self) {
+    fn run_outgoing(&self) {
         let outgoing = self.instance.borrow_mut().as_mut().map(|instance| instance.take_outgoing());
         self.carry_out(outgoing.unwrap_or_default());
     }
 
     /// Tells the guest which clusters there are.
-    pub fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
+    fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
+        if self.keep_clusters(clusters) {
+            return;
+        }
         if let Some(instance) = self.instance.borrow_mut().as_mut() {
             instance.vm().clusters = Arc::clone(clusters);
         }
@@ -220,7 +288,7 @@ impl VmCell {
         let worked =
             catch_unwind(AssertUnwindSafe(|| work(instance))).unwrap_or_else(|_| Err(Fault::of_the_host()));
         let spent = instance.take_spent();
-        self.meter.bill(spent);
+        self.books.meter.bill(spent);
         match worked {
             Ok(done) => {
                 if instance.has_outgoing() {
@@ -250,7 +318,7 @@ impl VmCell {
         }
         self.let_go(instance);
         if !self.ending.get() {
-            self.note_fault(spent);
+            self.note_fault(if self.is_preemptible() { spent / lane::LENIENCE } else { spent });
             self.host.condemned(&self.spec);
         }
     }
@@ -259,7 +327,11 @@ impl VmCell {
     fn let_go(&self, instance: Option<Box<Instance>>) {
         self.generation.set(self.generation.get() + 1);
         self.grpc.take();
+        if let Some(lane) = &self.lane {
+            lane.clear();
+        }
         if let Some(mut instance) = instance {
+            instance.vm().take_streams_back();
             instance.vm().streams.values().for_each(|stream| stream.wake());
             self.host.retire(instance);
         }
@@ -270,6 +342,9 @@ impl VmCell {
     /// may go on with its timers and calls until it says that it is done.
     fn shut_down(&self) {
         self.ending.set(true);
+        if self.is_preemptible() {
+            return self.shut_down_in_turn();
+        }
         let generation = self.generation();
         for (root, spec) in (1..).zip(&self.spec.filters) {
             // A fault ends the instance, and with it all of them.
@@ -293,6 +368,9 @@ impl VmCell {
     /// A plugin that held back its end has said that it is done.
     fn done(&self, root: u32) {
         let Some(limit) = self.limit(root) else { return };
+        if self.is_preemptible() {
+            return self.delete_in_turn(root, limit);
+        }
         // As above.
         let _ = self.with(self.generation(), |instance| delete(instance, root, limit));
         if self.ending.get() && !self.is_pending() {
@@ -312,9 +390,15 @@ impl VmCell {
 
     /// Ends what has not ended, and the instance.
     pub fn end(&self) {
-        for (root, spec) in (1..).zip(&self.spec.filters) {
-            // As above.
-            let _ = self.with(self.generation(), |instance| delete(instance, root, spec.cpu));
+        if self.is_preemptible() {
+            if self.end_in_turn() {
+                return;
+            }
+        } else {
+            for (root, spec) in (1..).zip(&self.spec.filters) {
+                // As above.
+                let _ = self.with(self.generation(), |instance| delete(instance, root, spec.cpu));
+            }
         }
         let instance = self.instance.take();
         if instance.is_some() {

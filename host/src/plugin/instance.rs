@@ -4,14 +4,15 @@
 //! exits ends the instance: whoever called drops it and asks for a new one.
 
 use std::collections::{BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use wasmtime::{InstancePre, Store, Trap, TypedFunc, WasmParams, WasmResults};
 use weir_abi::Version;
 
-use crate::clock::cycles;
-use crate::http::body::Buffer;
+use crate::clock::{cycles, thread_cpu_time};
 use crate::plugin::abi::{self, Callbacks, Calls, Exited, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::engine::EPOCH;
@@ -19,7 +20,7 @@ use crate::plugin::quotas::Quota;
 use crate::plugin::services::{FaultKind, Services, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::SharedStream;
-use crate::plugin::vm::{Access, CallAnswer, Grpc, Intents, Outgoing, Root, Starting, StreamContext, Vm};
+use crate::plugin::vm::{CallAnswer, Grpc, Outgoing, Root, Starting, StreamContext, Vm};
 use crate::telemetry::metrics::Held;
 
 /// A running VM.
@@ -104,25 +105,32 @@ impl Instance {
         store.epoch_deadline_callback(|mut store| {
             let vm = store.data_mut();
             vm.services.pulse.mark();
-            Ok(vm.budget.epoch())
+            Ok(match vm.fiber.clone() {
+                Some(fiber) => fiber.epoch(vm),
+                None => vm.budget.epoch(),
+            })
         });
         store.set_epoch_deadline(1);
         let limit = cx.filters.iter().map(|spec| spec.start_cpu).max().unwrap_or_default();
         cx.services.pulse.mark();
         store.data_mut().budget.begin(limit);
-        let instance =
-            cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
-                Some(_) => start_fault("the start function", &mut store, error),
-                None if store.data().limiter.refused => {
-                    let limiter = &store.data().limiter;
-                    if limiter.quota == Quota::Memory {
-                        StartError::Memory(limiter.limit())
-                    } else {
-                        StartError::Quota(limiter.quota.as_str())
-                    }
+        let instantiated = if store.data().is_preemptible() {
+            to_its_end(cx.module.instantiate_async(&mut store))
+        } else {
+            cx.module.instantiate(&mut store)
+        };
+        let instance = instantiated.map_err(|error| match error.downcast_ref::<Trap>() {
+            Some(_) => start_fault("the start function", &mut store, error),
+            None if store.data().limiter.refused => {
+                let limiter = &store.data().limiter;
+                if limiter.quota == Quota::Memory {
+                    StartError::Memory(limiter.limit())
+                } else {
+                    StartError::Quota(limiter.quota.as_str())
                 }
-                None => StartError::NoRoom(format!("{error:#}")),
-            })?;
+            }
+            None => StartError::NoRoom(format!("{error:#}")),
+        })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
         let allocator = ["malloc", "proxy_on_memory_allocate"]
             .into_iter()
@@ -152,14 +160,14 @@ impl Instance {
         let store = &mut self.store;
         let plain = |store: &mut Store<Vm>, name| instance.get_typed_func::<(), ()>(store, name).ok();
         if let Some(initialize) = plain(store, "_initialize") {
-            run(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
+            run_at_start(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
             if let Ok(main) = instance.get_typed_func::<(u32, u32), u32>(&mut *store, "main") {
-                run(store, 0, &main, (0, 0), limit).map_err(|fault| fault.at_start("main"))?;
+                run_at_start(store, 0, &main, (0, 0), limit).map_err(|fault| fault.at_start("main"))?;
             } else if let Ok(main) = instance.get_typed_func::<(), u32>(&mut *store, "__main_void") {
-                run(store, 0, &main, (), limit).map_err(|fault| fault.at_start("__main_void"))?;
+                run_at_start(store, 0, &main, (), limit).map_err(|fault| fault.at_start("__main_void"))?;
             }
         } else if let Some(start) = plain(store, "_start") {
-            run(store, 0, &start, (), limit).map_err(|fault| fault.at_start("_start"))?;
+            run_at_start(store, 0, &start, (), limit).map_err(|fault| fault.at_start("_start"))?;
         }
         Ok(())
     }
@@ -173,7 +181,8 @@ impl Instance {
         let limit = spec.start_cpu;
         let Self { store, callbacks, .. } = self;
         if let Some(create) = &callbacks.proxy_on_context_create {
-            run(store, root, create, (root, 0), limit).map_err(|f| f.at_start("proxy_on_context_create"))?;
+            run_at_start(store, root, create, (root, 0), limit)
+                .map_err(|f| f.at_start("proxy_on_context_create"))?;
         }
         let steps = [
             ("proxy_on_vm_start", &callbacks.proxy_on_vm_start, Starting::Vm, spec.vm_config.len()),
@@ -183,7 +192,7 @@ impl Instance {
             let Some(function) = function else { continue };
             set_starting(store.data_mut(), root, Some(starting));
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let accepted = run(store, root, function, (root, len), limit);
+            let accepted = run_at_start(store, root, function, (root, len), limit);
             set_starting(store.data_mut(), root, None);
             if accepted.map_err(|fault| fault.at_start(callback))? == 0 {
                 return Err(StartError::Refused { callback, log: store.data_mut().last_error.take() });
@@ -214,6 +223,33 @@ impl Instance {
         }
     }
 
+    /// As [`Instance::call`], on a fiber, which gives way whenever an epoch passes. Once it is begun, to drop it is to
+    /// end the instance.
+    ///
+    /// # Errors
+    /// As [`Instance::call`].
+    pub async fn call_on_fiber<P, R>(
+        &mut self,
+        context: u32,
+        limit: Duration,
+        which: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>,
+        params: P,
+    ) -> Result<Option<R>, Fault>
+    where
+        P: WasmParams + Sync,
+        R: WasmResults + Sync,
+    {
+        match which(&self.callbacks) {
+            Some(function) => run_on_fiber(&mut self.store, context, function, params, limit).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The callbacks of the guest.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
+    }
+
     /// Whether the guest exports a callback.
     pub fn exports<P, R>(&self, which: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>) -> bool {
         which(&self.callbacks).is_some()
@@ -231,14 +267,9 @@ impl Instance {
         limit: Duration,
     ) -> Result<u32, Fault> {
         let vm = self.store.data_mut();
-        let id = vm.next_id();
-        let (access, intents) = (Access::default(), Intents::default());
-        let (received, answered) = (Buffer::default(), Buffer::default());
         let known = vm.roots.iter().find(|known| known.id == root);
         let rights = known.map(|known| known.spec.grants.rights).unwrap_or_default();
-        let context =
-            StreamContext { root, place, rights, stream, received, answered, access, intents, waker: None };
-        vm.streams.insert(id, context);
+        let id = vm.add_stream(StreamContext::new(root, place, rights, stream));
         self.call(id, limit, |callbacks| &callbacks.proxy_on_context_create, (id, root))?;
         Ok(id)
     }
@@ -362,6 +393,7 @@ fn vm(cx: &StartCx<'_>) -> Result<Vm, StartError> {
         last_id: roots.last().map_or(0, |root| root.id),
         roots,
         streams: HashMap::default(),
+        fiber: None,
         effective: 0,
         outbox: Vec::new(),
         last_token: 0,
@@ -393,6 +425,76 @@ where
     P: WasmParams,
     R: WasmResults,
 {
+    let before = enter(store, context, limit);
+    let start = cycles::now();
+    let result = function.call(&mut *store, params);
+    let wall = cycles::between(start, cycles::now());
+    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
+    let spent = wall.min(store.data().budget.spent().unwrap_or_default() + EPOCH);
+    leave(store, context, before, spent);
+    result.map_err(|error| Fault::new(store.data(), &error))
+}
+
+/// Enters the guest on a fiber. It gives way from when the instance is on a worker; before, it runs to its end.
+async fn run_on_fiber<P, R>(
+    store: &mut Store<Vm>,
+    context: u32,
+    function: &TypedFunc<P, R>,
+    params: P,
+    limit: Duration,
+) -> Result<R, Fault>
+where
+    P: WasmParams + Sync,
+    R: WasmResults + Sync,
+{
+    let before = enter(store, context, limit);
+    let fiber = store.data().fiber.clone();
+    if let Some(fiber) = &fiber {
+        fiber.begin(limit);
+    }
+    let start = thread_cpu_time();
+    let result = function.call_async(&mut *store, params).await;
+    let spent = match fiber {
+        Some(fiber) => fiber.spent(),
+        None => thread_cpu_time().saturating_sub(start),
+    };
+    store.data_mut().take_streams_back();
+    leave(store, context, before, spent);
+    result.map_err(|error| Fault::new(store.data(), &error))
+}
+
+/// Enters the guest while it is started, off the workers.
+fn run_at_start<P, R>(
+    store: &mut Store<Vm>,
+    context: u32,
+    function: &TypedFunc<P, R>,
+    params: P,
+    limit: Duration,
+) -> Result<R, Fault>
+where
+    P: WasmParams + Sync,
+    R: WasmResults + Sync,
+{
+    if store.data().is_preemptible() {
+        to_its_end(run_on_fiber(store, context, function, params, limit))
+    } else {
+        run(store, context, function, params, limit)
+    }
+}
+
+/// Runs what waits for nothing.
+fn to_its_end<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        if let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return done;
+        }
+    }
+}
+
+/// What a call begins with. The memory that the guest has.
+#[inline]
+fn enter(store: &mut Store<Vm>, context: u32, limit: Duration) -> usize {
     let vm = store.data_mut();
     vm.effective = context;
     vm.services.pulse.mark();
@@ -400,12 +502,13 @@ where
     vm.limiter.refused = false;
     let before = vm.limiter.used;
     store.set_epoch_deadline(1);
-    let start = cycles::now();
-    let result = function.call(&mut *store, params);
-    let wall = cycles::between(start, cycles::now());
+    before
+}
+
+/// What a call ends with.
+#[inline]
+fn leave(store: &mut Store<Vm>, context: u32, before: usize, spent: Duration) {
     let vm = store.data_mut();
-    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
-    let spent = wall.min(vm.budget.spent().unwrap_or_default() + EPOCH);
     vm.effective = context;
     let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
     vm.spent = vm.spent.saturating_add(spent);
@@ -417,7 +520,6 @@ where
         let now = vm.limiter.used as i64;
         root.usage.memory_grew(now - before as i64, now);
     }
-    result.map_err(|error| Fault::new(vm, &error))
 }
 
 impl Fault {

@@ -133,11 +133,14 @@ pub struct PluginModule {
     pub short_headers: [bool; 2],
     /// The module with its imports resolved.
     pub pre: InstancePre<Vm>,
+    /// The same for instances whose calls run on fibers.
+    pub on_fibers: InstancePre<Vm>,
 }
 
 /// Compiles plugins, or finds them compiled.
 pub struct Compiler {
     linker: Linker<Vm>,
+    fiber_linker: Linker<Vm>,
     workshop: Option<Workshop>,
 }
 
@@ -147,9 +150,10 @@ impl Compiler {
     /// # Errors
     /// When the host functions cannot be linked; a mistake of ours.
     pub fn new(engine: &Engine, workshop: Option<Workshop>) -> anyhow::Result<Self> {
-        let mut linker = Linker::new(engine);
+        let (mut linker, mut fiber_linker) = (Linker::new(engine), Linker::new(engine));
         abi::link(&mut linker)?;
-        Ok(Self { linker, workshop })
+        abi::link_on_fibers(&mut fiber_linker)?;
+        Ok(Self { linker, fiber_linker, workshop })
     }
 
     /// Compiles a plugin, unless it is in the cache. It takes its time: never call it on a worker.
@@ -175,11 +179,13 @@ impl Compiler {
             }
         };
         let version = check(&module)?;
-        let pre = self.linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)))?;
+        let link =
+            |linker: &Linker<Vm>| linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)));
+        let (pre, on_fibers) = (link(&self.linker)?, link(&self.fiber_linker)?);
         let short =
             |short: &Function| module.get_export(short.name).is_some_and(|ty| has_signature(&ty, short));
         let short_headers = SHORT_HEADERS.each_ref().map(short);
-        Ok(PluginModule { version, short_headers, pre })
+        Ok(PluginModule { version, short_headers, pre, on_fibers })
     }
 }
 

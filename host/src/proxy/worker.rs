@@ -43,8 +43,8 @@ pub enum Order {
 pub struct Publish {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// Instances of the VMs that are new, one each.
-    pub instances: HashMap<u64, Box<Instance>>,
+    /// Instances of the VMs that are new.
+    pub instances: HashMap<u64, Vec<Box<Instance>>>,
     /// Sockets of the listeners that are new.
     pub sockets: Vec<(SocketKey, TcpListener)>,
     /// Told once the snapshot is in force.

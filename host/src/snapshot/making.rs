@@ -84,8 +84,8 @@ struct Maker<'a> {
 }
 
 /// What filters that share a VM have in common: the `vm_id`, which is not empty, the VM's configuration, the content,
-/// and the grants: what one of them may, code that all share may do in its name.
-type Group = (String, Vec<u8>, Digest, Granted);
+/// the grants (what one of them may, code that all share may do in its name), and how their calls are scheduled.
+type Group = (String, Vec<u8>, Digest, Granted, Option<usize>);
 
 impl Maker<'_> {
     fn problem(&mut self, place: &Place, message: impl Into<String>) {
@@ -308,7 +308,7 @@ impl Maker<'_> {
 }
 
 fn group_of(spec: &FilterSpec, digest: Digest) -> Group {
-    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone())
+    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone(), spec.pool)
 }
 
 /// What a route says of itself to plugins.

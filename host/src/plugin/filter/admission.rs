@@ -1,11 +1,30 @@
 //! Whether a VM may be entered: its share of CPU time, and its breaker.
 
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::clock::coarse_millis;
-use crate::plugin::filter::VmCell;
-use crate::plugin::meter::{Broken, Entry, Refusal};
+use crate::plugin::filter::{VmCell, VmSpec};
+use crate::plugin::meter::{Broken, Entry, Meter, Refusal};
+use crate::telemetry::metrics::Held;
+
+/// What a VM may use over time on one worker, all of its instances together.
+pub(super) struct Books {
+    pub(super) meter: Meter,
+    /// Counts it among those with an open breaker, while it is one.
+    open: RefCell<Option<Held>>,
+    /// When the log last told that its CPU time is used up.
+    told_of_shortage: Cell<u64>,
+}
+
+impl Books {
+    pub(super) fn new(spec: &VmSpec) -> Self {
+        let per_second = spec.filters.iter().map(|spec| spec.cpu_per_second).max().unwrap_or_default();
+        let meter = Meter::new(per_second, coarse_millis());
+        Self { meter, open: RefCell::default(), told_of_shortage: Cell::new(0) }
+    }
+}
 
 /// How often the log tells that a VM has used up its CPU time, in milliseconds.
 const TELL: u64 = 10_000;
@@ -19,21 +38,25 @@ impl VmCell {
     /// # Errors
     /// Why not.
     pub fn admit(&self, root: u32) -> Result<Entry, Refusal> {
-        if self.instance.borrow().is_none() {
+        if self.is_gone() {
             return Ok(Entry::Usual);
         }
-        self.meter.admit(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal))
+        self.books.meter.admit(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal))
     }
 
     /// Whether the timer of a root context may be told of.
     pub(super) fn admits_tick(&self, root: u32) -> bool {
-        self.meter.admit_event(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal)).is_ok()
+        self.books
+            .meter
+            .admit_event(coarse_millis())
+            .inspect_err(|&refusal| self.refused(root, refusal))
+            .is_ok()
     }
 
     /// Whether what runs may go on.
     #[inline]
     pub fn may_go_on(&self) -> bool {
-        self.meter.may_go_on(coarse_millis)
+        self.books.meter.may_go_on(coarse_millis)
     }
 
     /// Counts what a plugin is not called for.
@@ -46,8 +69,8 @@ impl VmCell {
         };
         usage.refused(refusal).inc();
         let now = coarse_millis();
-        if refusal == Refusal::Throttled && now >= self.told_of_shortage.get() {
-            self.told_of_shortage.set(now.saturating_add(TELL));
+        if refusal == Refusal::Throttled && now >= self.books.told_of_shortage.get() {
+            self.books.told_of_shortage.set(now.saturating_add(TELL));
             let (plugin, filter) = (&*spec.plugin, &*spec.name);
             let (second, stream) = (spec.cpu_per_second, spec.cpu_per_stream);
             tracing::warn!(
@@ -61,9 +84,9 @@ impl VmCell {
 
     /// An instance has failed, after so many nanoseconds of CPU time.
     pub(super) fn note_fault(&self, spent: u64) {
-        let Broken::Opened(time) = self.meter.fault(spent, coarse_millis()) else { return };
+        let Broken::Opened(time) = self.books.meter.fault(spent, coarse_millis()) else { return };
         let usage = self.spec.usages.first();
-        *self.open.borrow_mut() = usage.map(|usage| usage.breakers_open.hold());
+        *self.books.open.borrow_mut() = usage.map(|usage| usage.breakers_open.hold());
         let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
         let digest = self.spec.digest;
         tracing::error!(plugin, %digest, "a plugin fails too often and is not called for {time:?}");
@@ -71,8 +94,8 @@ impl VmCell {
 
     /// The stream that tried whether the plugin works again has ended well.
     pub fn trial_passed(&self) {
-        if self.meter.trial_passed(coarse_millis()) {
-            self.open.take();
+        if self.books.meter.trial_passed(coarse_millis()) {
+            self.books.open.take();
             let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
             let digest = self.spec.digest;
             tracing::info!(plugin, %digest, "a plugin that failed too often is called again");
