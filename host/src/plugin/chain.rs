@@ -251,7 +251,17 @@ impl Chain {
             return self.cut_off(at, half).map(|()| Call::Done(Outcome::Continue));
         }
         let (id, limit) = (*id, filter.spec.cpu);
-        if slot.lane.is_some() && self.has(at, which) {
+        if slot.lane.is_some() {
+            if !self.has(at, which) {
+                let prepared = slot.vm().with_stream(*generation, id, |context| drop(prepare(id, context)));
+                return match prepared {
+                    Ok(_) => Ok(Call::Done(Outcome::Continue)),
+                    Err(Unavailable) => {
+                        let holds = self.held(half, at).is_some();
+                        self.fail(at, half, holds).map(|()| Call::Done(Outcome::Continue))
+                    }
+                };
+            }
             let prepare = move |context: &mut StreamContext| {
                 take_resumed(&mut context.intents, half);
                 prepare(id, context)

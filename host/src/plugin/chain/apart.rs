@@ -173,14 +173,17 @@ impl Chain {
                 if let Some(Some(hold)) = self.hold(half, at).filter(|_| gone) {
                     hold.aside.push(spare);
                 }
-                if !trailers {
+                if !trailers && before != Some(Held::Headers) {
                     return Ok(true);
                 }
                 let data = self.let_go(at, half).unwrap_or_default();
                 if before == Some(Held::Headers) {
                     // Those behind it are shown the headers first.
                     self.set_held(half, at, Held::Nothing);
-                    self.park(half, Some(at), data, End::Open);
+                    self.park(half, Some(at), data, if end { End::Data } else { End::Open });
+                    if !trailers {
+                        return Ok(true);
+                    }
                     Bytes::new()
                 } else {
                     data

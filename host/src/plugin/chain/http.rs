@@ -61,7 +61,10 @@ impl Chain {
                 && matches!(self.held(half, at), Some(Held::Start | Held::Headers))
             {
                 ready!(self.poll_release(half, at, cx))?;
-                self.release_headers(half, at);
+                // A call about the body may have let them go already.
+                if self.held(half, at) != Some(Held::Nothing) {
+                    self.release_headers(half, at);
+                }
             }
             let Some(at) = self.order(half).nth(seen) else { return Poll::Ready(Ok(())) };
             *self.headers_seen(half) += 1;

@@ -1,5 +1,8 @@
 //! What a plugin asks for and hears of besides its streams: timers, HTTP calls, gRPC, queues, its end.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -35,6 +38,8 @@ pub(super) struct Grpc {
     sender: Box<dyn GrpcSender>,
     /// Whether it is one message for one message.
     unary: bool,
+    /// What its messages that wait for their turn weigh.
+    waiting: Rc<Cell<usize>>,
     /// The answer to a unary call, until the call has ended well.
     answer: Option<Bytes>,
 }
@@ -99,7 +104,7 @@ impl VmCell {
             }
         };
         let sender = self.host.grpc(open, Box::new(then));
-        self.grpc.borrow_mut().insert(token, Grpc { sender, unary, answer: None });
+        self.grpc.borrow_mut().insert(token, Grpc { sender, unary, waiting: Rc::default(), answer: None });
     }
 
     /// Has a plugin told of a queue, wherever something is put into it.
@@ -218,6 +223,13 @@ impl VmCell {
         // One that the guest has given up brings nothing.
         let Some(unary) = self.grpc.borrow().get(&token).map(|call| call.unary) else { return };
         let call = GrpcTold { generation, root, token };
+        let event = match event {
+            GrpcEvent::Message(_) if self.is_swamped(token) => GrpcEvent::Closed {
+                status: RESOURCE_EXHAUSTED,
+                message: "the plugin does not keep up".to_owned(),
+            },
+            event => event,
+        };
         match event {
             GrpcEvent::Initial(_) | GrpcEvent::Trailing(_) if unary => {}
             GrpcEvent::Message(message) if unary => {
@@ -252,9 +264,21 @@ impl VmCell {
         }
     }
 
+    /// Whether so much waits of a call's messages that it is given up: their order is the stream's, and none is left out.
+    fn is_swamped(&self, token: u32) -> bool {
+        self.grpc.borrow().get(&token).is_some_and(|call| call.waiting.get() > MOST_WAITING)
+    }
+
     fn grpc_message(&self, call: GrpcTold, last: bool, message: Bytes) {
         let params = (call.root, call.token, count(message.len()));
-        let show = |root: &mut Root| root.grpc.message = Some(message);
+        let weight = GrpcOpen::weight(&message);
+        let waiting = self.grpc.borrow().get(&call.token).map(|call| Rc::clone(&call.waiting));
+        let waiting = waiting.unwrap_or_default();
+        waiting.set(waiting.get() + weight);
+        let show = move |root: &mut Root| {
+            waiting.set(waiting.get() - weight);
+            root.grpc.message = Some(message);
+        };
         self.tell_grpc(call, last, show, |c| &c.proxy_on_grpc_receive, params);
     }
 
@@ -311,6 +335,12 @@ impl Told {
         }
     }
 }
+
+/// The most that the messages of a gRPC call weigh that wait for their turn.
+const MOST_WAITING: usize = 1 << 20;
+
+/// gRPC's RESOURCE_EXHAUSTED.
+const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// gRPC's INTERNAL: a unary call that ended well without an answer did not.
 const INTERNAL: u32 = 13;
