@@ -252,23 +252,9 @@ impl Chain {
         }
         let (id, limit) = (*id, filter.spec.cpu);
         if slot.lane.is_some() {
-            if !self.has(at, which) {
-                let prepared = slot.vm().with_stream(*generation, id, |context| drop(prepare(id, context)));
-                return match prepared {
-                    Ok(_) => Ok(Call::Done(Outcome::Continue)),
-                    Err(Unavailable) => {
-                        let holds = self.held(half, at).is_some();
-                        self.fail(at, half, holds).map(|()| Call::Done(Outcome::Continue))
-                    }
-                };
-            }
-            let prepare = move |context: &mut StreamContext| {
-                take_resumed(&mut context.intents, half);
-                prepare(id, context)
-            };
-            return Ok(Call::Later(slot.vm().call_about(*generation, (id, limit), which, prepare)));
+            return self.call_apart((at, half), (*generation, id), which, prepare);
         }
-        let called = slot.vm().with(*generation, |instance| {
+        let called = filter.vm.with(*generation, |instance| {
             let exported = instance.exports(which);
             let Some(context) = instance.stream(id) else { return Ok((None, Intents::default(), 0)) };
             let params = prepare(id, context);

@@ -127,7 +127,7 @@ impl Fiber {
                 me.turns.give_way().await;
                 // The epoch may have come to rest meanwhile.
                 me.pulse.mark();
-                me.clock.borrow_mut().since = thread_cpu_time();
+                me.clock.borrow_mut().resume();
             }),
         )
     }
@@ -157,6 +157,11 @@ impl Fiber {
 }
 
 impl Clock {
+    /// A slice begins.
+    fn resume(&mut self) {
+        self.since = thread_cpu_time();
+    }
+
     fn spent_at(&self, now: Duration) -> Duration {
         self.spent + now.saturating_sub(self.since)
     }
@@ -174,5 +179,67 @@ impl Clock {
 impl fmt::Debug for Fiber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fiber").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn work(time: Duration) {
+        let begun = thread_cpu_time();
+        while thread_cpu_time().saturating_sub(begun) < time {}
+    }
+
+    #[test]
+    fn what_others_do_between_two_slices_is_not_the_calls_own() {
+        let mut clock = Clock { limit: 1_000 * MS, since: thread_cpu_time(), ..Clock::default() };
+        for _ in 0..5 {
+            work(MS);
+            assert!(!clock.is_over());
+            work(20 * MS);
+            clock.resume();
+        }
+        let spent = clock.spent_at(thread_cpu_time());
+        assert!((5 * MS..50 * MS).contains(&spent), "{spent:?} of 105 ms");
+    }
+
+    #[test]
+    fn a_call_is_over_when_its_slices_together_have_reached_its_limit_and_not_for_one_jump_of_the_clock() {
+        let mut clock = Clock { limit: 3 * MS, since: thread_cpu_time(), ..Clock::default() };
+        work(4 * MS);
+        assert!((1..LOOKS).all(|_| !clock.is_over()), "a jump");
+        assert!(clock.is_over());
+    }
+
+    #[tokio::test]
+    async fn turns_are_taken_one_by_one_and_between_two_of_them_everything_else_runs() {
+        let turns = Turns::default();
+        let ran = Arc::new(AtomicRefCell::new(Vec::new()));
+        let (others, local) = (Arc::clone(&ran), tokio::task::LocalSet::new());
+        for name in ["a", "b"] {
+            let (turns, ran) = (turns.clone(), Arc::clone(&ran));
+            local.spawn_local(async move {
+                let turn = turns.take().await;
+                for _ in 0..3 {
+                    ran.borrow_mut().push(name);
+                    turn.0.give_way().await;
+                }
+            });
+        }
+        local.spawn_local(async move {
+            for _ in 0..10 {
+                others.borrow_mut().push("other");
+                yield_now().await;
+            }
+        });
+        local.await;
+        let ran = ran.borrow();
+        let slices: Vec<_> = ran.iter().filter(|name| **name != "other").copied().collect();
+        assert_eq!(slices, ["a", "b", "a", "b", "a", "b"], "in turn");
+        let together = ran.windows(2).filter(|pair| !pair.contains(&"other")).count();
+        assert_eq!(together, 0, "{ran:?}");
     }
 }

@@ -6,11 +6,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use wasmtime::WasmParams;
 
 use crate::plugin::chain::hold::{End, Held};
 use crate::plugin::chain::http::Trailers;
-use crate::plugin::chain::{Chain, Half, Outcome, Slot, Stop};
-use crate::plugin::filter::{Returned, VmCell};
+use crate::plugin::chain::pause::{asks_for, take_resumed};
+use crate::plugin::chain::{Call, Chain, Half, Outcome, Slot, Stop};
+use crate::plugin::filter::{Returned, VmCell, Which};
+use crate::plugin::vm::StreamContext;
 
 /// A call that has been handed over.
 pub(super) type Pending = oneshot::Receiver<Returned>;
@@ -55,6 +58,43 @@ impl Chain {
     pub(super) fn keeps(&self, half: Half, at: usize) -> bool {
         let hold = self.slots.get(at).and_then(|slot| slot.holds(half));
         hold.is_some_and(|hold| hold.running.as_ref().is_none_or(|running| running.before.is_some()))
+    }
+
+    /// As [`Chain::call`], where calls give way.
+    pub(super) fn call_apart<P>(
+        &mut self,
+        (at, half): (usize, Half),
+        (generation, id): (u64, u32),
+        which: Which<P, u32>,
+        prepare: impl FnOnce(u32, &mut StreamContext) -> P + 'static,
+    ) -> Result<Call, Stop>
+    where
+        P: WasmParams + Sync + 'static,
+    {
+        let Some(slot) = self.slots.get(at) else { return Ok(Call::Done(Outcome::Continue)) };
+        if !slot.vm().exports(generation, which) {
+            let prepared = slot.vm().with_stream(generation, id, |context| drop(prepare(id, context)));
+            if prepared.is_err() {
+                let holds = self.held(half, at).is_some();
+                self.fail(at, half, holds)?;
+            }
+            return Ok(Call::Done(Outcome::Continue));
+        }
+        let (buffer, trailers) = (half.buffer(self.http), half.trailers());
+        let prepare = move |context: &mut StreamContext| {
+            // A message that was not held was not waiting to be resumed.
+            take_resumed(&mut context.intents, half);
+            prepare(id, context)
+        };
+        // Before the chain has it back, other calls may come; what is let go is not for them to see.
+        let conclude = move |context: &mut StreamContext, action| {
+            if action == 0 || asks_for(&context.intents, half) {
+                context.access.revoke_buffer(buffer);
+                context.access.revoke_map(trailers);
+            }
+        };
+        let limit = slot.filter.spec.cpu;
+        Ok(Call::Later(slot.vm().call_about(generation, (id, limit), which, prepare, conclude)))
     }
 
     /// Waits for a call: until it has returned the filter holds what it is told of.

@@ -31,7 +31,7 @@ pub enum Passed {
 }
 
 impl Half {
-    fn buffer(self, http: bool) -> BufferKind {
+    pub(super) fn buffer(self, http: bool) -> BufferKind {
         match (self, http) {
             (Self::Received, true) => BufferKind::HttpRequestBody,
             (Self::Answered, true) => BufferKind::HttpResponseBody,

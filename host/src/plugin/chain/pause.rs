@@ -136,6 +136,14 @@ impl Slot {
     }
 }
 
+/// Whether a half was asked to go on, and still is.
+pub(super) fn asks_for(intents: &Intents, half: Half) -> bool {
+    match half {
+        Half::Received => intents.resume_received,
+        Half::Answered => intents.resume_answered,
+    }
+}
+
 /// Whether a half was asked to go on.
 pub(super) fn take_resumed(intents: &mut Intents, half: Half) -> bool {
     match half {

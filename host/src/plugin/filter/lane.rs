@@ -210,13 +210,14 @@ impl VmCell {
     }
 
     /// Calls the guest about a stream at its turn. `prepare` readies the context just before, and gives what the callback
-    /// is told.
+    /// is told; `conclude` is given what the callback has returned.
     pub fn call_about<P>(
         &self,
         generation: u64,
         (id, limit): (u32, Duration),
         which: Which<P, u32>,
         prepare: impl FnOnce(&mut StreamContext) -> P + 'static,
+        conclude: impl FnOnce(&mut StreamContext, u32) + 'static,
     ) -> oneshot::Receiver<Returned>
     where
         P: WasmParams + Sync + 'static,
@@ -233,7 +234,10 @@ impl VmCell {
             };
             let params = prepare(context);
             let action = instance.call_on_fiber(id, limit, which, params).await?;
-            let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
+            let intents = instance.stream(id).map(|context| {
+                conclude(context, action.unwrap_or(0));
+                std::mem::take(&mut context.intents)
+            });
             let (intents, spent) = (intents.unwrap_or_default(), instance.spent());
             // The stream may have ended meanwhile.
             let _ = returned.send(Returned { action, intents, spent });
