@@ -168,6 +168,8 @@ async fn a_filter_that_may_fail_is_done_without_for_the_stream_that_it_failed() 
     let gateway = setup.config(config(", scheduling: preemptible, on_failure: open", &mirror)).start();
     assert_eq!(with_fault(&gateway, "trap").await.status, 200);
     gateway.wait_for_log("a plugin failed");
+    // The request that it has edited is on its way, and what fails is the response.
+    assert_eq!(with_fault(&gateway, "edit-late-trap").await.status, 200);
     // What it has edited is not whole without it.
     let mut client = Client::h1(gateway.address("web")).await;
     let request = client.request("GET", "/").header("x-fault", "edit-trap").body(empty()).expect("a request");

@@ -78,6 +78,8 @@ impl Chain {
             }
             let stop = match slot.look(cx, take_stop) {
                 Ok(Some(intents)) => self.obey(at, intents),
+                // Whoever waits for the call meets that, for the half that it is about.
+                Err(Unavailable) if self.runs(Half::Received, at) || self.runs(Half::Answered, at) => Ok(()),
                 Ok(None) | Err(Unavailable) => self.fail_idle(at),
             };
             if let Err(stop) = stop {
