@@ -74,7 +74,7 @@ choice! {
     pub enum Scheduling {
         /// One by one, each to its end: for calls of microseconds.
         Inline = "inline",
-        /// A call gives way at every millisecond: for filters that need milliseconds by right.
+        /// A call gives way four times in a millisecond: for filters that need milliseconds by right.
         Preemptible = "preemptible",
     }
 }
@@ -96,7 +96,7 @@ section! {
         vm_config: Option<Json>,
         /// Environment variables that the plugin sees.
         environment: BTreeMap<String, Secret>,
-        /// How its calls share a worker: `inline`, each to its end, or `preemptible`, where a call gives way at every
+        /// How its calls share a worker: `inline`, each to its end, or `preemptible`, where a call gives way four times in a
         /// millisecond. The default is `inline`.
         scheduling: Option<Scheduling>,
         /// Instances on each worker that share the streams, where it is `preemptible`: a call that gives way keeps its

@@ -173,6 +173,7 @@ pub const COMPILER_FUNCTIONS: &[Function] = &[
 ///
 /// # Errors
 /// When two functions of the same name are given; a mistake of ours.
+#[expect(clippy::redundant_closure, reason = "the function itself is for one lifetime only")]
 pub fn link(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
     foreign::prepare();
     link_proxy_wasm(linker)?;
@@ -184,6 +185,7 @@ pub fn link(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
 ///
 /// # Errors
 /// As for [`link`].
+#[expect(clippy::redundant_closure, reason = "the function itself is for one lifetime only")]
 pub fn link_on_fibers(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
     foreign::prepare();
     link_proxy_wasm_on_fibers(linker)?;

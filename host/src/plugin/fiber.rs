@@ -119,6 +119,7 @@ impl Fiber {
             vm.budget.overrun = true;
             return UpdateDeadline::Interrupt;
         }
+        self.pulse.refine();
         self.lend(&mut vm.streams, &mut vm.last_id);
         let me = Arc::clone(self);
         UpdateDeadline::YieldCustom(

@@ -108,7 +108,7 @@ impl Instance {
             vm.services.pulse.mark();
             Ok(match vm.fiber.clone() {
                 Some(fiber) => fiber.epoch(vm),
-                None => vm.budget.epoch(),
+                None => vm.budget.epoch(vm.services.pulse.epochs()),
             })
         });
         store.set_epoch_deadline(1);

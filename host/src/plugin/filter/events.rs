@@ -223,12 +223,12 @@ impl VmCell {
         // One that the guest has given up brings nothing.
         let Some(unary) = self.grpc.borrow().get(&token).map(|call| call.unary) else { return };
         let call = GrpcTold { generation, root, token };
-        let event = match event {
-            GrpcEvent::Message(_) if self.is_swamped(token) => GrpcEvent::Closed {
-                status: RESOURCE_EXHAUSTED,
-                message: "the plugin does not keep up".to_owned(),
-            },
-            event => event,
+        let swamped = matches!(event, GrpcEvent::Message(_)) && self.is_swamped(token);
+        let event = if swamped {
+            let message = "the plugin does not keep up".to_owned();
+            GrpcEvent::Closed { status: RESOURCE_EXHAUSTED, message }
+        } else {
+            event
         };
         match event {
             GrpcEvent::Initial(_) | GrpcEvent::Trailing(_) if unary => {}
