@@ -28,7 +28,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::admin::{Admin, Runtime};
 use crate::config::cluster::{Cluster, Endpoint};
-use crate::config::filter::{Filter, Plugins};
+use crate::config::filter::{Filter, Isolation, Plugins, Scheduling};
 use crate::config::listener::{Http, Listener, Service};
 use crate::config::metadata::Node as Identity;
 use crate::config::problem::{Mark, Place, Problem, Problems, suggest};
@@ -263,6 +263,11 @@ fn check_filters(filters: &[Filter], has_plugins: bool, clusters: &[&str], cx: &
             let message =
                 format!("a second filter `{}` (the first: line {}); {cure}", name.value, first.line);
             cx.problem_at(&name.place, message);
+        }
+        if filter.isolation == Isolation::Stream && filter.scheduling == Scheduling::Preemptible {
+            let message = "`isolation: stream` and `scheduling: preemptible` do not go together: a call that gives way \
+                           holds an instance that others wait for; choose one of them";
+            cx.problem_at(&filter.plugin.place, message);
         }
         if !has_plugins {
             let cure = "add `plugins: { directory: ... }`";

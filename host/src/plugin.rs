@@ -1,7 +1,7 @@
 //! Plugins: loading, running and swapping Proxy-Wasm modules.
 //!
 //! `engine` compiles, `module` checks and refuses, `inspect` tells what a file says of itself, `instance` runs one VM under its budgets, `abi` is what the
-//! guest may call, `chain` runs the filters of one stream, `library` watches the directory.
+//! guest may call, `chain` runs the filters of one stream, `fiber` is what a call that gives way has, `library` watches the directory.
 
 pub mod abi;
 pub mod budget;
@@ -9,6 +9,7 @@ pub mod chain;
 pub mod code_cache;
 pub mod digest;
 pub mod engine;
+pub mod fiber;
 pub mod filter;
 pub mod grants;
 pub mod inspect;

@@ -6,6 +6,7 @@
 
 mod allocator;
 mod answers;
+mod apart;
 mod bounds;
 mod guest;
 mod later;
@@ -45,6 +46,11 @@ async fn denied(request: Request<Incoming>) -> Response<Body> {
 
 /// Makes the calls in an HTTP exchange of which everything is there, and says what was wrong.
 async fn run_http(cases: &[Case], allocator: &str) -> Vec<String> {
+    run_http_with("", cases, allocator).await
+}
+
+/// The same with further settings of the filter.
+async fn run_http_with(settings: &str, cases: &[Case], allocator: &str) -> Vec<String> {
     let upstream = upstream(|request| async {
         if request.headers().get("content-type").is_some_and(|kind| kind == "application/grpc") {
             return denied(request).await;
@@ -56,7 +62,7 @@ async fn run_http(cases: &[Case], allocator: &str) -> Vec<String> {
     .await;
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
-         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: guest, cpu: 5s, log_lines: 1000000, vm_id: vm, \
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: guest {settings}, cpu: 5s, log_lines: 1000000, vm_id: vm, \
            root_id: root, vm_config: for the VM, config: for the plugin, environment: {{ NAME: value, TWO: \"2\" }}, grants: {{ clusters: [up], foreign_functions: \
            [set_envoy_filter_state, expr_create, expr_evaluate, expr_delete] }} }} ], \
            routes: [ {{ name: main, cluster: up }} ] }} }} ]\n\
@@ -74,10 +80,15 @@ async fn run_http(cases: &[Case], allocator: &str) -> Vec<String> {
 
 /// Makes the calls on a connection.
 async fn run_tcp(cases: &[Case], allocator: &str) -> Vec<String> {
+    run_tcp_with("", cases, allocator).await
+}
+
+/// The same with further settings of the filter.
+async fn run_tcp_with(settings: &str, cases: &[Case], allocator: &str) -> Vec<String> {
     let upstream = Upstream::echo().await;
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
-         listeners: [ {{ name: web, address: \"127.0.0.1:0\", filters: [ {{ plugin: guest, cpu: 5s, log_lines: 1000000, vm_id: vm, root_id: root }} ], \
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", filters: [ {{ plugin: guest {settings}, cpu: 5s, log_lines: 1000000, vm_id: vm, root_id: root }} ], \
            tcp: {{ cluster: up }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         upstream.address

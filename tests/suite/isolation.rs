@@ -280,6 +280,18 @@ async fn refusal(inside: &str) -> String {
 }
 
 #[tokio::test]
+async fn an_instance_for_each_stream_and_calls_that_give_way_are_refused_together() {
+    let up = mirror().await;
+    let gateway = counting_gateway(1, per_stream("counting"), &up);
+    let mut both = per_stream("counting");
+    both["scheduling"] = "preemptible".into();
+    gateway.write_config(&config(1, &[both], &up));
+    let said = gateway.admin("POST", "/reload").await.text();
+    assert!(said.contains("do not go together"), "{said}");
+    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_module_that_changes_tables_or_drops_segments_is_refused_for_this_mode_with_the_reason() {
     for (inside, reason) in [
         ("(table.set $table (i32.const 0) (ref.null func))", "table.set"),

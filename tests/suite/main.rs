@@ -29,6 +29,7 @@ mod official;
 mod parity;
 mod passthrough;
 mod plugins;
+mod preemptible;
 mod private_addresses;
 mod properties;
 mod quotas;

@@ -6,20 +6,31 @@ use weir_tests::parity::{Scenario, difference, explained, scenarios, weir};
 
 /// Runs the scenarios whose names begin with one of the words.
 async fn run(words: &[&str]) {
+    let failed = differences(words, &serde_json::Map::new(), |_, transcript| transcript).await;
+    assert!(failed.is_empty(), "{failed}");
+}
+
+/// Runs them with further settings of the filters, and looks at what `told` makes of the transcripts.
+pub async fn differences(
+    words: &[&str],
+    settings: &serde_json::Map<String, serde_json::Value>,
+    told: impl Fn(&Scenario, String) -> String,
+) -> String {
     let mine = |scenario: &Scenario| words.iter().any(|word| scenario.name.starts_with(word));
     let mut failed = String::new();
     let mut ran = 0;
     for scenario in scenarios::all().into_iter().filter(mine) {
         ran += 1;
-        let seen = weir::run(&scenario).await.to_string();
+        let seen = told(&scenario, weir::run_with(&scenario, settings).await.to_string());
         let (_, written) = scenario.written_down();
+        let written = told(&scenario, written);
         if seen != written {
             let shown = difference(("written", &written), ("seen", &seen));
             failed.push_str(&format!("{}\n{shown}\n", scenario.name));
         }
     }
     assert!(ran > 0, "there are scenarios");
-    assert!(failed.is_empty(), "{failed}");
+    failed
 }
 
 /// Each family is a test of its own, so that they run beside each other.
@@ -50,7 +61,7 @@ const FAMILIES: [(&str, &[&str]); 9] = [
     ),
 ];
 
-fn family(name: &str) -> &'static [&'static str] {
+pub fn family(name: &str) -> &'static [&'static str] {
     FAMILIES.iter().find(|(family, _)| *family == name).expect("a family").1
 }
 

@@ -79,6 +79,16 @@ choice! {
     }
 }
 
+choice! {
+    /// How a filter's calls share a worker with everybody else's.
+    pub enum Scheduling {
+        /// One by one, each to its end: for calls of microseconds.
+        Inline = "inline",
+        /// A call gives way four times in a millisecond: for filters that need milliseconds by right.
+        Preemptible = "preemptible",
+    }
+}
+
 section! {
     /// One use of a plugin in a chain.
     pub struct Filter {
@@ -96,7 +106,13 @@ section! {
         vm_config: Option<Json>,
         /// Environment variables that the plugin sees.
         environment: BTreeMap<String, Secret>,
-        /// CPU time for one call. The default is `plugins.defaults.cpu`.
+        /// How its calls share a worker: `inline`, each to its end, or `preemptible`, where a call gives way four times in a
+        /// millisecond. The default is `inline`.
+        scheduling: Option<Scheduling>,
+        /// Instances on each worker that share the streams, where it is `preemptible`: a call that gives way keeps its
+        /// instance. The default is 4.
+        instances: Option<u32>,
+        /// CPU time for one call. The default is `plugins.defaults.cpu`; `100ms` where it is `preemptible`.
         cpu: Option<Duration>,
         /// CPU time in a second, on each worker. The default is `plugins.defaults.cpu_per_second`, or `cpu` when that is more.
         cpu_per_second: Option<Duration>,

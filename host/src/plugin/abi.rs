@@ -87,6 +87,27 @@ fn answer(
     }
 }
 
+/// The same on a fiber, where the guest's allocator may give way, too: it is called when the function has done its work.
+async fn answer_on_fiber(
+    caller: Caller<'_, Vm>,
+    name: &str,
+    function: impl FnOnce(&mut Host<'_>) -> Answer + Send,
+) -> wasmtime::Result<u32> {
+    let mut host = Host::on_fiber(caller);
+    if host.vm().allocating && name != IN_ALLOCATOR {
+        return Ok(Status::InternalFailure.into());
+    }
+    let answer = match function(&mut host) {
+        Ok(()) => host.hand_over().await,
+        refused => refused,
+    };
+    match answer {
+        Ok(()) => Ok(Status::Ok.into()),
+        Err(Refusal::Status(status)) => Ok(status.into()),
+        Err(Refusal::Trap(trap)) => Err(trap),
+    }
+}
+
 /// The one function that an allocator may call, as in Envoy: it changes nothing, and tells why memory ran out.
 const IN_ALLOCATOR: &str = "proxy_log";
 
@@ -96,6 +117,14 @@ macro_rules! link_host {
         fn link_proxy_wasm(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
             $(linker.func_wrap(HOST_MODULE, stringify!($name), |caller: Caller<'_, Vm>, $($arg: $ty),*| {
                 answer(caller, stringify!($name), |host| $topic::$name(host $(, $arg)*))
+            })?;)*
+            Ok(())
+        }
+
+        /// The same for guests that run on fibers.
+        fn link_proxy_wasm_on_fibers(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
+            $(linker.func_wrap_async(HOST_MODULE, stringify!($name), |caller: Caller<'_, Vm>, ($($arg,)*): ($($ty,)*)| {
+                Box::new(answer_on_fiber(caller, stringify!($name), move |host| $topic::$name(host $(, $arg)*)))
             })?;)*
             Ok(())
         }
@@ -111,9 +140,13 @@ host_functions!(link_host);
 macro_rules! link_wasi {
     ($($name:ident($($arg:ident: $ty:ident),* $(,)?);)*) => {
         /// Gives the linker every function of WASI preview 1 under one of its module names.
-        fn link_wasi(linker: &mut Linker<Vm>, module: &str) -> wasmtime::Result<()> {
-            $(linker.func_wrap(module, stringify!($name), |caller: Caller<'_, Vm>, $($arg: $ty),*| -> u32 {
-                wasi::$name(&mut Host::new(caller) $(, $arg)*).err().map_or(0, Into::into)
+        fn link_wasi(
+            linker: &mut Linker<Vm>,
+            module: &str,
+            host: impl for<'a> Fn(Caller<'a, Vm>) -> Host<'a> + Copy + Send + Sync + 'static,
+        ) -> wasmtime::Result<()> {
+            $(linker.func_wrap(module, stringify!($name), move |caller: Caller<'_, Vm>, $($arg: $ty),*| -> u32 {
+                wasi::$name(&mut host(caller) $(, $arg)*).err().map_or(0, Into::into)
             })?;)*
             linker.func_wrap(module, "proc_exit", wasi::proc_exit)?;
             Ok(())
@@ -140,12 +173,32 @@ pub const COMPILER_FUNCTIONS: &[Function] = &[
 ///
 /// # Errors
 /// When two functions of the same name are given; a mistake of ours.
+#[expect(clippy::redundant_closure, reason = "the function itself is for one lifetime only")]
 pub fn link(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
     foreign::prepare();
     link_proxy_wasm(linker)?;
+    link_others(linker, |caller| Host::new(caller))
+}
+
+/// Gives the linker the same for guests whose calls run on fibers. No function of WASI calls the guest, so that those
+/// need not be asynchronous there either.
+///
+/// # Errors
+/// As for [`link`].
+#[expect(clippy::redundant_closure, reason = "the function itself is for one lifetime only")]
+pub fn link_on_fibers(linker: &mut Linker<Vm>) -> wasmtime::Result<()> {
+    foreign::prepare();
+    link_proxy_wasm_on_fibers(linker)?;
+    link_others(linker, |caller| Host::on_fiber(caller))
+}
+
+fn link_others(
+    linker: &mut Linker<Vm>,
+    host: impl for<'a> Fn(Caller<'a, Vm>) -> Host<'a> + Copy + Send + Sync + 'static,
+) -> wasmtime::Result<()> {
     linker.func_wrap(HOST_MODULE, "emscripten_notify_memory_growth", |_: u32| {})?;
     linker.func_wrap(HOST_MODULE, "pthread_equal", |a: u32, b: u32| u32::from(a == b))?;
-    WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module))?;
+    WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module, host))?;
     wasi::link_unstable(linker)
 }
 

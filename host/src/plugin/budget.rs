@@ -26,7 +26,7 @@ pub struct Budget {
 }
 
 /// The looks, an epoch apart or more, that it takes to end a call.
-const LOOKS: u32 = 4;
+pub const LOOKS: u32 = 4;
 
 impl Budget {
     /// Begins a call.
@@ -34,8 +34,8 @@ impl Budget {
         *self = Self { limit, first_seen: None, looks: 0, overrun: false };
     }
 
-    /// An epoch has passed while the guest was running.
-    pub fn epoch(&mut self) -> UpdateDeadline {
+    /// An epoch has passed while the guest was running. `next`: after how many epochs it is to be looked at again.
+    pub fn epoch(&mut self, next: u64) -> UpdateDeadline {
         let now = thread_cpu_time();
         let first = *self.first_seen.get_or_insert(now);
         self.looks += 1;
@@ -43,7 +43,7 @@ impl Budget {
             self.overrun = true;
             return UpdateDeadline::Interrupt;
         }
-        UpdateDeadline::Continue(1)
+        UpdateDeadline::Continue(next)
     }
 
     /// How much CPU time a call has.
@@ -141,11 +141,11 @@ mod tests {
         // Everything is over this limit: as if the processor had been put aside since the first look.
         budget.begin(Duration::ZERO);
         for look in 1..LOOKS {
-            assert!(matches!(budget.epoch(), UpdateDeadline::Continue(1)), "look {look}");
+            assert!(matches!(budget.epoch(1), UpdateDeadline::Continue(1)), "look {look}");
         }
-        assert!(matches!(budget.epoch(), UpdateDeadline::Interrupt));
+        assert!(matches!(budget.epoch(1), UpdateDeadline::Interrupt));
         assert!(budget.overrun);
         budget.begin(Duration::from_secs(3600));
-        assert!((0..100).all(|_| matches!(budget.epoch(), UpdateDeadline::Continue(1))));
+        assert!((0..100).all(|_| matches!(budget.epoch(1), UpdateDeadline::Continue(1))));
     }
 }

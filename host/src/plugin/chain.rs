@@ -1,11 +1,12 @@
 //! Runs the filters of one stream: in order for what comes from downstream, in reverse for what comes from
 //! upstream. Headers and trailers are in `chain/http.rs`, new and closed connections in `chain/network.rs`, and the
-//! bytes of both in `chain/data.rs`.
+//! bytes of both in `chain/data.rs`. A guest that gives way is waited for in `chain/apart.rs`.
 //!
 //! A guest returns at once; what it asked for is an intent in its context, and is carried out here. A filter may
 //! hold a message: then the chain waits, for the filter's word from wherever it comes (a timer, a call's
 //! answer), for its failure, or for `pause_timeout`.
 
+mod apart;
 pub mod data;
 mod hold;
 pub mod http;
@@ -18,15 +19,14 @@ use std::sync::Arc;
 use ::http::StatusCode;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use wasmtime::{TypedFunc, WasmParams};
+use wasmtime::WasmParams;
 use weir_abi::PeerKind;
 
 use crate::clock::{Timers, coarse_millis};
-use crate::plugin::abi::Callbacks;
+use crate::plugin::chain::apart::Pending;
 use crate::plugin::chain::hold::Hold;
 use crate::plugin::chain::pause::take_resumed;
-use crate::plugin::filter::{Unavailable, VmHandle};
-use crate::plugin::instance::Instance;
+use crate::plugin::filter::{Unavailable, VmCell, VmHandle, Which, set_access};
 use crate::plugin::meter::{Entry, Refusal, StreamMeter};
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
@@ -82,6 +82,8 @@ struct Slot {
     filter: Rc<Filter>,
     /// The VM of the stream alone, with `isolation: stream`.
     own: Option<Rc<VmHandle>>,
+    /// The instance that the stream is in, where calls give way.
+    lane: Option<Rc<VmCell>>,
     /// The context and the generation of its instance; `None` before the stream begins for this filter, and
     /// once it goes on without it.
     context: Option<(u64, u32)>,
@@ -97,6 +99,14 @@ struct Slot {
     overdrawn: bool,
     /// Whether it tries whether the filter works again.
     trial: bool,
+}
+
+/// A call.
+enum Call {
+    /// It has returned.
+    Done(Outcome),
+    /// It gives way, and is waited for.
+    Later(Pending),
 }
 
 /// What a filter made of a callback.
@@ -121,6 +131,7 @@ impl Chain {
         let slot = |filter| Slot {
             filter,
             own: None,
+            lane: None,
             context: None,
             involved: false,
             received: None,
@@ -147,7 +158,8 @@ impl Chain {
     fn begin_filter(&mut self, at: usize) -> Result<(), Stop> {
         let Some(slot) = self.slots.get_mut(at) else { return Ok(()) };
         let filter = &slot.filter;
-        match filter.vm.admit(filter.root) {
+        slot.lane = filter.vm.least_busy();
+        match slot.vm().admit(filter.root) {
             Ok(entry) => slot.trial = entry == Entry::Trial,
             Err(refusal) => return self.fail_because(at, Half::Received, false, refusal.details()),
         }
@@ -158,15 +170,19 @@ impl Chain {
         let vm = slot.own.as_ref().unwrap_or(&filter.vm);
         let generation = vm.generation();
         let stream = Arc::clone(&self.stream);
-        let created = vm.with(generation, |instance| {
-            if !instance.has_room(filter.root) {
-                return Ok(None);
-            }
-            instance.create_stream(filter.root, at, stream, filter.spec.cpu).map(Some)
-        });
+        let created = match &slot.lane {
+            Some(lane) => lane.begin_stream((filter.root, &filter.spec), at, stream),
+            None => vm.with(generation, |instance| {
+                if !instance.has_room(filter.root) {
+                    return Ok(None);
+                }
+                let id = instance.create_stream(filter.root, at, stream, filter.spec.cpu)?;
+                Ok(Some((generation, id)))
+            }),
+        };
         match created {
-            Ok(Some(id)) => {
-                slot.context = Some((generation, id));
+            Ok(Some(context)) => {
+                slot.context = Some(context);
                 Ok(())
             }
             Ok(None) | Err(Unavailable) => self.fail(at, Half::Received, false),
@@ -223,7 +239,7 @@ impl Chain {
     /// that its failure is met.
     fn has<P, R>(&self, at: usize, which: Which<P, R>) -> bool {
         let Some((slot, (generation, _))) = self.part(at) else { return false };
-        slot.vm().with(generation, |instance| Ok(instance.exports(which))).unwrap_or(true)
+        slot.vm().exports(generation, which)
     }
 
     /// Calls a filter about one half of the stream. `prepare` readies its context for the call, and gives what the
@@ -236,16 +252,19 @@ impl Chain {
         at: usize,
         half: Half,
         which: Which<P, u32>,
-        prepare: impl FnOnce(u32, &mut StreamContext) -> P,
-    ) -> Result<Outcome, Stop>
+        prepare: impl FnOnce(u32, &mut StreamContext) -> P + 'static,
+    ) -> Result<Call, Stop>
     where
-        P: WasmParams,
+        P: WasmParams + Sync + 'static,
     {
-        let Some((slot, (generation, id))) = self.part(at) else { return Ok(Outcome::Continue) };
+        let Some((slot, (generation, id))) = self.part(at) else { return Ok(Call::Done(Outcome::Continue)) };
         if (slot.overdrawn || !slot.vm().may_go_on()) && self.has(at, which) {
-            return self.cut_off(at, half).map(|()| Outcome::Continue);
+            return self.cut_off(at, half).map(|()| Call::Done(Outcome::Continue));
         }
         let limit = slot.filter.spec.cpu;
+        if slot.lane.is_some() {
+            return self.call_apart((at, half), (generation, id), which, prepare);
+        }
         let called = slot.vm().with(generation, |instance| {
             let exported = instance.exports(which);
             let Some(context) = instance.stream(id) else { return Ok((None, Intents::default(), 0)) };
@@ -259,10 +278,23 @@ impl Chain {
             let intents = instance.stream(id).map(|context| std::mem::take(&mut context.intents));
             Ok((action, intents.unwrap_or_default(), instance.spent()))
         });
-        let Ok((action, mut intents, spent)) = called else {
+        let Ok((action, intents, spent)) = called else {
             let holds = self.held(half, at).is_some();
-            return self.fail(at, half, holds).map(|()| Outcome::Continue);
+            return self.fail(at, half, holds).map(|()| Call::Done(Outcome::Continue));
         };
+        self.take_in(at, half, action, intents, spent).map(Call::Done)
+    }
+
+    /// What a call has left behind, once it has returned.
+    #[inline]
+    fn take_in(
+        &mut self,
+        at: usize,
+        half: Half,
+        action: Option<u32>,
+        mut intents: Intents,
+        spent: u64,
+    ) -> Result<Outcome, Stop> {
         if let Some(slot) = self.slots.get_mut(at) {
             let limit = slot.filter.spec.cpu_per_stream;
             slot.overdrawn |= !slot.meter.bill(spent, limit, coarse_millis);
@@ -285,17 +317,13 @@ impl Chain {
             Half::Answered => Half::Received,
         };
         if take_resumed(intents, other) {
-            let Some((slot, (generation, id))) = self.part(at) else { return };
             // Of an instance that is gone, nobody waits for anything.
-            let _ = slot.vm().with(generation, |instance| {
-                if let Some(context) = instance.stream(id) {
-                    match other {
-                        Half::Received => context.intents.resume_received = true,
-                        Half::Answered => context.intents.resume_answered = true,
-                    }
-                    context.wake();
+            self.with_context(at, |context| {
+                match other {
+                    Half::Received => context.intents.resume_received = true,
+                    Half::Answered => context.intents.resume_answered = true,
                 }
-                Ok(())
+                context.wake();
             });
         }
     }
@@ -303,7 +331,7 @@ impl Chain {
     /// Changes a filter's context; `None` when it is gone, with its instance.
     fn with_context<T>(&self, at: usize, change: impl FnOnce(&mut StreamContext) -> T) -> Option<T> {
         let (slot, (generation, id)) = self.part(at)?;
-        slot.vm().with(generation, |instance| Ok(instance.stream(id).map(change))).ok().flatten()
+        slot.vm().with_stream(generation, id, change).ok().flatten()
     }
 
     /// A filter cannot be called: the stream ends, or goes on without it, as its failure policy says.
@@ -391,15 +419,13 @@ impl Chain {
 }
 
 impl Slot {
-    /// The VM that the stream runs in.
-    fn vm(&self) -> &VmHandle {
-        self.own.as_ref().unwrap_or(&self.filter.vm)
-    }
-
     /// Ends the stream for the filter.
     fn end(&mut self) {
         let Some((generation, id)) = self.context.take() else { return };
         let limit = self.filter.spec.cpu;
+        if let Some(lane) = &self.lane {
+            return lane.end_stream(generation, id, limit, self.trial);
+        }
         let ended = self.vm().with(generation, |instance| {
             // That it be held back, as a plugin's end may be, has no meaning for a stream, as in Envoy.
             instance.call(id, limit, |callbacks| &callbacks.proxy_on_done, (id,))?;
@@ -416,15 +442,6 @@ impl Slot {
         }
     }
 }
-
-fn set_access(instance: &mut Instance, id: u32, access: Access) {
-    if let Some(context) = instance.stream(id) {
-        context.access = access;
-    }
-}
-
-/// A callback of the table.
-type Which<P, R> = fn(&Callbacks) -> &Option<TypedFunc<P, R>>;
 
 impl Drop for Chain {
     fn drop(&mut self) {

@@ -13,6 +13,9 @@ use wasmtime::{
 /// The distance between two epochs: how finely a guest's CPU time is looked at.
 pub const EPOCH: Duration = Duration::from_millis(1);
 
+/// By how much closer epochs are while calls give way: those are what everybody else waits for.
+pub const FINER: u32 = 4;
+
 /// How many instances the process may have at a time.
 pub const SLOTS: u32 = 1_000;
 
@@ -76,6 +79,8 @@ pub struct Pulse {
     marked: AtomicBool,
     /// Whether the epoch stands still.
     resting: AtomicBool,
+    /// Whether a call has given way of late.
+    fine: AtomicBool,
     stopped: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -96,6 +101,16 @@ impl Pulse {
         }
     }
 
+    /// A call gives way: epochs are to be closer for now.
+    pub fn refine(&self) {
+        self.fine.store(true, Ordering::Relaxed);
+    }
+
+    /// How many epochs there are in [`EPOCH`] now.
+    pub fn epochs(&self) -> u64 {
+        if self.fine.load(Ordering::Relaxed) { FINER.into() } else { 1 }
+    }
+
     fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
@@ -108,7 +123,7 @@ impl Pulse {
         let _ = self.thread.set(std::thread::current());
         let mut epochs = 0;
         while !self.stopped.load(Ordering::SeqCst) {
-            std::thread::sleep(EPOCH);
+            std::thread::sleep(if self.fine.load(Ordering::Relaxed) { EPOCH / FINER } else { EPOCH });
             match engine.upgrade() {
                 Some(engine) => engine.increment_epoch(),
                 None => return,
@@ -116,6 +131,7 @@ impl Pulse {
             epochs += 1;
             if epochs == REST_AFTER {
                 epochs = 0;
+                self.fine.store(false, Ordering::Relaxed);
                 if !self.marked.swap(false, Ordering::SeqCst) {
                     self.rest();
                 }
@@ -145,6 +161,8 @@ fn config(slots: u32) -> Config {
     pool.total_core_instances(slots)
         .total_memories(slots)
         .total_tables(slots)
+        // A call that gives way has one, and another while the host has the guest allocate.
+        .total_stacks(2 * slots)
         .max_memories_per_module(1)
         .max_tables_per_module(4)
         // Go modules are large.

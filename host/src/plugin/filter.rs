@@ -1,8 +1,10 @@
 //! A worker's side of its plugin instances: who calls them, what happens when one fails, and how they end. What they
-//! ask for and hear of besides their streams is in `filter/events.rs`.
+//! ask for and hear of besides their streams is in `filter/events.rs`, and the calls that give way in
+//! `filter/lane.rs`.
 
 mod admission;
 mod events;
+mod lane;
 mod of_stream;
 mod vm_spec;
 
@@ -17,11 +19,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::plugin::fiber::Turns;
 use crate::plugin::filter::admission::Books;
+use crate::plugin::filter::lane::Lane;
 use crate::plugin::instance::{Fault, Instance};
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
 
 pub use events::GrpcEvent;
+pub use lane::{Returned, Which, set_access};
 pub use vm_spec::VmSpec;
 
 /// What plugins need of the worker that they run on. The proxy implements it.
@@ -43,6 +48,9 @@ pub trait PluginHost {
 
     /// An instance is not needed any more. It is to be dropped off the worker.
     fn retire(&self, instance: Box<Instance>);
+
+    /// Whose turn it is among the calls that give way.
+    fn turns(&self) -> &Turns;
 }
 
 /// The guest's half of a gRPC call. To drop it is to give the call up, when it has not ended.
@@ -52,39 +60,52 @@ pub trait GrpcSender {
 }
 
 /// A VM on one worker, as its users hold it: a snapshot, and the streams that run in it. With the last of them its
-/// plugins end.
-pub struct VmHandle(Rc<VmCell>);
+/// plugins end. Where calls give way it has several instances, each of which is a cell of its own: what an instance has
+/// asked for (timers, calls, queues) it hears of itself. They share the books.
+pub struct VmHandle {
+    first: Rc<VmCell>,
+    others: Box<[Rc<VmCell>]>,
+}
 
 impl VmHandle {
-    /// A VM with its first instance.
-    pub fn new(spec: Arc<VmSpec>, host: Rc<dyn PluginHost>, instance: Box<Instance>) -> Rc<Self> {
-        let books = Rc::new(Books::new(&spec));
-        Self::with_books(spec, host, instance, books, false)
+    /// A VM with its first instances. `None` when there is none.
+    pub fn new(
+        spec: &Arc<VmSpec>,
+        host: &Rc<dyn PluginHost>,
+        instances: Vec<Box<Instance>>,
+    ) -> Option<Rc<Self>> {
+        let books = Rc::new(Books::new(spec));
+        let mut cells =
+            instances.into_iter().map(|instance| VmCell::new(spec, host, &books, instance, false));
+        Some(Rc::new(Self { first: cells.next()?, others: cells.collect() }))
     }
 
-    fn with_books(
-        spec: Arc<VmSpec>,
-        host: Rc<dyn PluginHost>,
-        mut instance: Box<Instance>,
-        books: Rc<Books>,
-        of_stream: bool,
-    ) -> Rc<Self> {
-        let clusters = RefCell::new(Arc::clone(&instance.vm().clusters));
-        let cell = Rc::new_cyclic(|me| VmCell {
-            spec,
-            host,
-            instance: RefCell::new(Some(instance)),
-            generation: Cell::new(0),
-            grpc: RefCell::default(),
-            mailbox: RefCell::default(),
-            ending: Cell::new(false),
-            ended: Notify::new(),
-            books,
-            clusters,
-            of_stream,
-            me: me.clone(),
-        });
-        Rc::new(Self(cell))
+    /// The cells of its instances.
+    fn cells(&self) -> impl Iterator<Item = &Rc<VmCell>> {
+        std::iter::once(&self.first).chain(&*self.others)
+    }
+
+    /// Where calls give way: the instance that has the least to do.
+    pub fn least_busy(&self) -> Option<Rc<VmCell>> {
+        if !self.first.is_preemptible() {
+            return None;
+        }
+        self.cells().min_by_key(|cell| cell.load()).cloned()
+    }
+
+    /// Takes a new instance in the place of one that failed.
+    pub fn replace(&self, instance: Box<Instance>) {
+        self.cells().find(|cell| cell.is_gone()).unwrap_or(&self.first).replace(instance);
+    }
+
+    /// Does what the guests asked for while they were started, timers first of all. Called when it is published.
+    pub fn run_outgoing(&self) {
+        self.cells().for_each(|cell| cell.run_outgoing());
+    }
+
+    /// Tells the guests which clusters there are.
+    pub fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
+        self.cells().for_each(|cell| cell.set_clusters(clusters));
     }
 }
 
@@ -92,13 +113,13 @@ impl Deref for VmHandle {
     type Target = VmCell;
 
     fn deref(&self) -> &VmCell {
-        &self.0
+        &self.first
     }
 }
 
 impl Drop for VmHandle {
     fn drop(&mut self) {
-        self.0.shut_down();
+        self.cells().for_each(|cell| cell.shut_down());
     }
 }
 
@@ -118,12 +139,14 @@ pub struct VmCell {
     ending: Cell<bool>,
     /// Told when they have.
     ended: Notify,
-    /// What it may use over time, together with the VMs of its streams.
+    /// What it may use over time, together with the other instances of the VM.
     books: Rc<Books>,
     /// The clusters that there are.
     clusters: RefCell<Arc<BTreeSet<Box<str>>>>,
     /// Whether it is that of one stream, and ends with it.
     of_stream: bool,
+    /// What it has where its calls give way.
+    lane: Option<Lane>,
     me: Weak<VmCell>,
 }
 
@@ -132,13 +155,45 @@ pub struct VmCell {
 pub struct Unavailable;
 
 impl VmCell {
+    fn new(
+        spec: &Arc<VmSpec>,
+        host: &Rc<dyn PluginHost>,
+        books: &Rc<Books>,
+        mut instance: Box<Instance>,
+        of_stream: bool,
+    ) -> Rc<Self> {
+        let clusters = RefCell::new(Arc::clone(&instance.vm().clusters));
+        let lane = spec.is_preemptible().then(|| Lane::new(host.turns().clone(), &mut instance));
+        Rc::new_cyclic(|me| Self {
+            spec: Arc::clone(spec),
+            host: Rc::clone(host),
+            instance: RefCell::new(Some(instance)),
+            generation: Cell::new(0),
+            grpc: RefCell::default(),
+            mailbox: RefCell::default(),
+            ending: Cell::new(false),
+            ended: Notify::new(),
+            books: Rc::clone(books),
+            clusters,
+            of_stream,
+            lane,
+            me: me.clone(),
+        })
+    }
+
     /// What it is made of.
     pub fn spec(&self) -> &Arc<VmSpec> {
         &self.spec
     }
 
     /// Takes a new instance after a fault. Its timers start.
-    pub fn replace(&self, instance: Box<Instance>) {
+    fn replace(&self, mut instance: Box<Instance>) {
+        if self.is_calling() {
+            return self.host.retire(instance);
+        }
+        if let Some(lane) = &self.lane {
+            lane.welcome(&mut instance);
+        }
         self.generation.set(self.generation.get() + 1);
         let old = self.instance.borrow_mut().replace(instance);
         if let Some(old) = old {
@@ -148,14 +203,17 @@ impl VmCell {
     }
 
     /// Does what the guest asked for while it was started, timers first of all. Called when it is published.
-    pub fn run_outgoing(&self) {
+    fn run_outgoing(&self) {
         let outgoing = self.instance.borrow_mut().as_mut().map(|instance| instance.take_outgoing());
         self.carry_out(outgoing.unwrap_or_default());
     }
 
     /// Tells the guest which clusters there are.
-    pub fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
+    fn set_clusters(&self, clusters: &Arc<BTreeSet<Box<str>>>) {
         *self.clusters.borrow_mut() = Arc::clone(clusters);
+        if self.keep_clusters(clusters) {
+            return;
+        }
         if let Some(instance) = self.instance.borrow_mut().as_mut() {
             instance.vm().clusters = Arc::clone(clusters);
         }
@@ -217,7 +275,7 @@ impl VmCell {
         }
         self.let_go(instance);
         if !self.ending.get() {
-            self.note_fault(spent);
+            self.note_fault(if self.is_preemptible() { spent / lane::LENIENCE } else { spent });
             self.host.condemned(&self.spec);
         }
     }
@@ -226,7 +284,11 @@ impl VmCell {
     fn let_go(&self, instance: Option<Box<Instance>>) {
         self.generation.set(self.generation.get() + 1);
         self.grpc.take();
+        if let Some(lane) = &self.lane {
+            lane.clear();
+        }
         if let Some(mut instance) = instance {
+            instance.vm().take_streams_back();
             instance.vm().streams.values().for_each(|stream| stream.wake());
             self.host.retire(instance);
         }
@@ -240,6 +302,9 @@ impl VmCell {
             return self.drop_instance();
         }
         self.ending.set(true);
+        if self.is_preemptible() {
+            return self.shut_down_in_turn();
+        }
         let generation = self.generation();
         for (root, spec) in (1..).zip(&self.spec.filters) {
             // A fault ends the instance, and with it all of them.
@@ -263,6 +328,9 @@ impl VmCell {
     /// A plugin that held back its end has said that it is done.
     fn done(&self, root: u32) {
         let Some(limit) = self.limit(root) else { return };
+        if self.is_preemptible() {
+            return self.delete_in_turn(root, limit);
+        }
         // As above.
         let _ = self.with(self.generation(), |instance| delete(instance, root, limit));
         if self.ending.get() && !self.is_pending() {
@@ -282,9 +350,15 @@ impl VmCell {
 
     /// Ends what has not ended, and the instance.
     pub fn end(&self) {
-        for (root, spec) in (1..).zip(&self.spec.filters) {
-            // As above.
-            let _ = self.with(self.generation(), |instance| delete(instance, root, spec.cpu));
+        if self.is_preemptible() {
+            if self.end_in_turn() {
+                return;
+            }
+        } else {
+            for (root, spec) in (1..).zip(&self.spec.filters) {
+                // As above.
+                let _ = self.with(self.generation(), |instance| delete(instance, root, spec.cpu));
+            }
         }
         let instance = self.instance.take();
         if instance.is_some() {

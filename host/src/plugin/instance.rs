@@ -3,6 +3,8 @@
 //! Every entry into the guest goes through [`Instance::call`], under a budget. A call that traps, overruns or
 //! exits ends the instance: whoever called drops it and asks for a new one.
 
+mod on_fiber;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,9 @@ use wasmtime_wizer::{InstanceState, SnapshotVal};
 use weir_abi::Version;
 
 use crate::clock::cycles;
-use crate::http::body::Buffer;
 use crate::plugin::abi::{self, Callbacks, Exited};
 use crate::plugin::engine::EPOCH;
+use crate::plugin::instance::on_fiber::{run_at_start, to_its_end};
 use crate::plugin::module::PluginModule;
 use crate::plugin::parts::Parts;
 use crate::plugin::quotas::Quota;
@@ -22,7 +24,7 @@ use crate::plugin::services::FaultKind;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::SharedStream;
 use crate::plugin::template::{Role, Template};
-use crate::plugin::vm::{Access, CallAnswer, Intents, Outgoing, Root, Starting, StreamContext, Vm};
+use crate::plugin::vm::{CallAnswer, Outgoing, Root, Starting, StreamContext, Vm};
 use crate::telemetry::metrics::Held;
 
 /// A running VM.
@@ -146,24 +148,31 @@ impl Instance {
         store.epoch_deadline_callback(|mut store| {
             let vm = store.data_mut();
             vm.services.pulse.mark();
-            Ok(vm.budget.epoch())
+            Ok(match vm.fiber.clone() {
+                Some(fiber) => fiber.epoch(vm),
+                None => vm.budget.epoch(vm.services.pulse.epochs()),
+            })
         });
         store.set_epoch_deadline(1);
         cx.parts.services().pulse.mark();
         store.data_mut().budget.begin(limit);
-        let instance =
-            cx.module.instantiate(&mut store).map_err(|error| match error.downcast_ref::<Trap>() {
-                Some(_) => start_fault("the start function", &mut store, error),
-                None if store.data().limiter.refused => {
-                    let limiter = &store.data().limiter;
-                    if limiter.quota == Quota::Memory {
-                        StartError::Memory(limiter.limit())
-                    } else {
-                        StartError::Quota(limiter.quota.as_str())
-                    }
+        let instantiated = if store.data().is_preemptible() {
+            to_its_end(cx.module.instantiate_async(&mut store))
+        } else {
+            cx.module.instantiate(&mut store)
+        };
+        let instance = instantiated.map_err(|error| match error.downcast_ref::<Trap>() {
+            Some(_) => start_fault("the start function", &mut store, error),
+            None if store.data().limiter.refused => {
+                let limiter = &store.data().limiter;
+                if limiter.quota == Quota::Memory {
+                    StartError::Memory(limiter.limit())
+                } else {
+                    StartError::Quota(limiter.quota.as_str())
                 }
-                None => StartError::NoRoom(format!("{error:#}")),
-            })?;
+            }
+            None => StartError::NoRoom(format!("{error:#}")),
+        })?;
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
         let allocator = ["malloc", "proxy_on_memory_allocate"]
             .into_iter()
@@ -182,14 +191,14 @@ impl Instance {
         let Self { store, exports: instance, .. } = self;
         let plain = |store: &mut Store<Vm>, name| instance.get_typed_func::<(), ()>(store, name).ok();
         if let Some(initialize) = plain(store, "_initialize") {
-            run(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
+            run_at_start(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
             if let Ok(main) = instance.get_typed_func::<(u32, u32), u32>(&mut *store, "main") {
-                run(store, 0, &main, (0, 0), limit).map_err(|fault| fault.at_start("main"))?;
+                run_at_start(store, 0, &main, (0, 0), limit).map_err(|fault| fault.at_start("main"))?;
             } else if let Ok(main) = instance.get_typed_func::<(), u32>(&mut *store, "__main_void") {
-                run(store, 0, &main, (), limit).map_err(|fault| fault.at_start("__main_void"))?;
+                run_at_start(store, 0, &main, (), limit).map_err(|fault| fault.at_start("__main_void"))?;
             }
         } else if let Some(start) = plain(store, "_start") {
-            run(store, 0, &start, (), limit).map_err(|fault| fault.at_start("_start"))?;
+            run_at_start(store, 0, &start, (), limit).map_err(|fault| fault.at_start("_start"))?;
         }
         Ok(())
     }
@@ -203,7 +212,8 @@ impl Instance {
         let limit = spec.start_cpu;
         let Self { store, callbacks, .. } = self;
         if let Some(create) = &callbacks.proxy_on_context_create {
-            run(store, root, create, (root, 0), limit).map_err(|f| f.at_start("proxy_on_context_create"))?;
+            run_at_start(store, root, create, (root, 0), limit)
+                .map_err(|f| f.at_start("proxy_on_context_create"))?;
         }
         let steps = [
             ("proxy_on_vm_start", &callbacks.proxy_on_vm_start, Starting::Vm, spec.vm_config.len()),
@@ -213,7 +223,7 @@ impl Instance {
             let Some(function) = function else { continue };
             set_starting(store.data_mut(), root, Some(starting));
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let accepted = run(store, root, function, (root, len), limit);
+            let accepted = run_at_start(store, root, function, (root, len), limit);
             set_starting(store.data_mut(), root, None);
             if accepted.map_err(|fault| fault.at_start(callback))? == 0 {
                 return Err(StartError::Refused { callback, log: store.data_mut().last_error.take() });
@@ -244,6 +254,11 @@ impl Instance {
         }
     }
 
+    /// The callbacks of the guest.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.callbacks
+    }
+
     /// Whether the guest exports a callback.
     pub fn exports<P, R>(&self, which: impl FnOnce(&Callbacks) -> &Option<TypedFunc<P, R>>) -> bool {
         which(&self.callbacks).is_some()
@@ -261,14 +276,9 @@ impl Instance {
         limit: Duration,
     ) -> Result<u32, Fault> {
         let vm = self.store.data_mut();
-        let id = vm.next_id();
-        let (access, intents) = (Access::default(), Intents::default());
-        let (received, answered) = (Buffer::default(), Buffer::default());
         let known = vm.roots.iter().find(|known| known.id == root);
         let rights = known.map(|known| known.spec.grants.rights).unwrap_or_default();
-        let context =
-            StreamContext { root, place, rights, stream, received, answered, access, intents, waker: None };
-        vm.streams.insert(id, context);
+        let id = vm.add_stream(StreamContext::new(root, place, rights, stream));
         self.call(id, limit, |callbacks| &callbacks.proxy_on_context_create, (id, root))?;
         Ok(id)
     }
@@ -366,6 +376,19 @@ where
     P: WasmParams,
     R: WasmResults,
 {
+    let before = enter(store, context, limit);
+    let start = cycles::now();
+    let result = function.call(&mut *store, params);
+    let wall = cycles::between(start, cycles::now());
+    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
+    let spent = wall.min(store.data().budget.spent().unwrap_or_default() + EPOCH);
+    leave(store, context, before, spent);
+    result.map_err(|error| Fault::new(store.data(), &error))
+}
+
+/// What a call begins with. The memory that the guest has.
+#[inline]
+fn enter(store: &mut Store<Vm>, context: u32, limit: Duration) -> usize {
     let vm = store.data_mut();
     vm.effective = context;
     vm.services.pulse.mark();
@@ -373,12 +396,13 @@ where
     vm.limiter.refused = false;
     let before = vm.limiter.used;
     store.set_epoch_deadline(1);
-    let start = cycles::now();
-    let result = function.call(&mut *store, params);
-    let wall = cycles::between(start, cycles::now());
+    before
+}
+
+/// What a call ends with.
+#[inline]
+fn leave(store: &mut Store<Vm>, context: u32, before: usize, spent: Duration) {
     let vm = store.data_mut();
-    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
-    let spent = wall.min(vm.budget.spent().unwrap_or_default() + EPOCH);
     vm.effective = context;
     let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
     vm.spent = vm.spent.saturating_add(spent);
@@ -390,7 +414,6 @@ where
         let now = vm.limiter.used as i64;
         root.usage.memory_grew(now - before as i64, now);
     }
-    result.map_err(|error| Fault::new(vm, &error))
 }
 
 impl Fault {

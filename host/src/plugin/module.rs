@@ -136,12 +136,20 @@ pub struct PluginModule {
     pub pre: InstancePre<Vm>,
     /// What compiled it.
     pub compiler: Compiler,
+    /// The same for instances whose calls run on fibers.
+    pub on_fibers: InstancePre<Vm>,
+}
+
+/// The host functions.
+struct Linkers {
+    inline: Linker<Vm>,
+    on_fibers: Linker<Vm>,
 }
 
 /// Compiles plugins, or finds them compiled.
 #[derive(Clone)]
 pub struct Compiler {
-    linker: Arc<Linker<Vm>>,
+    linkers: Arc<Linkers>,
     workshop: Option<Workshop>,
 }
 
@@ -151,9 +159,10 @@ impl Compiler {
     /// # Errors
     /// When the host functions cannot be linked; a mistake of ours.
     pub fn new(engine: &Engine, workshop: Option<Workshop>) -> anyhow::Result<Self> {
-        let mut linker = Linker::new(engine);
+        let (mut linker, mut fiber_linker) = (Linker::new(engine), Linker::new(engine));
         abi::link(&mut linker)?;
-        Ok(Self { linker: Arc::new(linker), workshop })
+        abi::link_on_fibers(&mut fiber_linker)?;
+        Ok(Self { linkers: Arc::new(Linkers { inline: linker, on_fibers: fiber_linker }), workshop })
     }
 
     /// Compiles a plugin, unless it is in the cache. It takes its time: never call it on a worker.
@@ -162,7 +171,7 @@ impl Compiler {
     /// Why the plugin is refused.
     pub fn compile(&self, bytes: &[u8], digest: &Digest) -> Result<PluginModule, Refusal> {
         refuse_by_header(bytes)?;
-        let engine = self.linker.engine();
+        let engine = self.linkers.inline.engine();
         let module = match self.workshop.as_ref().and_then(|workshop| workshop.cache.load(engine, digest)) {
             Some(module) => {
                 tracing::debug!(%digest, "compiled code is taken from the cache");
@@ -179,11 +188,13 @@ impl Compiler {
             }
         };
         let version = check(&module)?;
-        let pre = self.linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)))?;
+        let link =
+            |linker: &Linker<Vm>| linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)));
+        let (pre, on_fibers) = (link(&self.linkers.inline)?, link(&self.linkers.on_fibers)?);
         let short =
             |short: &Function| module.get_export(short.name).is_some_and(|ty| has_signature(&ty, short));
         let short_headers = SHORT_HEADERS.each_ref().map(short);
-        Ok(PluginModule { version, short_headers, pre, compiler: self.clone() })
+        Ok(PluginModule { version, short_headers, pre, on_fibers, compiler: self.clone() })
     }
 }
 

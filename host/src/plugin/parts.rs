@@ -93,6 +93,7 @@ impl Parts {
             last_id: roots.last().map_or(0, |root| root.id),
             roots,
             streams: HashMap::default(),
+            fiber: None,
             effective: 0,
             outbox: Vec::new(),
             last_token: 0,

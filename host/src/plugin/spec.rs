@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::filter::{Defaults, Filter, Isolation, OnFailure, Plugins, config_bytes};
+use crate::config::filter::{Defaults, Filter, Isolation, OnFailure, Plugins, Scheduling, config_bytes};
 use crate::config::metadata::{Metadata, Node};
 use crate::plugin::grants::Granted;
 
@@ -27,6 +27,9 @@ pub struct FilterSpec {
     pub config: Vec<u8>,
     /// Environment variables.
     pub environment: Vec<(String, String)>,
+    /// How many instances on each worker share the streams of a filter whose calls give way; `None` for a filter whose
+    /// calls run to their end.
+    pub pool: Option<usize>,
     /// CPU time for one call.
     pub cpu: Duration,
     /// CPU time in a second, on each worker.
@@ -72,6 +75,12 @@ pub struct Surroundings {
     pub metadata: Metadata,
 }
 
+/// CPU time for one call of a filter whose calls give way.
+const PREEMPTIBLE_CPU: Duration = Duration::from_millis(100);
+
+/// Instances of such a filter on each worker.
+const POOL: usize = 4;
+
 impl FilterSpec {
     /// The spec of a filter as it is configured; `config` is the route's, when the route has one.
     pub fn new(
@@ -81,7 +90,12 @@ impl FilterSpec {
         config: Option<&serde_json::Value>,
         surroundings: Arc<Surroundings>,
     ) -> Self {
-        let cpu = filter.cpu.unwrap_or(defaults.cpu);
+        let pool = match filter.scheduling {
+            Some(Scheduling::Preemptible) => Some(filter.instances.map_or(POOL, count).max(1)),
+            Some(Scheduling::Inline) | None => None,
+        };
+        let default = if pool.is_some() { PREEMPTIBLE_CPU.max(defaults.cpu) } else { defaults.cpu };
+        let cpu = filter.cpu.unwrap_or(default);
         // Whoever lets a call take longer means that it may.
         let over_time = |own: Option<Duration>, default: Duration| {
             own.unwrap_or(match default {
@@ -99,6 +113,7 @@ impl FilterSpec {
             vm_config: config_bytes(filter.vm_config.as_ref()),
             config: config_bytes(config.or(own)),
             environment: environment(filter),
+            pool,
             cpu,
             cpu_per_second: over_time(filter.cpu_per_second, defaults.cpu_per_second),
             cpu_per_stream: over_time(filter.cpu_per_stream, defaults.cpu_per_stream),

@@ -19,6 +19,7 @@ use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 use crate::http::body::Buffer;
 use crate::plugin::abi::{Calls, Kept, Wasi};
 use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::fiber::Fiber;
 use crate::plugin::grants::{Denials, Rights};
 use crate::plugin::quotas::{Quota, Refusals};
 use crate::plugin::services::{GuestMetric, Services, Space, Usage};
@@ -46,7 +47,9 @@ pub struct Vm {
     /// The plugins in this VM.
     pub roots: Vec<Root>,
     /// The streams.
-    pub streams: HashMap<u32, StreamContext, BuildHasherDefault<IdHasher>>,
+    pub streams: Streams,
+    /// What a guest has whose calls run on fibers, once it is on a worker.
+    pub fiber: Option<Arc<Fiber>>,
     /// The last id that was given to a context.
     pub last_id: u32,
     /// The context that host functions act on.
@@ -68,6 +71,9 @@ pub struct Vm {
     /// Metrics that the guest defined; their ids are the places, from 1.
     pub metrics: Arc<Vec<GuestMetric>>,
 }
+
+/// The streams of a VM, by their contexts.
+pub type Streams = HashMap<u32, StreamContext, BuildHasherDefault<IdHasher>>;
 
 /// A buffer of a stream that is not worth counting, in bytes.
 const SMALL: usize = 64 << 10;
@@ -230,6 +236,17 @@ pub struct Intents {
     pub reply: Option<LocalReply>,
 }
 
+impl Intents {
+    /// Whether the chain has something to do.
+    pub fn are_any(&self) -> bool {
+        self.resume_received
+            || self.resume_answered
+            || self.close
+            || self.close_upstream
+            || self.reply.is_some()
+    }
+}
+
 /// Something to do once the guest has returned.
 #[derive(Debug, Clone)]
 pub enum Outgoing {
@@ -350,14 +367,20 @@ pub struct CallAnswer {
 }
 
 impl Vm {
-    /// A fresh context id. Ids count up; one that is still alive is passed over when they wrap.
-    pub fn next_id(&mut self) -> u32 {
-        loop {
-            self.last_id = self.last_id.wrapping_add(1);
-            let id = self.last_id;
-            if id != 0 && !self.streams.contains_key(&id) && self.roots.iter().all(|root| root.id != id) {
-                return id;
-            }
+    /// Whether its calls run on fibers.
+    pub fn is_preemptible(&self) -> bool {
+        self.roots.first().is_some_and(|root| root.spec.pool.is_some())
+    }
+
+    /// Keeps the context of a stream under a fresh id.
+    pub fn add_stream(&mut self, context: StreamContext) -> u32 {
+        add_stream(&mut self.streams, &mut self.last_id, self.roots.len(), context)
+    }
+
+    /// Takes the streams back that the worker was lent while a call had given way.
+    pub fn take_streams_back(&mut self) {
+        if let Some(fiber) = &self.fiber {
+            fiber.take_back(&mut self.streams, &mut self.last_id);
         }
     }
 
@@ -437,6 +460,18 @@ impl Vm {
     }
 }
 
+/// Keeps the context of a stream under a fresh id. Ids count up behind those of the roots; one that is still alive is
+/// passed over when they wrap.
+pub fn add_stream(streams: &mut Streams, last_id: &mut u32, roots: usize, context: StreamContext) -> u32 {
+    loop {
+        *last_id = last_id.wrapping_add(1);
+        if *last_id as usize > roots && !streams.contains_key(last_id) {
+            streams.insert(*last_id, context);
+            return *last_id;
+        }
+    }
+}
+
 /// Whether Weir's log has lines of a level. One that nobody sees takes nothing of a quota.
 fn is_logged(level: LogLevel) -> bool {
     match level {
@@ -449,6 +484,13 @@ fn is_logged(level: LogLevel) -> bool {
 }
 
 impl StreamContext {
+    /// The context of a stream that begins, in the chain at `place`.
+    pub fn new(root: u32, place: usize, rights: Rights, stream: SharedStream) -> Self {
+        let (access, intents) = (Access::default(), Intents::default());
+        let (received, answered) = (Buffer::default(), Buffer::default());
+        Self { root, place, rights, stream, received, answered, access, intents, waker: None }
+    }
+
     /// What the host holds for it, in bytes.
     fn held(&self) -> usize {
         let reply = self.intents.reply.as_ref().map_or(0, |reply| reply.body.len());

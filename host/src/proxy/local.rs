@@ -45,7 +45,7 @@ pub struct Build<'a> {
     /// The view before, whose VMs and clusters live on where they are the same.
     pub before: Option<&'a Local>,
     /// Instances of the VMs that are new.
-    pub instances: HashMap<u64, Box<Instance>>,
+    pub instances: HashMap<u64, Vec<Box<Instance>>>,
     /// What plugins need of the worker.
     pub host: Rc<dyn PluginHost>,
     /// The worker's timers.
@@ -84,8 +84,7 @@ impl Build<'_> {
         if let Some(known) = self.before.and_then(|before| before.vms.get(&spec.id)) {
             return Some(Rc::clone(known));
         }
-        let instance = self.instances.remove(&spec.id)?;
-        Some(VmHandle::new(Arc::clone(spec), Rc::clone(&self.host), instance))
+        VmHandle::new(spec, &self.host, self.instances.remove(&spec.id)?)
     }
 
     fn cluster(&self, cluster: &Arc<crate::upstream::cluster::Cluster>) -> Rc<LocalCluster> {

@@ -6,6 +6,7 @@ use std::sync::mpsc::Sender;
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::plugin::fiber::Turns;
 use crate::plugin::filter::{GrpcEvent, GrpcSender, PluginHost, VmCell, VmSpec};
 use crate::plugin::instance::Instance;
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
@@ -18,6 +19,7 @@ pub struct WorkerHost {
     index: usize,
     reports: UnboundedSender<Report>,
     reaper: Sender<Retired>,
+    turns: Turns,
 }
 
 impl WorkerHost {
@@ -28,7 +30,7 @@ impl WorkerHost {
         reports: UnboundedSender<Report>,
         reaper: Sender<Retired>,
     ) -> Self {
-        Self { worker, index, reports, reaper }
+        Self { worker, index, reports, reaper, turns: Turns::default() }
     }
 }
 
@@ -66,5 +68,9 @@ impl PluginHost for WorkerHost {
     fn retire(&self, instance: Box<Instance>) {
         // Nobody takes it any more only when the process ends.
         let _ = self.reaper.send(Retired::Instance(instance));
+    }
+
+    fn turns(&self) -> &Turns {
+        &self.turns
     }
 }

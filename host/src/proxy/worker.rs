@@ -43,8 +43,8 @@ pub enum Order {
 pub struct Publish {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// Instances of the VMs that are new, one each.
-    pub instances: HashMap<u64, Box<Instance>>,
+    /// Instances of the VMs that are new.
+    pub instances: HashMap<u64, Vec<Box<Instance>>>,
     /// Sockets of the listeners that are new.
     pub sockets: Vec<(SocketKey, TcpListener)>,
     /// Told once the snapshot is in force.
@@ -115,6 +115,9 @@ impl StartWorker {
 
 /// How long a plugin may hold back its end.
 const LINGER: Duration = Duration::from_secs(30);
+
+/// How long plugins have to hear that the worker ends, however long the drain has taken.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -309,17 +312,26 @@ impl Worker {
                 connections = cut,
                 "the drain is over; what still runs is cut"
             );
+            // What is cut hears of it, and its filters are told.
+            tokio::task::yield_now().await;
         }
         self.local.replace(None);
         self.departed.take();
-        // Plugins that hold back their end may use what is left of the time.
-        let lingering = self.lingering.take();
+        // Plugins that hold back their end may use what is left of the time, and those that are told of it at their turn
+        // have a moment in any case.
         let all = async {
-            for task in lingering {
-                // One that panicked has ended, too.
-                let _ = task.await;
+            loop {
+                let lingering = self.lingering.take();
+                if lingering.is_empty() {
+                    return;
+                }
+                for task in lingering {
+                    // One that panicked has ended, too.
+                    let _ = task.await;
+                }
             }
         };
+        let deadline = deadline.max(tokio::time::Instant::now() + LAST_WORDS);
         let _ = tokio::time::timeout_at(deadline, all).await;
     }
 }

@@ -14,9 +14,12 @@ use crate::telemetry::access_log::AccessLog;
 pub struct Prepared {
     /// The snapshot.
     pub snapshot: Snapshot,
-    /// For each worker an instance of every VM that is new.
-    pub instances: Vec<HashMap<u64, Box<Instance>>>,
+    /// For each worker the instances of every VM that is new.
+    pub instances: Vec<Instances>,
 }
+
+/// Instances, by VM.
+pub type Instances = HashMap<u64, Vec<Box<Instance>>>;
 
 /// A VM that did not start.
 pub struct NotStarted {
@@ -47,23 +50,22 @@ pub async fn prepare(config: &Config, made: Made, workers: usize) -> Result<Prep
     if problems.is_empty() { Ok(Prepared { snapshot: made.snapshot, instances }) } else { Err(problems) }
 }
 
-/// Starts one instance of each VM for each worker, off the control plane's thread. A VM whose first instance does
+/// Starts the instances of each VM for each worker, off the control plane's thread. A VM whose first instance does
 /// not start is not tried again.
 pub async fn start_all(
     snapshot: &Snapshot,
     vms: Vec<(Arc<VmSpec>, Place)>,
     workers: usize,
-) -> (Vec<HashMap<u64, Box<Instance>>>, Vec<NotStarted>) {
+) -> (Vec<Instances>, Vec<NotStarted>) {
     let clusters = Arc::clone(&snapshot.cluster_names);
     let work = move || {
-        let mut instances: Vec<HashMap<u64, Box<Instance>>> = (0..workers).map(|_| HashMap::new()).collect();
+        let mut instances: Vec<Instances> = (0..workers).map(|_| HashMap::new()).collect();
         let mut failures = Vec::new();
         for (vm, place) in vms {
             for own in &mut instances {
-                match vm.start(&clusters) {
-                    Ok(instance) => {
-                        own.insert(vm.id, Box::new(instance));
-                    }
+                let started = (0..vm.instances()).map(|_| vm.start(&clusters).map(Box::new));
+                match started.collect() {
+                    Ok(all) => drop(own.insert(vm.id, all)),
                     Err(error) => {
                         failures.push(NotStarted { vm: Arc::clone(&vm), place, error });
                         break;

@@ -84,8 +84,9 @@ struct Maker<'a> {
 }
 
 /// What filters that share a VM have in common: the `vm_id`, which is not empty, the VM's configuration, the content,
-/// the grants (what one of them may, code that all share may do in its name), and who shares an instance.
-type Group = (String, Vec<u8>, Digest, Granted, Isolation);
+/// the grants (what one of them may, code that all share may do in its name), who shares an instance, and how calls are
+/// scheduled.
+type Group = (String, Vec<u8>, Digest, Granted, (Isolation, Option<usize>));
 
 impl Maker<'_> {
     fn problem(&mut self, place: &Place, message: impl Into<String>) {
@@ -308,7 +309,8 @@ impl Maker<'_> {
 }
 
 fn group_of(spec: &FilterSpec, digest: Digest) -> Group {
-    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone(), spec.isolation)
+    let how = (spec.isolation, spec.pool);
+    (spec.vm_id.clone(), spec.vm_config.clone(), digest, spec.grants.clone(), how)
 }
 
 /// What a route says of itself to plugins.

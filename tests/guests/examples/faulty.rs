@@ -27,6 +27,7 @@ impl HttpFilter for Faulty {
                 std::hint::black_box(deep(0));
             }
             "exit" => std::process::exit(3),
+            "edit-late-trap" => request.set_header("x-edited", "yes")?,
             "edit-trap" => {
                 request.set_header("x-edited", "yes")?;
                 panic!("after an edit");
@@ -37,7 +38,7 @@ impl HttpFilter for Faulty {
     }
 
     fn on_response_headers(&self, _: &mut Response, fault: &mut String) -> Result<Action> {
-        if fault == "late-trap" {
+        if fault.ends_with("late-trap") {
             panic!("in the response");
         }
         Ok(Action::Continue)

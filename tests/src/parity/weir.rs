@@ -12,8 +12,19 @@ use crate::{Gateway, Setup};
 /// # Panics
 /// When it does not come to its end.
 pub async fn run(scenario: &Scenario) -> Transcript {
+    run_with(scenario, &serde_json::Map::new()).await
+}
+
+/// Runs a scenario with filters that have further settings.
+///
+/// # Panics
+/// As [`run`].
+pub async fn run_with(
+    scenario: &Scenario,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Transcript {
     let upstreams = Upstreams::start(scenario).await;
-    let gateway = start(scenario, &upstreams);
+    let gateway = start(scenario, &upstreams, settings);
     let client = client::run(scenario, gateway.address("web")).await;
     until("the end of every stream", async || scenario.is_over(&log(&gateway)).then_some(())).await;
     Transcript::new(client, upstreams.seen(), log(&gateway))
@@ -31,8 +42,15 @@ fn log(gateway: &Gateway) -> Vec<String> {
     gateway.log().lines().filter_map(line).collect()
 }
 
-fn start(scenario: &Scenario, upstreams: &Upstreams) -> Gateway {
-    let filters: Vec<serde_json::Value> = scenario.filters.iter().map(filter).collect();
+fn start(
+    scenario: &Scenario,
+    upstreams: &Upstreams,
+    settings: &serde_json::Map<String, serde_json::Value>,
+) -> Gateway {
+    let mut filters: Vec<serde_json::Value> = scenario.filters.iter().map(filter).collect();
+    filters.iter_mut().filter_map(|filter| filter.as_object_mut()).for_each(|filter| {
+        filter.extend(settings.clone());
+    });
     let service = if scenario.tcp {
         serde_json::json!({ "filters": filters, "tcp": { "cluster": "up" } })
     } else {

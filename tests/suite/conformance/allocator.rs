@@ -8,7 +8,7 @@ use super::guest::{self, Case, MEMORY, Value};
 use super::{assert_right, pointers, run_http};
 
 /// The good calls by which the guest is given bytes, with the status that they are to have.
-fn giving(status: u32) -> Vec<Case> {
+pub fn giving(status: u32) -> Vec<Case> {
     let gives = |name: &str, args: &[Value]| {
         let params = FUNCTIONS[function(name)].params;
         // A foreign function gives nothing, and neither does the status of no call.

@@ -395,11 +395,16 @@ pub fn all() -> Vec<Case> {
     topics().concat().iter().map(row).collect()
 }
 
+/// The same, topic by topic.
+pub fn by_topic() -> impl Iterator<Item = Vec<Case>> {
+    let row = |(phase, name, args, status, out): &Row| case(*phase, name, args, *status, out);
+    topics().into_iter().map(move |topic| topic.iter().map(row).collect())
+}
+
 #[tokio::test]
 async fn every_function_makes_of_its_arguments_what_the_contract_says() {
     // Topic by topic: what one changes is not to disturb another.
-    let row = |(phase, name, args, status, out): &Row| case(*phase, name, args, *status, out);
-    for topic in topics() {
-        assert_right(&run_http(&topic.iter().map(row).collect::<Vec<_>>(), guest::SOUND).await);
+    for topic in by_topic() {
+        assert_right(&run_http(&topic, guest::SOUND).await);
     }
 }

@@ -9,11 +9,30 @@ use crate::plugin::vm::Vm;
 /// A host function's view: the VM's data and the guest's memory.
 pub struct Host<'a> {
     caller: Caller<'a, Vm>,
+    /// On a fiber, what is given to the guest when the host function has done its work.
+    gifts: Option<Vec<Gift>>,
 }
+
+/// What is given to the guest, once there is room for it.
+struct Gift {
+    bytes: Box<[u8]>,
+    out_ptr: u32,
+    out_len: u32,
+    /// What is done should the guest have no room for it.
+    undo: Option<Undo>,
+}
+
+type Undo = Box<dyn FnOnce(&mut Vm) + Send>;
 
 impl<'a> Host<'a> {
     pub fn new(caller: Caller<'a, Vm>) -> Self {
-        Self { caller }
+        Self { caller, gifts: None }
+    }
+
+    /// The view of a host function that was called on a fiber.
+    pub fn on_fiber(mut caller: Caller<'a, Vm>) -> Self {
+        caller.data_mut().take_streams_back();
+        Self { caller, gifts: Some(Vec::new()) }
     }
 
     /// The VM's data.
@@ -68,11 +87,75 @@ impl<'a> Host<'a> {
             return Ok(());
         }
         let len = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+        if let Some(gifts) = &mut self.gifts {
+            gifts.push(Gift { bytes: bytes.into(), out_ptr, out_len, undo: None });
+            return Ok(());
+        }
         let at = self.allocate(len)?;
+        self.place(bytes, (at, len), out_ptr, out_len)
+    }
+
+    /// As [`Host::give`]; `undo` is done should the guest have no room. It is not when that ends the call.
+    pub fn give_or(
+        &mut self,
+        bytes: &[u8],
+        out_ptr: u32,
+        out_len: u32,
+        undo: impl FnOnce(&mut Vm) + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let before = self.gifts.as_ref().map(Vec::len);
+        let given = self.give(bytes, out_ptr, out_len);
+        if let Err(Refusal::Status(_)) = given {
+            undo(self.vm());
+        } else if let Some(gifts) = &mut self.gifts
+            && Some(gifts.len()) != before
+            && let Some(gift) = gifts.last_mut()
+        {
+            gift.undo = Some(Box::new(undo));
+        }
+        given
+    }
+
+    /// Gives the guest what it was to be given, on a fiber, where its allocator may give way.
+    pub async fn hand_over(&mut self) -> Result<(), Refusal> {
+        for Gift { bytes, out_ptr, out_len, undo } in self.gifts.replace(Vec::new()).unwrap_or_default() {
+            let len = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
+            let given = match self.allocate_on_fiber(len).await {
+                Ok(at) => self.place(&bytes, (at, len), out_ptr, out_len),
+                Err(refusal) => Err(refusal),
+            };
+            if let (Err(Refusal::Status(_)), Some(undo)) = (&given, undo) {
+                undo(self.vm());
+            }
+            given?;
+        }
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        bytes: &[u8],
+        (at, len): (u32, u32),
+        out_ptr: u32,
+        out_len: u32,
+    ) -> Result<(), Refusal> {
         self.write(at, bytes)?;
         self.write_int(out_ptr, at)?;
         self.write_int(out_len, len)?;
         Ok(())
+    }
+
+    /// As [`Host::allocate`], on a fiber.
+    async fn allocate_on_fiber(&mut self, len: u32) -> Result<u32, Refusal> {
+        let Some(allocator) = self.vm().allocator.take() else {
+            return Err(Status::InternalFailure.into());
+        };
+        self.vm().allocating = true;
+        let at = allocator.call_async(self.caller.as_context_mut(), len).await;
+        let vm = self.vm();
+        vm.take_streams_back();
+        (vm.allocating, vm.allocator) = (false, Some(allocator));
+        allocated(at)
     }
 
     /// Calls the guest's allocator. It runs in the budget of the call that is under way.
@@ -85,11 +168,7 @@ impl<'a> Host<'a> {
         let at = allocator.call(self.caller.as_context_mut(), len);
         self.vm().allocating = false;
         self.vm().allocator = Some(allocator);
-        match at {
-            Ok(0) => Err(Status::InvalidMemoryAccess.into()),
-            Ok(at) => Ok(at),
-            Err(trap) => Err(Refusal::Trap(trap)),
-        }
+        allocated(at)
     }
 
     fn memory(&mut self) -> Result<Memory, Status> {
@@ -101,6 +180,14 @@ impl<'a> Host<'a> {
             Some(Extern::Memory(memory)) => Ok(memory),
             Some(_) | None => Err(Status::InvalidMemoryAccess),
         }
+    }
+}
+
+fn allocated(at: wasmtime::Result<u32>) -> Result<u32, Refusal> {
+    match at {
+        Ok(0) => Err(Status::InvalidMemoryAccess.into()),
+        Ok(at) => Ok(at),
+        Err(trap) => Err(Refusal::Trap(trap)),
     }
 }
 

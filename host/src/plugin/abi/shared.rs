@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_abi::Status;
 
 use crate::plugin::abi::memory::Host;
-use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr, Refusal};
+use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::spec::scope_of;
 use crate::plugin::vm::{Outgoing, Vm};
 
@@ -81,12 +81,9 @@ pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr,
     host.check(data_len, 4)?;
     check(host.vm(), queue)?;
     let value = host.vm().services.queues.pop(queue)?;
-    let given = host.give(&value, data, data_len);
+    let given = value.clone();
     // What the guest has no room for is not lost. What ends its instance is: it would end the next one, too.
-    if let Err(Refusal::Status(_)) = given {
-        host.vm().services.queues.put_back(queue, value);
-    }
-    given
+    host.give_or(&given, data, data_len, move |vm| vm.services.queues.put_back(queue, value))
 }
 
 /// Whether the filter may use a queue. Its number is no proof of that: numbers can be guessed.

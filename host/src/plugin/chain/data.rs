@@ -12,8 +12,10 @@ use weir_abi::{BufferKind, MapKind};
 
 use crate::http::body::Buffer;
 use crate::plugin::abi::Callbacks;
+use crate::plugin::chain::apart::Step;
 use crate::plugin::chain::hold::{End, Held};
-use crate::plugin::chain::{Chain, Half, Outcome, Stop, Which};
+use crate::plugin::chain::{Call, Chain, Half, Outcome, Stop};
+use crate::plugin::filter::Which;
 use crate::plugin::stream::{LocalReply, Stream};
 use crate::plugin::vm::StreamContext;
 
@@ -29,7 +31,7 @@ pub enum Passed {
 }
 
 impl Half {
-    fn buffer(self, http: bool) -> BufferKind {
+    pub(super) fn buffer(self, http: bool) -> BufferKind {
         match (self, http) {
             (Self::Received, true) => BufferKind::HttpRequestBody,
             (Self::Answered, true) => BufferKind::HttpResponseBody,
@@ -139,7 +141,7 @@ impl Chain {
         let (kind, http) = (half.buffer(self.http), self.http);
         // Should the filter fail, the stream may go on without it.
         let spare = data.clone();
-        let prepare = |id, context: &mut StreamContext| {
+        let prepare = move |id, context: &mut StreamContext| {
             let buffer = half.bytes(context);
             buffer.push(data);
             let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
@@ -149,7 +151,13 @@ impl Chain {
             }
             (id, len, u32::from(end))
         };
-        let outcome = self.call(at, half, half.on_data(http), prepare)?;
+        let outcome = match self.call(at, half, half.on_data(http), prepare)? {
+            Call::Done(outcome) => outcome,
+            Call::Later(returned) => {
+                self.wait_for(half, at, returned, Step::Data(spare, end));
+                return Ok(None);
+            }
+        };
         let closed = end && !http && half == Half::Answered;
         match outcome {
             Outcome::Pause(action) => {
@@ -177,7 +185,7 @@ impl Chain {
 
     /// A filter holds the data, in the way that its answer says: 2 wants to see no more of what it has seen (and no more
     /// to be read than it may hold), 3 does without it, and every other gathers it (Envoy's FilterDataStatus).
-    fn keep(&mut self, half: Half, at: usize, action: u32, end: bool) -> Result<(), Stop> {
+    pub(super) fn keep(&mut self, half: Half, at: usize, action: u32, end: bool) -> Result<(), Stop> {
         let seen = self.with_context(at, |context| match action {
             2 | 3 => half.bytes(context).take(),
             _ => Bytes::new(),
@@ -195,15 +203,13 @@ impl Chain {
         if gathered.unwrap_or(0) > self.limit { Err(self.overflow(half)) } else { Ok(()) }
     }
 
-    /// Whether a filter holds so much, which it does not want to see again, that no more is to be read for now.
+    /// Whether no more is to be read for now: a filter holds so much that it does not want to see again, or is being told
+    /// of what has come.
     pub fn is_full(&self, half: Half) -> bool {
-        self.slots.iter().any(|slot| {
-            let hold = match half {
-                Half::Received => &slot.received,
-                Half::Answered => &slot.answered,
-            };
-            hold.as_ref().is_some_and(|hold| hold.what == Held::Data && hold.aside.len() > self.limit)
-        })
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.holds(half))
+            .any(|hold| hold.running.is_some() || (hold.what == Held::Data && hold.aside.len() > self.limit))
     }
 
     /// Ready when what a filter held goes on.
@@ -214,7 +220,10 @@ impl Chain {
                 Some(Held::Nothing) if !self.may_go_on(half, at) => continue,
                 Some(Held::Nothing) => {}
                 Some(Held::Data | Held::Trailers) => match self.poll_release(half, at, cx) {
-                    Poll::Pending => continue,
+                    Poll::Pending => match self.take_onward(half, at) {
+                        Some(data) => return Poll::Ready(self.pass_data(half, Some(at), data, false)),
+                        None => continue,
+                    },
                     Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                     Poll::Ready(Ok(())) => {}
                 },
@@ -254,8 +263,9 @@ impl Chain {
             half.bytes(context).take()
         });
         let Some(mut hold) = self.take_hold(half, at) else { return seen };
-        hold.aside.push(seen.unwrap_or_default());
-        Some(hold.aside.take())
+        hold.onward.push(hold.aside.take());
+        hold.onward.push(seen.unwrap_or_default());
+        Some(hold.onward.take())
     }
 
     /// Lays data down behind a filter, until those behind it have seen the headers.
@@ -268,6 +278,9 @@ impl Chain {
 
     /// Whether a filter has been shown the headers, and lets data come to it.
     pub(super) fn may_see(&mut self, half: Half, at: usize) -> bool {
+        if self.runs(half, at) {
+            return false;
+        }
         if !self.http {
             return true;
         }

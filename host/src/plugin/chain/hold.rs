@@ -2,7 +2,8 @@
 
 use crate::clock::Timer;
 use crate::http::body::Buffer;
-use crate::plugin::chain::{Chain, Half};
+use crate::plugin::chain::apart::Running;
+use crate::plugin::chain::{Chain, Half, Slot};
 
 /// What a filter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,23 +41,33 @@ pub(super) struct Hold {
     pub(super) end: End,
     /// When its time is up.
     pub(super) pause: Option<Timer>,
+    /// Bytes that go on though the trailers behind them are held.
+    pub(super) onward: Buffer,
+    /// The call that it is told by, as long as that is waited for.
+    pub(super) running: Option<Running>,
 }
 
 impl Hold {
     pub(super) fn new(what: Held) -> Box<Self> {
-        Box::new(Self { what, aside: Buffer::default(), end: End::Open, pause: None })
+        let (aside, onward) = (Buffer::default(), Buffer::default());
+        Box::new(Self { what, aside, end: End::Open, pause: None, onward, running: None })
+    }
+}
+
+impl Slot {
+    /// The filter's hold on a half.
+    pub(super) fn holds(&self, half: Half) -> Option<&Hold> {
+        match half {
+            Half::Received => self.received.as_deref(),
+            Half::Answered => self.answered.as_deref(),
+        }
     }
 }
 
 impl Chain {
     /// What a filter holds of a half.
     pub(super) fn held(&self, half: Half, at: usize) -> Option<Held> {
-        let slot = self.slots.get(at)?;
-        let hold = match half {
-            Half::Received => &slot.received,
-            Half::Answered => &slot.answered,
-        };
-        hold.as_ref().map(|hold| hold.what)
+        self.slots.get(at)?.holds(half).map(|hold| hold.what)
     }
 
     /// A filter's hold on a half.

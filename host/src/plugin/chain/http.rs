@@ -10,9 +10,11 @@ use http::HeaderMap;
 use weir_abi::MapKind;
 
 use crate::plugin::abi::Callbacks;
+use crate::plugin::chain::apart::Step;
 use crate::plugin::chain::data::{Passed, trailers};
 use crate::plugin::chain::hold::{End, Held};
-use crate::plugin::chain::{Chain, Half, Outcome, Stop, Which};
+use crate::plugin::chain::{Call, Chain, Half, Outcome, Stop};
+use crate::plugin::filter::Which;
 use crate::plugin::vm::StreamContext;
 
 impl Half {
@@ -59,7 +61,10 @@ impl Chain {
                 && matches!(self.held(half, at), Some(Held::Start | Held::Headers))
             {
                 ready!(self.poll_release(half, at, cx))?;
-                self.release_headers(half, at);
+                // A call about the body may have let them go already.
+                if self.held(half, at) != Some(Held::Nothing) {
+                    self.release_headers(half, at);
+                }
             }
             let Some(at) = self.order(half).nth(seen) else { return Poll::Ready(Ok(())) };
             *self.headers_seen(half) += 1;
@@ -88,33 +93,42 @@ impl Chain {
         if !self.takes_part(at, half) {
             return Ok(());
         }
-        let mut ahead = false;
         if let Some(slot) = self.slots.get_mut(at) {
             slot.involved = true;
-            ahead = slot.filter.spec.allow_on_headers_stop_iteration;
         }
         let (map, count) = (half.headers(), self.header_count(half));
-        let grant = |context: &mut StreamContext| context.access.grant_map(map);
-        let outcome = if self.has_short_headers(half, at) {
-            self.call(at, half, half.on_short_headers(), |id, context| {
+        let grant = move |context: &mut StreamContext| context.access.grant_map(map);
+        let called = if self.has_short_headers(half, at) {
+            self.call(at, half, half.on_short_headers(), move |id, context| {
                 grant(context);
                 (id, count)
             })?
         } else {
-            self.call(at, half, half.on_headers(), |id, context| {
+            self.call(at, half, half.on_headers(), move |id, context| {
                 grant(context);
                 (id, count, u32::from(end))
             })?
         };
+        match called {
+            Call::Done(outcome) => drop(self.headers_returned(half, at, outcome)),
+            Call::Later(returned) => self.wait_for(half, at, returned, Step::Headers),
+        }
+        Ok(())
+    }
+
+    /// What a filter made of headers. True when it lets them go.
+    pub(super) fn headers_returned(&mut self, half: Half, at: usize, outcome: Outcome) -> bool {
+        let ahead = self.slots.get(at).is_some_and(|slot| slot.filter.spec.allow_on_headers_stop_iteration);
         match outcome {
             // Envoy does not end the stream behind the headers either, as 2 (ContinueAndEndStream) would have it.
             Outcome::Continue | Outcome::Pause(2) => {
-                self.with_context(at, |context| context.access.revoke_map(map));
+                self.with_context(at, |context| context.access.revoke_map(half.headers()));
+                return true;
             }
             Outcome::Pause(1) if ahead => drop(self.set_held(half, at, Held::Headers)),
             Outcome::Pause(_) => drop(self.set_held(half, at, Held::Start)),
         }
-        Ok(())
+        false
     }
 
     fn has_short_headers(&self, half: Half, at: usize) -> bool {
@@ -163,11 +177,15 @@ impl Chain {
             if !data.is_empty() {
                 // One that holds the body is shown the trailers at once: they are here already.
                 data = self.data_step(half, at, data, false)?.unwrap_or_default();
+                if self.runs(half, at) {
+                    self.trailers_follow(half, at);
+                    return Ok(Passed::Held);
+                }
             }
             match self.trailers_step(half, at, data)? {
-                Step::On(passed) => data = passed,
-                Step::Held => return Ok(Passed::Held),
-                Step::Without(data) => return self.pass_data(half, Some(at), data, false),
+                Trailers::On(passed) => data = passed,
+                Trailers::Held => return Ok(Passed::Held),
+                Trailers::Without(data) => return self.pass_data(half, Some(at), data, false),
             }
             last = Some(at);
         }
@@ -176,42 +194,46 @@ impl Chain {
     }
 
     /// Shows the trailers to one filter. `data` goes with them, behind what the filter holds.
-    fn trailers_step(&mut self, half: Half, at: usize, data: Bytes) -> Result<Step, Stop> {
+    pub(super) fn trailers_step(&mut self, half: Half, at: usize, data: Bytes) -> Result<Trailers, Stop> {
         if !self.takes_part(at, half) {
-            return Ok(Step::On(data));
+            return Ok(Trailers::On(data));
         }
         let map = half.trailers();
         let count = trailers(&self.stream.borrow(), half).map_or(0, HeaderMap::len);
-        let prepare = |id, context: &mut StreamContext| {
+        let prepare = move |id, context: &mut StreamContext| {
             context.access.grant_map(map);
             (id, u32::try_from(count).unwrap_or(u32::MAX))
         };
         let held = self.held(half, at);
         match self.call(at, half, half.on_trailers(), prepare)? {
-            Outcome::Pause(_) => {
+            Call::Later(returned) => {
+                self.wait_for(half, at, returned, Step::Trailers(data));
+                Ok(Trailers::Held)
+            }
+            Call::Done(Outcome::Pause(_)) => {
                 let what = if held == Some(Held::Headers) { Held::Headers } else { Held::Trailers };
                 if let Some(hold) = self.set_held(half, at, what) {
                     hold.end = End::Trailers;
                 }
                 // What it let go before is not for it to hold.
-                Ok(if data.is_empty() { Step::Held } else { Step::Without(data) })
+                Ok(if data.is_empty() { Trailers::Held } else { Trailers::Without(data) })
             }
-            Outcome::Continue => {
+            Call::Done(Outcome::Continue) => {
                 let kept = self.let_go(at, half).unwrap_or_default();
                 let data = if data.is_empty() { kept } else { data };
                 if held == Some(Held::Headers) {
                     self.with_context(at, |context| context.access.revoke_map(half.headers()));
                     self.park(half, Some(at), data, End::Trailers);
-                    return Ok(Step::Held);
+                    return Ok(Trailers::Held);
                 }
-                Ok(Step::On(data))
+                Ok(Trailers::On(data))
             }
         }
     }
 }
 
 /// What a filter made of trailers.
-enum Step {
+pub(super) enum Trailers {
     /// They go on, with these bytes before them.
     On(Bytes),
     /// It holds them, and what is before them.

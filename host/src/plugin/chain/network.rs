@@ -4,8 +4,10 @@ use std::future::poll_fn;
 
 use weir_abi::PeerKind;
 
+use crate::plugin::chain::apart::Step;
 use crate::plugin::chain::hold::Held;
-use crate::plugin::chain::{Chain, Half, Outcome, Stop, Which};
+use crate::plugin::chain::{Call, Chain, Half, Outcome, Stop};
+use crate::plugin::filter::Which;
 
 impl Chain {
     /// Tells the filters of a new connection. A filter that returns Pause is waited for.
@@ -16,11 +18,13 @@ impl Chain {
         let half = Half::Received;
         for at in self.order(half) {
             let which: Which<(u32,), u32> = |callbacks| &callbacks.proxy_on_new_connection;
-            if let Outcome::Pause(_) = self.call(at, half, which, |id, _| (id,))? {
-                self.set_held(half, at, Held::Start);
-                poll_fn(|cx| self.poll_release(half, at, cx)).await?;
-                self.take_hold(half, at);
+            match self.call(at, half, which, |id, _| (id,))? {
+                Call::Done(Outcome::Continue) => continue,
+                Call::Done(Outcome::Pause(_)) => drop(self.set_held(half, at, Held::Start)),
+                Call::Later(returned) => self.wait_for(half, at, returned, Step::Connection),
             }
+            poll_fn(|cx| self.poll_release(half, at, cx)).await?;
+            self.take_hold(half, at);
         }
         Ok(())
     }
@@ -49,6 +53,9 @@ impl Chain {
         let Some(slot) = self.slots.get(at) else { return };
         let Some((generation, id)) = slot.context else { return };
         let limit = slot.filter.spec.cpu;
+        if let Some(lane) = &slot.lane {
+            return lane.call_later(generation, id, limit, which, (id, peer.into()));
+        }
         // A fault ends the instance, and shows when the filter is called next.
         let _ = slot.vm().with(generation, |instance| instance.call(id, limit, which, (id, peer.into())));
     }

@@ -3,12 +3,12 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::plugin::chain::{Chain, Half, Stop};
+use crate::plugin::chain::{Chain, Half, Slot, Stop};
 use crate::plugin::filter::Unavailable;
 use crate::plugin::stream::LocalReply;
 use crate::plugin::vm::Intents;
@@ -16,15 +16,15 @@ use crate::plugin::vm::Intents;
 impl Chain {
     /// Ready when a filter that holds something of a half lets it go, or when its time is up.
     pub(super) fn poll_release(&mut self, half: Half, at: usize, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+        if self.runs(half, at) && ready!(self.poll_returned(half, at, cx))? {
+            return Poll::Ready(Ok(()));
+        }
         let Some(slot) = self.slots.get(at) else { return Poll::Ready(Ok(())) };
-        let Some((generation, id)) = slot.context else { return Poll::Ready(self.fail(at, half, true)) };
-        let intents = slot.vm().with(generation, |instance| {
-            Ok(instance.stream(id).map(|context| {
-                context.waker = Some(cx.waker().clone());
-                (take_resumed(&mut context.intents, half), take_stop(&mut context.intents))
-            }))
-        });
-        match intents {
+        if slot.context.is_none() {
+            return Poll::Ready(self.fail(at, half, true));
+        }
+        let asked = slot.look(cx, |intents| (take_resumed(intents, half), take_stop(intents)));
+        match asked {
             Err(Unavailable) | Ok(None) => Poll::Ready(self.fail(at, half, true)),
             Ok(Some((asked, stop))) => match self.obey(at, stop) {
                 Err(stop) => Poll::Ready(Err(stop)),
@@ -34,7 +34,12 @@ impl Chain {
         }
     }
 
-    fn poll_pause_timeout(&mut self, half: Half, at: usize, cx: &Context<'_>) -> Poll<Result<(), Stop>> {
+    pub(super) fn poll_pause_timeout(
+        &mut self,
+        half: Half,
+        at: usize,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Stop>> {
         let Self { slots, timers, .. } = self;
         let Some(slot) = slots.get_mut(at) else { return Poll::Pending };
         let hold = match half {
@@ -68,18 +73,13 @@ impl Chain {
     pub fn poll_interrupt(&mut self, cx: &Context<'_>) -> Poll<Stop> {
         for at in 0..self.slots.len() {
             let Some(slot) = self.slots.get(at) else { break };
-            let Some((generation, id)) = slot.context else { continue };
-            let intents = slot.vm().with(generation, |instance| {
-                Ok(instance.stream(id).map(|context| {
-                    match &mut context.waker {
-                        Some(waker) if waker.will_wake(cx.waker()) => {}
-                        slot => *slot = Some(cx.waker().clone()),
-                    }
-                    take_stop(&mut context.intents)
-                }))
-            });
-            let stop = match intents {
+            if slot.context.is_none() {
+                continue;
+            }
+            let stop = match slot.look(cx, take_stop) {
                 Ok(Some(intents)) => self.obey(at, intents),
+                // Whoever waits for the call meets that, for the half that it is about.
+                Err(Unavailable) if self.runs(Half::Received, at) || self.runs(Half::Answered, at) => Ok(()),
                 Ok(None) | Err(Unavailable) => self.fail_idle(at),
             };
             if let Err(stop) = stop {
@@ -104,9 +104,45 @@ impl Chain {
 
     /// A filter's instance ended while the filter was not being called.
     fn fail_idle(&mut self, at: usize) -> Result<(), Stop> {
-        let received = self.held(Half::Received, at).is_some();
-        let answered = self.held(Half::Answered, at).is_some();
+        let (received, answered) = (self.keeps(Half::Received, at), self.keeps(Half::Answered, at));
         self.fail(at, Half::Received, received).and_then(|()| self.fail(at, Half::Answered, answered))
+    }
+}
+
+impl Slot {
+    /// Takes of what the guest has asked for, and has the chain woken when it asks for more. What it asks for in a call
+    /// that has given way counts when that has returned.
+    fn look<T: Default>(
+        &self,
+        cx: &Context<'_>,
+        take: impl FnOnce(&mut Intents) -> T,
+    ) -> Result<Option<T>, Unavailable> {
+        let (Some((generation, id)), vm) = (self.context, self.vm()) else { return Ok(None) };
+        let calling = vm.is_calling();
+        let mut later = false;
+        let taken = vm.with_stream(generation, id, |context| {
+            match &mut context.waker {
+                Some(waker) if waker.will_wake(cx.waker()) => {}
+                slot => *slot = Some(cx.waker().clone()),
+            }
+            if calling {
+                later = context.intents.are_any();
+                return T::default();
+            }
+            take(&mut context.intents)
+        });
+        if later {
+            vm.after_the_call(cx.waker());
+        }
+        taken
+    }
+}
+
+/// Whether a half was asked to go on, and still is.
+pub(super) fn asks_for(intents: &Intents, half: Half) -> bool {
+    match half {
+        Half::Received => intents.resume_received,
+        Half::Answered => intents.resume_answered,
     }
 }
 

@@ -59,7 +59,7 @@ impl VmCell {
     /// # Errors
     /// Why not.
     pub fn admit(&self, root: u32) -> Result<Entry, Refusal> {
-        if self.instance.borrow().is_none() && !self.spec.is_per_stream() {
+        if self.is_gone() && !self.spec.is_per_stream() {
             return Ok(Entry::Usual);
         }
         self.books.meter.admit(coarse_millis()).inspect_err(|&refusal| self.refused(root, refusal))

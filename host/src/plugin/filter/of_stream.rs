@@ -5,7 +5,6 @@
 //! calls, is for the worker's.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::plugin::filter::{Unavailable, VmCell, VmHandle};
 use crate::plugin::instance::{Fault, Instance, StartError};
@@ -26,8 +25,8 @@ impl VmCell {
         }
         let made = self.spec.start_for_stream(&self.clusters.borrow());
         let instance = made.map_err(|error| self.tell_of_no_room(&error))?;
-        let (spec, host, books) = (Arc::clone(&self.spec), Rc::clone(&self.host), Rc::clone(&self.books));
-        Ok(Some(VmHandle::with_books(spec, host, Box::new(instance), books, true)))
+        let own = Self::new(&self.spec, &self.host, &self.books, Box::new(instance), true);
+        Ok(Some(Rc::new(VmHandle { first: own, others: Box::default() })))
     }
 
     fn tell_of_no_room(&self, error: &StartError) -> Unavailable {

@@ -64,13 +64,24 @@ impl VmSpec {
         self.per_stream
     }
 
-    /// Starts the instance of a worker. Never call it on one: it takes as long as the plugin may take.
+    /// Whether its calls give way.
+    pub fn is_preemptible(&self) -> bool {
+        self.filters.first().is_some_and(|spec| spec.pool.is_some())
+    }
+
+    /// How many instances it has on each worker.
+    pub fn instances(&self) -> usize {
+        self.filters.first().and_then(|spec| spec.pool).unwrap_or(1)
+    }
+
+    /// Starts an instance of a worker. Never call it on one: it takes as long as the plugin may take.
     ///
     /// # Errors
     /// Why it does not start.
     pub fn start(&self, clusters: &Arc<BTreeSet<Box<str>>>) -> Result<Instance, StartError> {
         let parts = self.parts()?;
-        let cx = StartCx { module: &self.module.pre, version: self.module.version, parts, clusters };
+        let module = if self.is_preemptible() { &self.module.on_fibers } else { &self.module.pre };
+        let cx = StartCx { module, version: self.module.version, parts, clusters };
         if !self.is_per_stream() {
             return Instance::start(&cx);
         }
