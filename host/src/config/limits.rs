@@ -1,8 +1,8 @@
-//! The limits of an HTTP listener.
+//! The limits of an HTTP listener, and what it makes of requests that readers read in different ways.
 
 use std::time::Duration;
 
-use crate::config::section::section;
+use crate::config::section::{choice, section};
 use crate::config::value::Size;
 
 section! {
@@ -26,5 +26,39 @@ section! {
         stream_idle_timeout: Duration = "5m",
         /// The streams that one HTTP/2 connection may have at a time.
         max_concurrent_streams: u32 = "100",
+        /// What becomes of a request with an underscore in the name of a header: many applications cannot tell `a_b`
+        /// from `a-b`.
+        headers_with_underscores_action: Underscores = "reject",
+        /// Whether paths are made canonical: dot segments are resolved, and what is percent-encoded is written in one
+        /// way. A backslash, `%00` and a `%` without two digits are answered by 400.
+        normalize_path: bool = "true",
+        /// Whether several slashes in a path become one.
+        merge_slashes: bool = "true",
+        /// What becomes of `%2F` and `%5C` in a path: applications do not agree on whether they separate segments.
+        path_with_escaped_slashes_action: EscapedSlashes = "reject",
+    }
+}
+
+choice! {
+    /// What becomes of a header with an underscore in its name.
+    pub enum Underscores {
+        /// The request is answered by 400.
+        Reject = "reject",
+        /// The header is dropped.
+        Drop = "drop",
+        /// Nothing.
+        Allow = "allow",
+    }
+}
+
+choice! {
+    /// What becomes of slashes that are percent-encoded.
+    pub enum EscapedSlashes {
+        /// They stay.
+        Keep = "keep",
+        /// The request is answered by 400.
+        Reject = "reject",
+        /// They become slashes.
+        Unescape = "unescape",
     }
 }

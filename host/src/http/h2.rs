@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{Uri, header};
 use hyper::body::{Body as HyperBody, Frame as HyperFrame, Incoming as HyperIncoming};
@@ -23,9 +23,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
+use crate::config::limits::Underscores;
 use crate::http::body::Frame;
-use crate::http::h1::{BodyError, HeadError, Length};
+use crate::http::h1::{BodyError, HeadError, Length, check_authority};
 use crate::http::message::{Request, Response, Scheme, Version};
+use crate::http::path::{PathRules, canonical};
 use crate::http::pipe::{self, BrokenOff};
 use crate::net::stream::Stream;
 
@@ -43,6 +45,10 @@ pub struct Limits {
     pub fields: usize,
     /// A target, in bytes.
     pub target: usize,
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// What is done to paths.
+    pub path: PathRules,
 }
 
 /// The windows that Envoy's edge guide recommends.
@@ -292,6 +298,23 @@ where
     .map_err(|error| error.to_string())
 }
 
+/// Does about underscores in names what is to be done.
+fn treat_underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), HeadError> {
+    let underscored = |name: &&HeaderName| name.as_str().contains('_');
+    match action {
+        Underscores::Allow => {}
+        Underscores::Reject if headers.keys().any(|name| underscored(&name)) => {
+            return Err(HeadError::Underscore);
+        }
+        Underscores::Drop if headers.keys().any(|name| underscored(&name)) => {
+            let names: Vec<HeaderName> = headers.keys().filter(underscored).cloned().collect();
+            names.iter().for_each(|name| drop(headers.remove(name)));
+        }
+        Underscores::Reject | Underscores::Drop => {}
+    }
+    Ok(())
+}
+
 /// A request in Weir's form.
 fn receive(
     parts: http::request::Parts,
@@ -309,6 +332,7 @@ fn receive(
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(HeadError::SeveralHosts);
     }
+    treat_underscores(&mut headers, limits.underscores)?;
     let host = headers.remove(header::HOST);
     let authority = match (parts.uri.authority(), &host) {
         (Some(authority), _) => {
@@ -317,16 +341,21 @@ fn receive(
         (None, Some(host)) => host.clone(),
         (None, None) => return Err(HeadError::MissingHost),
     };
-    let sound = Authority::try_from(authority.as_bytes()).is_ok() && !authority.as_bytes().contains(&b'@');
+    check_authority(authority.as_bytes())?;
     // The two are to be the same (RFC 9113 section 8.3.1).
-    if !sound || host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+    if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
         return Err(HeadError::InvalidHost);
     }
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     if path.len() > limits.target {
         return Err(HeadError::TargetTooLong);
     }
-    let path = HeaderValue::from_str(path).map_err(|_| HeadError::Target)?;
+    let changed = if path == "*" { None } else { canonical(path.as_bytes(), limits.path)? };
+    let path = match changed {
+        Some(path) => HeaderValue::from_maybe_shared(Bytes::from(path)),
+        None => HeaderValue::from_str(path),
+    };
+    let path = path.map_err(|_| HeadError::Target)?;
     let body = Incoming(RefCell::new(body));
     let length = body.length(&headers);
     let request = Request { method: parts.method, scheme, authority, path, version: Version::Http2, headers };

@@ -258,8 +258,10 @@ impl<'a> Exchange<'a> {
             | Failure::Timeout
             | Failure::Idle
             | Failure::RequestTimeout
-            | Failure::RequestBody(_)
             | Failure::ClientGone => {}
+            Failure::RequestBody(error) => {
+                error.refused().into_iter().for_each(|reason| self.record.borrow().refuse(reason));
+            }
         }
         self.record.borrow_mut().cause = Some(Arc::clone(&details));
         {

@@ -17,6 +17,7 @@ use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
 use crate::http::h2::{self, PREFACE, Received};
 use crate::http::message::{Response, Scheme};
+use crate::http::path::PathRules;
 use crate::net::connection::Connection;
 use crate::net::relay::{Relay, Relayed};
 use crate::net::stream::Stream;
@@ -49,6 +50,15 @@ pub struct Session {
     key: SocketKey,
     connection: Arc<Connection>,
     scheme: Scheme,
+}
+
+/// What is done to paths.
+fn path_rules(limits: &Limits) -> PathRules {
+    PathRules {
+        normalize: limits.normalize_path,
+        merge_slashes: limits.merge_slashes,
+        escaped_slashes: limits.path_with_escaped_slashes_action,
+    }
 }
 
 fn poll_more(
@@ -141,6 +151,8 @@ impl Session {
             bytes: limits.max_header_bytes.0,
             fields: limits.max_headers.into(),
             target: limits.max_target.0,
+            underscores: limits.headers_with_underscores_action,
+            path: path_rules(limits),
         };
         let connection = h1::Connection::with_first(stream, head, first);
         loop {
@@ -227,7 +239,7 @@ impl Session {
     /// The answer to what is no request.
     fn refuse(&self, error: HeadError) -> (Response, Bytes) {
         if let Some((_, listener)) = self.listener() {
-            listener.listener.metrics.refuse(error);
+            listener.listener.metrics.refuse(error.as_str());
         }
         let reply = refusal(error);
         self.record_refusal(&reply);
@@ -291,6 +303,8 @@ impl Session {
             header_bytes: u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX),
             fields: limits.max_headers.into(),
             target: limits.max_target.0,
+            underscores: limits.headers_with_underscores_action,
+            path: path_rules(limits),
         };
         // Woken when the drain starts, too.
         let idle = Rc::new(Idle::new(session.worker.timers.timer(), limits.idle_timeout));

@@ -53,6 +53,11 @@ impl Record {
             listener,
         }
     }
+
+    /// Counts that the request's body could not be read.
+    pub fn refuse(&self, reason: &str) {
+        self.listener.listener.metrics.refuse(reason);
+    }
 }
 
 /// Logs what could not be read as a request.

@@ -135,22 +135,7 @@ pub fn connect_flags(error: &ConnectError) -> u64 {
 
 /// What a client is told whose request cannot even be read.
 pub fn refusal(error: HeadError) -> LocalReply {
-    let status = match error {
-        HeadError::TooLarge | HeadError::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        HeadError::TargetTooLong => StatusCode::URI_TOO_LONG,
-        HeadError::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-        HeadError::Connect => StatusCode::METHOD_NOT_ALLOWED,
-        HeadError::BareLf
-        | HeadError::Malformed
-        | HeadError::Target
-        | HeadError::MissingHost
-        | HeadError::SeveralHosts
-        | HeadError::InvalidHost
-        | HeadError::LengthAndEncoding
-        | HeadError::ContentLength
-        | HeadError::TransferEncoding => StatusCode::BAD_REQUEST,
-    };
-    plain(status, &error.to_string(), error.as_str().into())
+    plain(error.status(), &error.to_string(), error.as_str().into())
 }
 
 /// A reply with a line of text.

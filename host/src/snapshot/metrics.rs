@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::h1::HeadError;
+use crate::http::h1::{BodyError, HeadError};
 use crate::net::close::CloseReason;
 use crate::route::{Requests, Route};
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
@@ -19,7 +19,7 @@ pub struct ListenerMetrics {
     /// Bytes to downstream.
     pub sent: Counter,
     /// Requests that could not be read, by reason.
-    pub refused: Vec<(HeadError, Counter)>,
+    refused: Vec<(&'static str, Counter)>,
     closed: [Counter; CloseReason::ALL.len()],
     /// Requests without a route.
     unrouted: Requests,
@@ -40,10 +40,12 @@ impl ListenerMetrics {
             sent: registry.counter("weir_listener_sent_bytes_total", "Bytes to downstream.", &labels),
             refused: HeadError::ALL
                 .iter()
-                .map(|&error| {
-                    let labels = [("listener", listener), ("reason", error.as_str())];
+                .map(|error| error.as_str())
+                .chain(BodyError::REFUSED)
+                .map(|reason| {
+                    let labels = [("listener", listener), ("reason", reason)];
                     let help = "Requests that could not be read, by reason.";
-                    (error, registry.counter("weir_http_refused_total", help, &labels))
+                    (reason, registry.counter("weir_http_refused_total", help, &labels))
                 })
                 .collect(),
             unrouted: Requests::new(registry, listener, ""),
@@ -67,8 +69,8 @@ impl ListenerMetrics {
     }
 
     /// Counts a request that could not be read.
-    pub fn refuse(&self, error: HeadError) {
-        if let Some((_, counter)) = self.refused.iter().find(|(known, _)| *known == error) {
+    pub fn refuse(&self, reason: &str) {
+        if let Some((_, counter)) = self.refused.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
     }

@@ -12,9 +12,10 @@ use crate::http::body::Frame;
 use crate::http::h1::Length;
 use crate::http::h1::chunked::{Chunked, Step};
 use crate::http::h1::head::{
-    HeadError, Limits, RequestHead, ResponseHead, find_end, parse_request, parse_response, parse_trailers,
-    skip_empty_line,
+    Limits, RequestHead, ResponseHead, check_beginning, find_end, parse_request, parse_response,
+    parse_trailers, skip_empty_line,
 };
+use crate::http::h1::refused::HeadError;
 use crate::http::message::Scheme;
 use crate::net::stream::Stream;
 
@@ -38,12 +39,29 @@ pub enum BodyError {
     Reset,
 }
 
+impl BodyError {
+    /// The words for what is refused of a body.
+    pub const REFUSED: [&'static str; 2] = ["malformed_chunk", "malformed_trailers"];
+
+    /// Why the body is refused, as metrics have it; `None` when it could only not be read to its end.
+    pub const fn refused(&self) -> Option<&'static str> {
+        let [chunk, trailers] = Self::REFUSED;
+        match self {
+            Self::Chunk => Some(chunk),
+            Self::Trailers(_) => Some(trailers),
+            Self::Cut | Self::Io(_) | Self::Reset => None,
+        }
+    }
+}
+
 /// The reading half.
 #[derive(Debug)]
 pub(super) struct Reader {
     buffer: BytesMut,
     /// How far the buffer was searched for the end of a head.
     scanned: usize,
+    /// Whether there was an empty line before the head.
+    skipped: bool,
     body: Body,
     limits: Limits,
 }
@@ -64,7 +82,7 @@ const BODY_ROOM: usize = 64 * 1024;
 
 impl Reader {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { buffer: BytesMut::new(), scanned: 0, body: Body::Done, limits }
+        Self { buffer: BytesMut::new(), scanned: 0, skipped: false, body: Body::Done, limits }
     }
 
     /// Bytes that were read and that nobody has taken.
@@ -118,25 +136,30 @@ impl Reader {
         read
     }
 
-    /// Reads a head; `None` when the connection ended before its first byte.
+    /// Reads a head; `None` when the connection ended before its first byte. `request`: whether one is to come.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut Stream,
+        request: bool,
     ) -> Poll<Result<Option<Bytes>, HeadFailure>> {
         loop {
-            if self.scanned == 0 {
-                skip_empty_line(&mut self.buffer);
+            if request && self.scanned == 0 {
+                self.skipped = self.skipped || skip_empty_line(&mut self.buffer);
+                check_beginning(&self.buffer)?;
             }
             if let Some(end) = find_end(&self.buffer, &mut self.scanned)? {
                 if end > self.limits.bytes {
                     return Poll::Ready(Err(HeadError::TooLarge.into()));
                 }
-                self.scanned = 0;
+                (self.scanned, self.skipped) = (0, false);
                 return Poll::Ready(Ok(Some(self.buffer.split_to(end).freeze())));
             }
             if self.buffer.len() >= self.limits.bytes {
-                return Poll::Ready(Err(HeadError::TooLarge.into()));
+                // It is the first line that does not end.
+                let endless = request && self.scanned == 0;
+                let error = if endless { HeadError::TargetTooLong } else { HeadError::TooLarge };
+                return Poll::Ready(Err(error.into()));
             }
             match ready!(self.poll_fill(cx, io, HEAD_ROOM)) {
                 Ok(0) if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
@@ -154,7 +177,7 @@ impl Reader {
         io: &mut Stream,
         scheme: Scheme,
     ) -> Poll<Result<Option<RequestHead>, HeadFailure>> {
-        let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Ok(None)) };
+        let Some(head) = ready!(self.poll_head(cx, io, true))? else { return Poll::Ready(Ok(None)) };
         let head = parse_request(head, scheme, &self.limits)?;
         self.begin_body(head.length, true);
         Poll::Ready(Ok(Some(head)))
@@ -167,7 +190,9 @@ impl Reader {
         io: &mut Stream,
         to: &Method,
     ) -> Poll<Result<ResponseHead, HeadFailure>> {
-        let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Err(HeadFailure::Cut)) };
+        let Some(head) = ready!(self.poll_head(cx, io, false))? else {
+            return Poll::Ready(Err(HeadFailure::Cut));
+        };
         let head = parse_response(head, to, &self.limits)?;
         let chunked = head.response.headers.contains_key(http::header::TRANSFER_ENCODING);
         self.begin_body(head.length, chunked);
