@@ -36,6 +36,7 @@ mod refusals;
 mod routes;
 mod sdk;
 mod soaks;
+mod strictness;
 mod tcp;
 mod tls;
 mod wasi;

@@ -72,6 +72,8 @@ enum Body {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
+    /// It was malformed: what follows it is nothing, and the connection carries no further message.
+    Broken,
 }
 
 /// Room for a head, and for the small body behind it.
@@ -150,16 +152,13 @@ impl Reader {
             }
             if let Some(end) = find_end(&self.buffer, &mut self.scanned)? {
                 if end > self.limits.bytes {
-                    return Poll::Ready(Err(HeadError::TooLarge.into()));
+                    return Poll::Ready(Err(self.too_large(request).into()));
                 }
                 (self.scanned, self.skipped) = (0, false);
                 return Poll::Ready(Ok(Some(self.buffer.split_to(end).freeze())));
             }
             if self.buffer.len() >= self.limits.bytes {
-                // It is the first line that does not end.
-                let endless = request && self.scanned == 0;
-                let error = if endless { HeadError::TargetTooLong } else { HeadError::TooLarge };
-                return Poll::Ready(Err(error.into()));
+                return Poll::Ready(Err(self.too_large(request).into()));
             }
             match ready!(self.poll_fill(cx, io, HEAD_ROOM)) {
                 Ok(0) if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
@@ -168,6 +167,14 @@ impl Reader {
                 Err(error) => return Poll::Ready(Err(HeadFailure::Io(error))),
             }
         }
+    }
+
+    /// What of a head is too large.
+    #[cold]
+    fn too_large(&self, request: bool) -> HeadError {
+        let line = memchr::memchr(b'\n', &self.buffer).unwrap_or(self.buffer.len());
+        let target = request && line > self.limits.target.min(self.limits.bytes);
+        if target { HeadError::TargetTooLong } else { HeadError::TooLarge }
     }
 
     /// Reads a request; `None` when the connection ended in order.
@@ -206,8 +213,13 @@ impl Reader {
         io: &mut Stream,
     ) -> Poll<Result<Option<Frame>, BodyError>> {
         loop {
-            if let Some(frame) = self.next_frame()? {
-                return Poll::Ready(Ok(frame));
+            match self.next_frame() {
+                Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.body = Body::Broken;
+                    return Poll::Ready(Err(error));
+                }
             }
             let read = ready!(self.poll_fill(cx, io, BODY_ROOM))?;
             if read == 0 {
@@ -225,6 +237,7 @@ impl Reader {
     fn next_frame(&mut self) -> Result<Option<Option<Frame>>, BodyError> {
         let len = match &mut self.body {
             Body::Done => return Ok(Some(None)),
+            Body::Broken => return Err(BodyError::Chunk),
             _ if self.buffer.is_empty() => return Ok(None),
             Body::Length(left) => {
                 let here =

@@ -116,7 +116,10 @@ fn request_lines_are_read_in_one_way_or_not_at_all() {
 fn hosts_are_mandatory_and_hosts() {
     assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), HeadError::MissingHost);
     assert_eq!(refused("GET / HTTP/1.0\r\n\r\n"), HeadError::MissingHost);
-    for host in ["", "a b", "a/b", "u@a", "a:b:c", "a\u{e9}", "[::1", "a?b", "a:", "a:65536", "a:+1", "a%2eb", "[a]", "[::1]x", "a,b"] {
+    for host in [
+        "", "a b", "a/b", "u@a", "a:b:c", "a\u{e9}", "[::1", "a?b", "a:", "a:65536", "a:+1", "a%2eb", "[a]",
+        "[::1]x", "a,b",
+    ] {
         let error = refused(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         assert_eq!(error, HeadError::InvalidHost, "{host:?}");
     }
