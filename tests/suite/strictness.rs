@@ -7,11 +7,12 @@ mod refused;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use weir_tests::http::{Client, empty, get, mirror, raw, read_head};
 use weir_tests::puppet;
+use weir_tests::tls::{authority, certificate, server_config};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::soon;
 use weir_tests::{Gateway, Setup};
@@ -274,4 +275,64 @@ async fn routes_filters_the_access_log_and_the_upstream_see_the_same_path() {
     assert!(text.starts_with("GET /a/c/d?e=//../f "), "{text}");
     assert_eq!(gateway.wait_for_access("?e=")["path"], "/a/c/d?e=//../f");
     assert_eq!(puppet::results(&gateway, 8, "request_headers"), ["0 \"/a/c/d?e=//../f\"", "0 \"/a/c/d\""]);
+}
+
+/// An upstream that says more than it was asked for: behind each answer, of `len` bytes with its head, comes another.
+async fn talkative(len: usize, tls: bool) -> (Upstream, Arc<AtomicUsize>) {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 00000\r\n\r\n";
+    let body = len - head.len();
+    let answer = format!(
+        "{}{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+        head.replace("00000", &format!("{body:05}")),
+        "o".repeat(body)
+    );
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    let config = server_config(&certificate(&["up.example"]), false, &[]);
+    let upstream = Upstream::new(move |socket| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let (answer, config) = (answer.clone(), config.clone());
+        async move {
+            if tls {
+                let stream = weir_tests::tls::accept(socket, config).await.expect("a handshake");
+                talk(stream, &answer).await;
+            } else {
+                talk(socket, &answer).await;
+            }
+        }
+    });
+    (upstream.await, connections)
+}
+
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str) {
+    let mut seen = Vec::new();
+    while stream.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {
+        if seen.ends_with(b"\r\n\r\n") {
+            seen.clear();
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.flush().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_connection_with_surplus_bytes_carries_no_further_request() {
+    // With 8 KiB the answer ends where a read does, so that TLS has more that nobody has asked it for.
+    for (len, tls) in [(100, false), (8 << 10, false), (100, true), (8 << 10, true), (16 << 10, true)] {
+        let (upstream, connections) = talkative(len, tls).await;
+        let through = if tls { ", tls: { ca: ca.pem, sni: up.example }" } else { "" };
+        let config = format!(
+            "runtime: {{ workers: 1 }}\n\
+             listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\
+             clusters: [ {{ name: up, endpoints: [\"{}\"], protocol: http1{through} }} ]",
+            upstream.address
+        );
+        let gateway = Setup::new().file("ca.pem", authority().pem()).config(config).start();
+        let mut client = Client::h1(gateway.address("web")).await;
+        for _ in 0..5 {
+            let answer = client.get("/").await;
+            assert!(answer.status == 200 && answer.body.iter().all(|byte| *byte == b'o'), "{len} {tls}");
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 5, "each has carried one request: {len} {tls}");
+    }
 }
