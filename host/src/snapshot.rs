@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::config::listener::ConnectionLimits;
+use crate::net::admission::Admission;
 use crate::net::tls::server::ServerTls;
 use crate::plugin::filter::VmSpec;
 use crate::plugin::spec::FilterSpec;
@@ -51,6 +53,10 @@ pub struct Listener {
     pub filters: Vec<FilterUse>,
     /// What becomes of its connections.
     pub service: Service,
+    /// What it grants to its connections.
+    pub connections: ConnectionLimits,
+    /// Who may have one more.
+    pub admission: Arc<Admission>,
     /// What is counted.
     pub metrics: ListenerMetrics,
 }

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::config::metadata::Metadata;
 use crate::config::section::{Context, Definitions, Read, choice, section, text};
 use crate::config::tls::ClusterTls;
-use crate::config::value::Spanned;
+use crate::config::value::{Size, Spanned};
 use crate::config::yaml::Node;
 
 section! {
@@ -24,6 +24,9 @@ section! {
         balance: Balance = "round_robin",
         /// How long a connection may take, TLS included.
         connect_timeout: Duration = "15s",
+        /// What a connection to an endpoint may read ahead, and what may wait to be written to it, before the other side is
+        /// held up.
+        per_connection_buffer_limit: Size = "64KiB",
         /// TLS towards the endpoints.
         tls: Option<ClusterTls>,
         /// Whether calls of plugins may go to private addresses that its names stand for. An address that is written

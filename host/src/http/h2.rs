@@ -39,6 +39,10 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Limits {
     /// Streams at a time.
     pub streams: u32,
+    /// What may come on one stream before it is told to go on, in bytes.
+    pub stream_window: u32,
+    /// What may come on all of them.
+    pub connection_window: u32,
     /// A header list, in bytes.
     pub header_bytes: u32,
     /// Its fields.
@@ -51,7 +55,7 @@ pub struct Limits {
     pub path: PathRules,
 }
 
-/// The windows that Envoy's edge guide recommends.
+/// The windows that Envoy's edge guide recommends towards endpoints.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
@@ -280,8 +284,8 @@ where
         .auto_date_header(false)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.header_bytes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .serve_connection(TokioIo::new(Io { first, stream }), service);

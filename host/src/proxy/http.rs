@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::clock::Timer;
 use crate::config::limits::Limits;
+use crate::config::value::Size;
 use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
 use crate::http::h2::{self, PREFACE, Received};
@@ -22,6 +23,7 @@ use crate::net::connection::Connection;
 use crate::net::relay::{Relay, Relayed};
 use crate::net::stream::Stream;
 use crate::net::tls::H2;
+use crate::overload::Level;
 use crate::plugin::stream::LocalReply;
 use crate::proxy::downstream::{Downstream, H1Side};
 use crate::proxy::exchange::Begin;
@@ -39,9 +41,6 @@ const LINGER: usize = 256 * 1024;
 
 /// How long it may take to do so.
 const LINGER_TIME: Duration = Duration::from_secs(2);
-
-/// How long a connection that has changed its protocol may be silent.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
 pub struct Session {
@@ -104,9 +103,14 @@ impl Session {
         self.worker.http_listener(&self.key)
     }
 
-    /// Whether the connection is to end with what was asked for on it.
+    /// Whether the connection is to end with what was asked for on it: at once, when that is nothing.
     fn leaves(&self) -> bool {
-        self.worker.is_leaving(&self.key)
+        self.worker.is_leaving(&self.key) || self.worker.overload.at_least(Level::NoConnections)
+    }
+
+    /// Whether the connection is to end with an answer that is given now.
+    fn ends(&self) -> bool {
+        self.worker.overload.at_least(Level::NoKeepalive) || self.leaves()
     }
 
     /// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`.
@@ -153,6 +157,7 @@ impl Session {
             target: limits.max_target.0,
             underscores: limits.headers_with_underscores_action,
             path: path_rules(limits),
+            buffer: limits.per_connection_buffer_limit.0,
         };
         let connection = h1::Connection::with_first(stream, head, first);
         loop {
@@ -220,7 +225,7 @@ impl Session {
             expects_continue: Cell::new(expects_continue),
             closes: Cell::new(!keep_alive),
             cut: Cell::new(false),
-            leaves: &|| self.leaves(),
+            leaves: &|| self.ends(),
         };
         let down = Downstream::H1(&side);
         let shared = Rc::clone(&listener);
@@ -279,13 +284,14 @@ impl Session {
 
     /// Relays what the two sides say in their new protocol.
     async fn tunnel(&self, connection: h1::Connection, upgraded: Upgraded, record: Record, timer: &Timer) {
+        let idle = record.relay_idle();
         let (mut downstream, first) = connection.into_parts();
         let Upgraded { mut stream, rest } = upgraded;
         let mut relayed = Relayed::default();
         let scratch = &self.worker.scratch;
         if tokio::io::AsyncWriteExt::write_all(&mut downstream, &rest).await.is_ok() {
             let (downstream, upstream) = (&mut downstream, &mut stream);
-            let relay = Relay { downstream, upstream, first, scratch, timer, idle: TUNNEL_IDLE };
+            let relay = Relay { downstream, upstream, first, scratch, timer, idle };
             relay.run(&mut relayed).await;
         }
         let mut stream = record.stream.borrow_mut();
@@ -298,9 +304,12 @@ impl Session {
     /// Serves requests side by side.
     async fn serve_h2(self, stream: Stream, first: Bytes, limits: &Limits) {
         let session = Rc::new(self);
+        let number = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
         let streams = h2::Limits {
             streams: limits.max_concurrent_streams,
-            header_bytes: u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX),
+            stream_window: number(limits.initial_stream_window_size),
+            connection_window: number(limits.initial_connection_window_size),
+            header_bytes: number(limits.max_header_bytes),
             fields: limits.max_headers.into(),
             target: limits.max_target.0,
             underscores: limits.headers_with_underscores_action,
@@ -311,7 +320,7 @@ impl Session {
         let (drained, watched) = (Rc::clone(&session), Rc::clone(&idle));
         let drain = move |cx: &mut Context<'_>| {
             let idle = watched.poll_expired(cx);
-            idle || drained.leaves()
+            idle || drained.leaves() || (watched.was_busy() && drained.ends())
         };
         let (scheme, served, refusing) = (session.scheme, Rc::clone(&session), Rc::clone(&session));
         let refuse = move |error| refusing.refuse(error);
@@ -347,6 +356,8 @@ struct Idle {
     after: Duration,
     /// Exchanges that are under way.
     busy: Cell<usize>,
+    /// Whether there has been one.
+    was_busy: Cell<bool>,
 }
 
 /// An exchange that is under way.
@@ -355,12 +366,17 @@ struct Busy(Rc<Idle>);
 impl Idle {
     fn new(timer: Timer, after: Duration) -> Self {
         timer.set_limit(after);
-        Self { timer, after, busy: Cell::new(0) }
+        Self { timer, after, busy: Cell::new(0), was_busy: Cell::new(false) }
     }
 
     fn busy(idle: &Rc<Self>) -> Busy {
         idle.busy.set(idle.busy.get() + 1);
+        idle.was_busy.set(true);
         Busy(Rc::clone(idle))
+    }
+
+    fn was_busy(&self) -> bool {
+        self.was_busy.get()
     }
 
     fn poll_expired(&self, cx: &Context<'_>) -> bool {

@@ -54,6 +54,11 @@ impl Record {
         }
     }
 
+    /// How long bytes that are relayed may be silent; zero is no limit.
+    pub fn relay_idle(&self) -> Duration {
+        self.listener.listener.connections.tcp_idle_timeout
+    }
+
     /// Counts that the request's body could not be read.
     pub fn refuse(&self, reason: &str) {
         self.listener.listener.metrics.refuse(reason);

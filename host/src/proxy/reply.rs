@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 
 use crate::http::h1::{BodyError, HeadError};
 use crate::http::message::{Request, Response, grpc_status};
-use crate::plugin::chain::Stop;
+use crate::plugin::chain::{Half, Stop};
 use crate::plugin::stream::LocalReply;
 use crate::upstream::local::ConnectError;
 
@@ -35,6 +35,10 @@ pub enum Failure {
     Idle,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The client sent the request's body, or took that of the answer, too slowly.
+    TooSlow(Half),
+    /// The process has too little of something left.
+    Overload,
     /// The client's body is malformed.
     RequestBody(BodyError),
     /// The client is gone.
@@ -67,6 +71,9 @@ impl Failure {
             Self::Timeout => "upstream_timeout",
             Self::Idle => "stream_idle_timeout",
             Self::RequestTimeout => "request_timeout",
+            Self::TooSlow(Half::Received) => "request_body_too_slow",
+            Self::TooSlow(Half::Answered) => "response_body_too_slow",
+            Self::Overload => "overload",
             Self::RequestBody(_) => "malformed_request_body",
             Self::ClientGone => "client_gone",
         }
@@ -76,7 +83,7 @@ impl Failure {
     /// The bits of Envoy's response flags (`StreamInfo::CoreResponseFlag`) that come nearest.
     pub fn flags(&self) -> u64 {
         let bit = match self {
-            Self::Reply(_) | Self::RequestTimeout => return 0,
+            Self::Reply(_) | Self::RequestTimeout | Self::TooSlow(_) => return 0,
             Self::Connect(error) => return connect_flags(error),
             Self::Timeout => 2,
             Self::Reset(_) => 3,
@@ -86,6 +93,7 @@ impl Failure {
             Self::Idle => 16,
             Self::RequestBody(_) => 18,
             Self::UpstreamHead(_) => 23,
+            Self::Overload => 25,
         };
         1 << bit
     }
@@ -119,6 +127,8 @@ impl Failure {
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer in time"),
             Self::Idle => (StatusCode::GATEWAY_TIMEOUT, "nothing came for too long"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
+            Self::Overload => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "the request's body is malformed"),
         };
         Some(plain(status, text, details))

@@ -284,7 +284,9 @@ impl LocalCluster {
         };
         let ends = Ends { local: stream.local_addr(), tls };
         if !h2 {
-            let connection = h1::Connection::new(stream, h1::Limits::default());
+            let buffer = cluster.config.per_connection_buffer_limit.0;
+            let limits = h1::Limits { buffer, ..h1::Limits::default() };
+            let connection = h1::Connection::new(stream, limits);
             return Ok(HttpConnection::H1(Box::new(Http1 {
                 address,
                 ends,

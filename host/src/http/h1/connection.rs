@@ -44,7 +44,7 @@ impl Connection {
         Self {
             io: RefCell::new(io),
             reader: RefCell::new(Reader::new(limits)),
-            writer: RefCell::new(Writer::new()),
+            writer: RefCell::new(Writer::new(limits.buffer)),
             retired: Cell::new(false),
         }
     }

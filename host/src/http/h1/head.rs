@@ -29,6 +29,8 @@ pub struct Limits {
     pub underscores: Underscores,
     /// What is done to the path of a request.
     pub path: PathRules,
+    /// What may be read ahead, and what may wait to be written, in bytes; 4 KiB at least.
+    pub buffer: usize,
 }
 
 /// The most header fields that can be configured.
@@ -38,7 +40,7 @@ impl Default for Limits {
     /// Those for a peer that Weir has chosen: what it says is taken as it is, if it can be read in one way only.
     fn default() -> Self {
         let (underscores, path) = (Underscores::Allow, PathRules::NONE);
-        Self { bytes: 60 << 10, fields: 100, target: 16 << 10, underscores, path }
+        Self { bytes: 60 << 10, fields: 100, target: 16 << 10, underscores, path, buffer: 64 << 10 }
     }
 }
 

@@ -79,8 +79,8 @@ enum Body {
 /// Room for a head, and for the small body behind it.
 const HEAD_ROOM: usize = 8 * 1024;
 
-/// Room for a piece of a body that goes on.
-const BODY_ROOM: usize = 64 * 1024;
+/// Less room than this is of no use to anybody.
+pub(super) const LEAST_ROOM: usize = 4 * 1024;
 
 impl Reader {
     pub(super) fn new(limits: Limits) -> Self {
@@ -115,6 +115,11 @@ impl Reader {
             Length::Unknown if chunked => Body::Chunked(Chunked::Size),
             Length::Unknown => Body::UntilClose,
         };
+    }
+
+    /// Room for a piece of a body that goes on.
+    fn room(&self) -> usize {
+        self.limits.buffer.max(LEAST_ROOM)
     }
 
     /// Reads more from the connection; 0 at its end.
@@ -160,7 +165,7 @@ impl Reader {
             if self.buffer.len() >= self.limits.bytes {
                 return Poll::Ready(Err(self.too_large(request).into()));
             }
-            match ready!(self.poll_fill(cx, io, HEAD_ROOM)) {
+            match ready!(self.poll_fill(cx, io, HEAD_ROOM.min(self.room()))) {
                 Ok(0) if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
                 Ok(0) => return Poll::Ready(Err(HeadFailure::Cut)),
                 Ok(_) => {}
@@ -221,7 +226,7 @@ impl Reader {
                     return Poll::Ready(Err(error));
                 }
             }
-            let read = ready!(self.poll_fill(cx, io, BODY_ROOM))?;
+            let read = ready!(self.poll_fill(cx, io, self.room()))?;
             if read == 0 {
                 if self.body == Body::UntilClose {
                     self.body = Body::Done;
