@@ -21,7 +21,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::upstream::cluster::Cluster;
 
 pub use making::{Made, Making};
-pub use metrics::ListenerMetrics;
+pub use metrics::{FAILURES, ListenerMetrics};
 
 /// Everything that traffic depends on.
 pub struct Snapshot {

@@ -41,5 +41,6 @@ mod soaks;
 mod strictness;
 mod tcp;
 mod tls;
+mod upstream_faults;
 mod wasi;
 mod workshop;

@@ -234,7 +234,7 @@ scalar! {
     Size, { "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" }, Size(0), parse_size, show_size,
         "a size; write it as in `64KiB`, `16MiB` or `1GiB`";
     Percent, { "type": "string", "pattern": "^[0-9]+%$" }, Percent(100),
-        |word| word.strip_suffix('%')?.parse().ok().filter(|share| (1..=100).contains(share)).map(Percent),
+        |word| word.strip_suffix('%')?.parse().ok().filter(|share| *share <= 100).map(Percent),
         |value| format!("{}%", value.0).into(), "a share; write it as in `95%`";
     SocketAddr, { "type": "string" }, SocketAddr::from(([0; 4], 0)), |word| word.parse().ok(),
         |value| value.to_string().into(),
@@ -265,7 +265,7 @@ fn show_size(value: &Size) -> Json {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub usize);
 
-/// A share, in hundredths: from 1 to 100.
+/// A share, in hundredths: from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(pub u8);
 

@@ -269,13 +269,16 @@ impl<'a> Exchange<'a> {
         let details = failure.details();
         match &failure {
             Failure::Connect(error) => tracing::warn!("{error}"),
-            Failure::UpstreamClosed(reason) | Failure::UpstreamBody(reason) => {
+            Failure::UpstreamClosed(reason)
+            | Failure::UpstreamReset(reason)
+            | Failure::UpstreamBody(reason) => {
                 tracing::debug!("upstream: {reason}")
             }
             Failure::Reply(_)
             | Failure::Reset(_)
             | Failure::NoRoute
             | Failure::UpstreamHead(_)
+            | Failure::UpstreamInterim
             | Failure::Timeout
             | Failure::Idle
             | Failure::RequestTimeout
@@ -285,6 +288,9 @@ impl<'a> Exchange<'a> {
             Failure::RequestBody(error) => {
                 error.refused().into_iter().for_each(|reason| self.record.borrow().refuse(reason));
             }
+        }
+        if !matches!(failure, Failure::Reply(_) | Failure::Reset(_)) {
+            self.record.borrow().fail(&details);
         }
         self.record.borrow_mut().cause = Some(Arc::clone(&details));
         {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::pump::{Broken, Pump};
 use crate::proxy::reply::Failure;
 use crate::route::Route;
-use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
+use crate::upstream::local::{ConnectError, Http1, HttpConnection, LocalCluster, Wanted};
 
 /// An exchange that has changed its protocol: the upstream's connection, and what was read from it beyond the head.
 pub struct Upgraded {
@@ -69,16 +70,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        let wanted = Wanted { upgrade: self.upgrade.is_some(), ..Wanted::default() };
-        let mut attempt = self.attempt(cluster, wanted, route).await;
-        // A connection that the endpoint closed as the request was on its way: nothing was answered, so what may be
-        // repeated is sent once more, on a new one.
-        if let Err(Attempt { stale: true, failure: Failure::UpstreamClosed(_) }) = &attempt
-            && self.length == Length::None
-            && is_idempotent(&self.method)
-        {
-            attempt = self.attempt(cluster, Wanted { fresh: true, ..wanted }, route).await;
-        }
+        let attempt = self.attempts(cluster, route).await;
         let metrics = &cluster.cluster().metrics;
         match attempt {
             Ok(upgraded) => {
@@ -96,16 +88,65 @@ impl Exchange<'_> {
         }
     }
 
+    /// Tries an endpoint, and, when that was in vain and may be repeated, another one.
+    async fn attempts(&self, cluster: &Rc<LocalCluster>, route: &Route) -> Result<Option<Upgraded>, Attempt> {
+        cluster.count_request();
+        let mut wanted = Wanted { upgrade: self.upgrade.is_some(), ..Wanted::default() };
+        loop {
+            let failed = match self.attempt(cluster, wanted, route).await {
+                Err(failed) if self.may_repeat(&failed) => failed,
+                done => return done,
+            };
+            match failed.address {
+                // A connection that the endpoint closed as the request was on its way says nothing of the endpoint: a new
+                // one will do.
+                Some(_) if failed.stale && !wanted.fresh => wanted.fresh = true,
+                Some(address) if wanted.avoid.is_none() && cluster.may_retry(address) => {
+                    wanted.avoid = Some(address);
+                }
+                Some(_) | None => return Err(failed),
+            }
+        }
+    }
+
+    /// Whether nothing speaks against sending the request once more.
+    fn may_repeat(&self, failed: &Attempt) -> bool {
+        match failed.failure {
+            // Nothing was sent, whatever it is.
+            Failure::Connect(ConnectError::Timeout { .. } | ConnectError::Failed { .. }) => true,
+            Failure::UpstreamClosed(_) | Failure::UpstreamReset(_) => {
+                failed.unanswered && self.length == Length::None && is_idempotent(&self.method)
+            }
+            Failure::Connect(ConnectError::NoEndpoints(_) | ConnectError::Private { .. })
+            | Failure::Reply(_)
+            | Failure::Reset(_)
+            | Failure::NoRoute
+            | Failure::UpstreamHead(_)
+            | Failure::UpstreamInterim
+            | Failure::UpstreamBody(_)
+            | Failure::Timeout
+            | Failure::Idle
+            | Failure::RequestTimeout
+            | Failure::TooSlow(_)
+            | Failure::Overload
+            | Failure::RequestBody(_)
+            | Failure::ClientGone => false,
+        }
+    }
+
     async fn attempt(
         &self,
         cluster: &Rc<LocalCluster>,
         wanted: Wanted,
         route: &Route,
     ) -> Result<Option<Upgraded>, Attempt> {
-        let fresh = |failure| Attempt { failure, stale: false };
+        let fresh = |failure, address| Attempt { failure, address, stale: false, unanswered: true };
         self.stream.borrow_mut().info.attempts += 1;
         let asked = Instant::now();
-        let connection = self.connect(cluster, wanted).await.map_err(fresh)?;
+        let connection = self.connect(cluster, wanted).await.map_err(|failure| {
+            let address = failure.endpoint();
+            fresh(failure, address)
+        })?;
         let (address, pool_wait) = (connection.address(), asked.elapsed());
         let (upstream, ends, reused) = match connection {
             HttpConnection::H1(http) => {
@@ -116,7 +157,7 @@ impl Exchange<'_> {
                 // The head of an HTTP/2 request cannot wait for its body.
                 let upstream = self.send_h2(client).map_err(|reason| {
                     tracing::debug!(%address, "{reason}");
-                    fresh(Failure::UpstreamClosed(reason))
+                    fresh(Failure::UpstreamClosed(reason), Some(address))
                 })?;
                 (upstream, ends, reused)
             }
@@ -132,8 +173,16 @@ impl Exchange<'_> {
                     Upstream::H1(_) => true,
                     Upstream::H2 { stale, .. } => stale.get(),
                 };
-            Attempt { failure, stale }
+            let unanswered = match &upstream {
+                Upstream::H1(http) => !http.connection.has_buffered(),
+                Upstream::H2 { .. } => true,
+            };
+            if failure.is_upstreams() && !(stale && unanswered) {
+                cluster.failed(address);
+            }
+            Attempt { failure, address: Some(address), stale, unanswered }
         })?;
+        cluster.succeeded(address);
         match upstream {
             Upstream::H1(http) if upgraded => {
                 let (stream, rest) = http.connection.into_parts();
@@ -318,7 +367,11 @@ impl Exchange<'_> {
                 let answered = poll_fn(|cx| answer.borrow_mut().as_mut().poll(cx)).await;
                 let (response, length, body) = answered.map_err(|none| {
                     stale.set(none.elsewhere);
-                    Failure::UpstreamClosed(none.reason)
+                    if none.elsewhere {
+                        Failure::UpstreamClosed(none.reason)
+                    } else {
+                        Failure::UpstreamReset(none.reason)
+                    }
                 })?;
                 incoming.replace(Some(body));
                 return Ok((response, length, false));
@@ -331,7 +384,7 @@ impl Exchange<'_> {
             let head = head.map_err(|error| match error {
                 HeadFailure::Refused(error) => Failure::UpstreamHead(error),
                 HeadFailure::Cut => Failure::UpstreamClosed("the connection was closed".to_owned()),
-                HeadFailure::Io(error) => Failure::UpstreamClosed(error.to_string()),
+                HeadFailure::Io(error) => Failure::UpstreamReset(error.to_string()),
             })?;
             match head.response.status {
                 StatusCode::SWITCHING_PROTOCOLS if self.upgrade.is_some() => {
@@ -348,9 +401,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        Err(Failure::UpstreamClosed(
-            "it sent no answer, but interim responses that nobody asked for".to_owned(),
-        ))
+        Err(Failure::UpstreamInterim)
     }
 
     /// Tells the client that the protocol changes.
@@ -370,6 +421,10 @@ impl Exchange<'_> {
 /// A failed attempt.
 struct Attempt {
     failure: Failure,
+    /// The endpoint, when one was tried.
+    address: Option<SocketAddr>,
+    /// Whether not a byte of an answer has come.
+    unanswered: bool,
     /// Whether the connection had carried an exchange before, and may have been closed since.
     stale: bool,
 }

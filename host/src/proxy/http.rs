@@ -257,6 +257,9 @@ impl Session {
     async fn time_out(&self, connection: &h1::Connection) {
         let failure = crate::proxy::reply::Failure::RequestTimeout;
         if let Some(reply) = failure.reply() {
+            if let Some((_, listener)) = self.listener() {
+                listener.listener.metrics.fail(&reply.details);
+            }
             self.record_refusal(&reply);
             let (response, body) = render(reply, None);
             self.send_last(connection, &response, body).await;

@@ -59,6 +59,11 @@ impl Record {
         self.listener.listener.connections.tcp_idle_timeout
     }
 
+    /// Counts why the exchange was not answered by its upstream.
+    pub fn fail(&self, reason: &str) {
+        self.listener.listener.metrics.fail(reason);
+    }
+
     /// Counts that the request's body could not be read.
     pub fn refuse(&self, reason: &str) {
         self.listener.listener.metrics.refuse(reason);

@@ -1,5 +1,6 @@
 //! From a failure to the answer that the client sees. This is the only such map.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,8 +24,12 @@ pub enum Failure {
     NoRoute,
     /// There is no connection to the upstream.
     Connect(ConnectError),
-    /// The upstream closed the connection, or reset the stream, before it answered.
+    /// The upstream closed the connection before it answered.
     UpstreamClosed(String),
+    /// The upstream reset the connection, or the stream, before it answered.
+    UpstreamReset(String),
+    /// The upstream sent interim responses without end, or a change of protocol that nobody asked for.
+    UpstreamInterim,
     /// The upstream's answer is refused.
     UpstreamHead(HeadError),
     /// The upstream's answer broke off, or contradicts itself.
@@ -66,6 +71,9 @@ impl Failure {
             Self::Connect(ConnectError::Failed { .. }) => "connect_failure",
             Self::Connect(ConnectError::Private { .. }) => "private_address",
             Self::UpstreamClosed(_) => "upstream_closed",
+            Self::UpstreamReset(_) => "upstream_reset",
+            Self::UpstreamInterim => "upstream_interim_responses",
+            Self::UpstreamHead(HeadError::TooLarge | HeadError::TooManyFields) => "upstream_head_too_large",
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody(_) => "upstream_body_cut",
             Self::Timeout => "upstream_timeout",
@@ -87,15 +95,34 @@ impl Failure {
             Self::Connect(error) => return connect_flags(error),
             Self::Timeout => 2,
             Self::Reset(_) => 3,
-            Self::UpstreamClosed(_) | Self::UpstreamBody(_) => 6,
+            Self::UpstreamClosed(_) | Self::UpstreamReset(_) | Self::UpstreamBody(_) => 6,
             Self::NoRoute => 8,
             Self::ClientGone => 14,
             Self::Idle => 16,
             Self::RequestBody(_) => 18,
-            Self::UpstreamHead(_) => 23,
+            Self::UpstreamHead(_) | Self::UpstreamInterim => 23,
             Self::Overload => 25,
         };
         1 << bit
+    }
+
+    /// The endpoint that there is no connection to, when that is what failed.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        let Self::Connect(error) = self else { return None };
+        error.endpoint()
+    }
+
+    /// Whether the endpoint is to blame that was connected to.
+    pub fn is_upstreams(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamClosed(_)
+                | Self::UpstreamReset(_)
+                | Self::UpstreamInterim
+                | Self::UpstreamHead(_)
+                | Self::UpstreamBody(_)
+                | Self::Timeout
+        )
     }
 
     /// Why there is no connection to the upstream, when that is so.
@@ -121,6 +148,12 @@ impl Failure {
             }
             Self::UpstreamClosed(_) => {
                 (StatusCode::BAD_GATEWAY, "the upstream closed the connection without an answer")
+            }
+            Self::UpstreamReset(_) => {
+                (StatusCode::BAD_GATEWAY, "the upstream reset the connection without an answer")
+            }
+            Self::UpstreamInterim => {
+                (StatusCode::BAD_GATEWAY, "the upstream sent interim responses without an answer")
             }
             Self::UpstreamHead(_) => (StatusCode::BAD_GATEWAY, "the upstream sent a malformed answer"),
             Self::UpstreamBody(_) => (StatusCode::BAD_GATEWAY, "the upstream's answer broke off"),
@@ -248,6 +281,47 @@ fn date() -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One of each, but for those whose words are a filter's.
+    fn failures() -> Vec<Failure> {
+        use crate::snapshot::FAILURES;
+        let connect = |error| Failure::Connect(error);
+        let (cluster, address): (Arc<str>, SocketAddr) = ("c".into(), ([127, 0, 0, 1], 1).into());
+        let name = || Arc::clone(&cluster);
+        let error = std::io::Error::other("x");
+        let all = vec![
+            Failure::NoRoute,
+            connect(ConnectError::NoEndpoints(name())),
+            connect(ConnectError::Timeout { cluster: name(), address }),
+            connect(ConnectError::Failed { cluster: name(), address, error }),
+            connect(ConnectError::Private { cluster: name(), address, kind: "x" }),
+            Failure::UpstreamClosed(String::new()),
+            Failure::UpstreamReset(String::new()),
+            Failure::UpstreamInterim,
+            Failure::UpstreamHead(HeadError::TooLarge),
+            Failure::UpstreamHead(HeadError::Nul),
+            Failure::UpstreamBody(String::new()),
+            Failure::Timeout,
+            Failure::Idle,
+            Failure::RequestTimeout,
+            Failure::TooSlow(Half::Received),
+            Failure::TooSlow(Half::Answered),
+            Failure::Overload,
+            Failure::RequestBody(BodyError::Chunk),
+            Failure::ClientGone,
+        ];
+        assert_eq!(all.len(), FAILURES.len(), "one of each");
+        all
+    }
+
+    #[test]
+    fn every_failure_is_counted_by_a_word_of_its_own() {
+        let mut words: Vec<_> = failures().iter().map(Failure::details).collect();
+        assert!(words.iter().all(|word| crate::snapshot::FAILURES.contains(&&**word)), "{words:?}");
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), crate::snapshot::FAILURES.len());
+    }
 
     #[test]
     fn grpc_callers_are_answered_in_grpc() {

@@ -7,6 +7,29 @@ use crate::net::close::CloseReason;
 use crate::route::{Requests, Route};
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 
+/// The words for why a request is not answered by its upstream. `proxy/reply.rs` says which is which.
+pub const FAILURES: [&str; 19] = [
+    "no_route",
+    "no_endpoints",
+    "connect_timeout",
+    "connect_failure",
+    "private_address",
+    "upstream_closed",
+    "upstream_reset",
+    "upstream_interim_responses",
+    "upstream_head_too_large",
+    "upstream_malformed_head",
+    "upstream_body_cut",
+    "upstream_timeout",
+    "stream_idle_timeout",
+    "request_timeout",
+    "request_body_too_slow",
+    "response_body_too_slow",
+    "overload",
+    "malformed_request_body",
+    "client_gone",
+];
+
 /// What is counted of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerMetrics {
@@ -20,6 +43,8 @@ pub struct ListenerMetrics {
     pub sent: Counter,
     /// Requests that could not be read, by reason.
     refused: Vec<(&'static str, Counter)>,
+    /// Requests that their upstream did not answer, by reason.
+    failed: [Counter; FAILURES.len()],
     closed: [Counter; CloseReason::ALL.len()],
     /// Requests without a route.
     unrouted: Requests,
@@ -48,6 +73,11 @@ impl ListenerMetrics {
                     (reason, registry.counter("weir_http_refused_total", help, &labels))
                 })
                 .collect(),
+            failed: FAILURES.map(|reason| {
+                let labels = [("listener", listener), ("reason", reason)];
+                let help = "Requests that no upstream answered to the end, by reason.";
+                registry.counter("weir_http_failures_total", help, &labels)
+            }),
             unrouted: Requests::new(registry, listener, ""),
             durations: registry.histogram(
                 "weir_http_request_duration_seconds",
@@ -73,6 +103,12 @@ impl ListenerMetrics {
         if let Some((_, counter)) = self.refused.iter().find(|(known, _)| *known == reason) {
             counter.inc();
         }
+    }
+
+    /// Counts a request that its upstream did not answer.
+    pub fn fail(&self, reason: &str) {
+        let known = FAILURES.iter().zip(&self.failed).find(|(known, _)| **known == reason);
+        known.into_iter().for_each(|(_, counter)| counter.inc());
     }
 
     /// Connections that were closed for a reason.
