@@ -1,19 +1,23 @@
 //! Upstreams that fail: what may be tried again is, once and elsewhere; what keeps failing is left out; and a fault
 //! never looks like an answer.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use weir_tests::gateway::own_address;
 use weir_tests::http::{Client, empty, fed, full, get, read_head, upstream};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::until;
 use weir_tests::{Gateway, Setup};
 
 /// A gateway with one worker, and a cluster with these endpoints.
-fn gateway(endpoints: &[std::net::SocketAddr], cluster: &str) -> Gateway {
+fn gateway(endpoints: &[SocketAddr], cluster: &str) -> Gateway {
     let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
@@ -170,7 +174,7 @@ async fn five_failures_in_a_row_eject_an_endpoint_until_its_time_is_over() {
         assert_eq!(get(address, "/").await.text(), "well");
     }
     gateway.wait_for_log("an endpoint keeps failing and is left out");
-    if began.elapsed() < std::time::Duration::from_secs(2) {
+    if began.elapsed() < Duration::from_secs(2) {
         assert_eq!(asked.load(Ordering::SeqCst), 5, "it was asked no more");
         assert_eq!(metric(&gateway, "weir_upstream_ejections_total{cluster=\"up\"}").await, 1);
     }
@@ -325,4 +329,100 @@ async fn an_answer_of_grpc_without_trailers_is_given_none() {
     assert_eq!((answer.status, answer.body.as_ref()), (StatusCode::OK, b"\0\0\0\0\x01a".as_slice()));
     assert!(!answer.headers.contains_key("grpc-status"));
     assert!(answer.trailers.is_none_or(|trailers| !trailers.contains_key("grpc-status")));
+}
+
+/// A listener whose queue is full: the kernel drops what asks for a connection, as a host does that is not there.
+async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let listener = socket.listen(0).expect("it listens");
+    let address = listener.local_addr().expect("an address");
+    let mut waiting = Vec::new();
+    let full = Duration::from_millis(200);
+    while let Ok(connected) = tokio::time::timeout(full, TcpStream::connect(address)).await {
+        waiting.push(connected.expect("there is room in the queue"));
+    }
+    (listener, waiting)
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_come_is_waited_for_so_long_and_another_endpoint_is_asked() {
+    let (well, _) = well().await;
+    let (hole, _waiting) = black_hole().await;
+    let hole = hole.local_addr().expect("an address");
+    let alone = gateway(&[hole], "");
+    assert_eq!(get(alone.address("web"), "/").await.status, 503);
+    assert_eq!(alone.wait_for_access("\"path\":\"/\"")["reason"], "connect_timeout");
+    let both = gateway(&[hole, well.address], "");
+    for _ in 0..2 {
+        assert_eq!(get(both.address("web"), "/").await.text(), "well");
+    }
+}
+
+/// A server that answers, and dies with all of its connections when it is aborted.
+fn mortal(address: SocketAddr) -> JoinHandle<()> {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("an option");
+    socket.bind(address).expect("its own address");
+    let listener = socket.listen(1024).expect("it listens");
+    tokio::spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut socket, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut seen = Vec::new();
+                while socket.read_buf(&mut seen).await.is_ok_and(|read| read > 0) {
+                    if seen.ends_with(b"\r\n\r\n") {
+                        seen.clear();
+                        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                    }
+                }
+            });
+        }
+    })
+}
+
+#[tokio::test]
+async fn an_upstream_of_three_that_dies_again_and_again_costs_no_request_that_may_be_repeated() {
+    let addresses = [61, 62, 63].map(own_address);
+    let mut servers = addresses.map(mortal);
+    let gateway = gateway(&addresses, ", outlier_detection: { base_ejection_time: 300ms }");
+    let address = gateway.address("web");
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            tokio::spawn(async move {
+                let mut client = Client::h1(address).await;
+                let mut count = 0;
+                while !over.load(Ordering::SeqCst) {
+                    assert_eq!(client.get("/").await.text(), "ok");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for round in 0..20 {
+        let at = round % servers.len();
+        servers[at].abort();
+        let _ = (&mut servers[at]).await;
+        // While it is dead, and when it is back, requests come through.
+        for _ in 0..50 {
+            assert_eq!(get(address, "/").await.text(), "ok");
+        }
+        servers[at] = mortal(addresses[at]);
+        until("all to be asked again", async || {
+            let clusters = gateway.admin("GET", "/clusters").await.json();
+            let endpoints = clusters["clusters"][0]["endpoints"].as_array().expect("endpoints").clone();
+            endpoints.iter().all(|endpoint| endpoint["ejected"] == false).then_some(())
+        })
+        .await;
+    }
+    over.store(true, Ordering::SeqCst);
+    let mut total = 0;
+    for client in clients {
+        total += client.await.expect("no request failed");
+    }
+    assert!(total > 30, "{total} requests");
+    servers.iter().for_each(JoinHandle::abort);
 }

@@ -29,6 +29,7 @@ const SLASH: u8 = 4;
 const DOT: u8 = 8;
 const QUERY: u8 = 16;
 
+#[expect(clippy::indexing_slicing, reason = "it is looked at when it is compiled")]
 const CLASS: [u8; 256] = {
     let mut class = [BAD; 256];
     let mut byte = 0x21;

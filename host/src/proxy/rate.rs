@@ -65,8 +65,7 @@ impl Rate {
 
     /// Bytes have moved.
     pub fn moved(&self, bytes: usize) {
-        if self.least > 0 {
-            let earned = (bytes as u64).saturating_mul(1_000) / self.least;
+        if let Some(earned) = (bytes as u64).saturating_mul(1_000).checked_div(self.least) {
             self.credit.set(self.credit.get().saturating_add(earned).min(self.most));
         }
     }

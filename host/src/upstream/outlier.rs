@@ -97,7 +97,7 @@ mod tests {
     fn failures_in_a_row_eject_an_endpoint_and_an_answer_in_between_begins_anew() {
         let outliers = Outliers::new(&[address(1), address(2)], None);
         let hour = config(Duration::from_secs(3600));
-        let mut fail = || outliers.failed(address(1), &hour);
+        let fail = || outliers.failed(address(1), &hour);
         assert!(!fail() && !fail());
         outliers.succeeded(address(1));
         assert!(!fail() && !fail() && !outliers.is_ejected(address(1)));
