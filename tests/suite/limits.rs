@@ -128,6 +128,25 @@ async fn a_body_that_comes_too_slowly_is_408_and_closed() {
 }
 
 #[tokio::test]
+async fn a_client_is_waited_for_no_longer_because_a_filter_wants_its_body() {
+    let mirror = mirror().await;
+    let gateway = Setup::new().plugin("replies").config(format!(
+        "plugins: {{ directory: plugins, cache: cache, defaults: {{ pause_timeout: 1h }} }}\n\
+         listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ min_request_body_rate: 1KiB, \
+           body_rate_grace_period: 300ms, filters: [ {{ plugin: replies, allow_on_headers_stop_iteration: true }} ], \
+           routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+        mirror.address
+    ));
+    let gateway = gateway.start();
+    // It holds the headers, and is shown the body that does not come.
+    let request = POST.replace("Content", "X-Reply-In: never\r\nContent");
+    let mut silent = said(gateway.address("web"), request).await;
+    assert!(read_head(&mut silent).await.starts_with("HTTP/1.1 408 "));
+    assert_eq!(gateway.wait_for_access("/body")["reason"], "request_body_too_slow");
+}
+
+#[tokio::test]
 async fn a_client_is_not_slow_while_the_upstream_is() {
     // Reads nothing until it is told to.
     let (tell, told) = tokio::sync::watch::channel(false);

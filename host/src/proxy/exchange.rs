@@ -230,6 +230,12 @@ impl<'a> Exchange<'a> {
             self.down.invite().await.map_err(|_| Failure::ClientGone)?;
         }
         poll_fn(|cx| {
+            // Whoever sends a body is not waited for any longer because a filter has asked for it.
+            if half == Half::Received
+                && let Poll::Ready(failure) = self.poll_deadlines(cx)
+            {
+                return Poll::Ready(Err(failure));
+            }
             loop {
                 let headers = self.chain.borrow_mut().poll_headers(half, end, cx);
                 if let Poll::Ready(done) = headers {
@@ -397,6 +403,11 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(stop) = self.chain.borrow_mut().poll_interrupt(cx) {
             return Poll::Ready(Failure::from(stop));
         }
+        self.poll_deadlines(cx)
+    }
+
+    /// Ready when one of those who take part is too late, or when there is too little of something for it to go on.
+    fn poll_deadlines(&self, cx: &Context<'_>) -> Poll<Failure> {
         if self.moved.take() {
             self.moved();
         }
