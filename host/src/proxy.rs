@@ -23,6 +23,7 @@ pub mod record;
 pub mod redirect;
 pub mod reply;
 pub mod request;
+pub mod retry;
 pub mod session;
 pub mod tcp;
 pub mod worker;

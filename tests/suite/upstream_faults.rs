@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use weir_tests::gateway::own_address;
-use weir_tests::http::{Client, empty, fed, full, get, read_head, upstream};
+use weir_tests::http::{Client, empty, fed, full, get, raw, read_head, upstream};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::until;
 use weir_tests::{Gateway, Setup};
@@ -425,4 +425,18 @@ async fn an_upstream_of_three_that_dies_again_and_again_costs_no_request_that_ma
     }
     assert!(total > 30, "{total} requests");
     servers.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_no_endpoint_can_do_leaves_none_out() {
+    let (one, _) = well().await;
+    let (other, _) = well().await;
+    let gateway = gateway(&[one.address, other.address], ", protocol: http2");
+    for _ in 0..20 {
+        let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n";
+        let answer = raw(gateway.address("web"), upgrade).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+    assert_eq!(metric(&gateway, "weir_upstream_ejections_total{cluster=\"up\"}").await, 0);
+    assert_eq!(get(gateway.address("web"), "/").await.text(), "well");
 }

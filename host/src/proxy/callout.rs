@@ -12,7 +12,8 @@ use crate::http::h1::Length;
 use crate::http::peer::Source;
 use crate::http::{h1, h2};
 use crate::plugin::vm::{CallAnswer, HttpCall};
-use crate::proxy::forward::{MOST_INTERIM, is_idempotent};
+use crate::proxy::forward::MOST_INTERIM;
+use crate::proxy::retry::is_idempotent;
 use crate::proxy::worker::Worker;
 use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
 

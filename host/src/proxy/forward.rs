@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,8 +26,9 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::pump::{Broken, Pump};
 use crate::proxy::reply::Failure;
+use crate::proxy::retry::Attempt;
 use crate::route::Route;
-use crate::upstream::local::{ConnectError, Http1, HttpConnection, LocalCluster, Wanted};
+use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
 
 /// An exchange that has changed its protocol: the upstream's connection, and what was read from it beyond the head.
 pub struct Upgraded {
@@ -88,53 +88,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Tries an endpoint, and, when that was in vain and may be repeated, another one.
-    async fn attempts(&self, cluster: &Rc<LocalCluster>, route: &Route) -> Result<Option<Upgraded>, Attempt> {
-        cluster.count_request();
-        let mut wanted = Wanted { upgrade: self.upgrade.is_some(), ..Wanted::default() };
-        loop {
-            let failed = match self.attempt(cluster, wanted, route).await {
-                Err(failed) if self.may_repeat(&failed) => failed,
-                done => return done,
-            };
-            match failed.address {
-                // A connection that the endpoint closed as the request was on its way says nothing of the endpoint: a new
-                // one will do.
-                Some(_) if failed.stale && !wanted.fresh => wanted.fresh = true,
-                Some(address) if wanted.avoid.is_none() && cluster.may_retry(address) => {
-                    wanted.avoid = Some(address);
-                }
-                Some(_) | None => return Err(failed),
-            }
-        }
-    }
-
-    /// Whether nothing speaks against sending the request once more.
-    fn may_repeat(&self, failed: &Attempt) -> bool {
-        match failed.failure {
-            // Nothing was sent, whatever it is.
-            Failure::Connect(ConnectError::Timeout { .. } | ConnectError::Failed { .. }) => true,
-            Failure::UpstreamClosed(_) | Failure::UpstreamReset(_) => {
-                failed.unanswered && self.length == Length::None && is_idempotent(&self.method)
-            }
-            Failure::Connect(ConnectError::NoEndpoints(_) | ConnectError::Private { .. })
-            | Failure::Reply(_)
-            | Failure::Reset(_)
-            | Failure::NoRoute
-            | Failure::UpstreamHead(_)
-            | Failure::UpstreamInterim
-            | Failure::UpstreamBody(_)
-            | Failure::Timeout
-            | Failure::Idle
-            | Failure::RequestTimeout
-            | Failure::TooSlow(_)
-            | Failure::Overload
-            | Failure::RequestBody(_)
-            | Failure::ClientGone => false,
-        }
-    }
-
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         cluster: &Rc<LocalCluster>,
         wanted: Wanted,
@@ -418,17 +372,6 @@ impl Exchange<'_> {
     }
 }
 
-/// A failed attempt.
-struct Attempt {
-    failure: Failure,
-    /// The endpoint, when one was tried.
-    address: Option<SocketAddr>,
-    /// Whether not a byte of an answer has come.
-    unanswered: bool,
-    /// Whether the connection had carried an exchange before, and may have been closed since.
-    stale: bool,
-}
-
 /// How long the answer may take, from the end of the request on.
 struct Deadline {
     timer: Timer,
@@ -445,12 +388,4 @@ impl Deadline {
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if self.after.is_some() { self.timer.poll_expired(cx) } else { Poll::Pending }
     }
-}
-
-/// Methods that may be repeated (RFC 9110 section 9.2.2).
-pub fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    )
 }

@@ -297,7 +297,8 @@ impl LocalCluster {
                 Some(tls) => tls.connect_tcp(socket).await.map(|(stream, tls)| (stream, Some(tls))),
             }
         };
-        let (stream, tls) = self.in_time(&cluster, address, work).await?;
+        let made = self.in_time(&cluster, address, work).await;
+        let (stream, tls) = made.inspect_err(|_| self.failed(address))?;
         let ends = Ends { local: stream.local_addr(), tls: tls.map(Arc::new) };
         Ok(Connected { address, ends, stream, open: cluster.metrics.connections.hold() })
     }
@@ -322,7 +323,12 @@ impl LocalCluster {
             }
         }
         let work = self.open_http(&cluster, address, wanted);
-        self.in_time(&cluster, address, work).await
+        let opened = self.in_time(&cluster, address, work).await;
+        // That an endpoint cannot change its protocol is what the client asks for, and no fault of it.
+        if opened.is_err() && !wanted.upgrade {
+            self.failed(address);
+        }
+        opened
     }
 
     async fn open_http(
@@ -384,7 +390,6 @@ impl LocalCluster {
             None => ConnectError::Timeout { cluster: name(), address },
         };
         cluster.metrics.connect_failures.inc();
-        self.failed(address);
         Err(error)
     }
 
