@@ -5,9 +5,11 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::Method;
+use weir::config::limits::{EscapedSlashes, Underscores};
 use weir::http::h1::Limits;
 use weir::http::h1::head::{parse_request, parse_response};
 use weir::http::message::Scheme;
+use weir::http::path::PathRules;
 
 const SMALL: &[u8] = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n";
 
@@ -22,8 +24,15 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 20
 
 fn heads(c: &mut Criterion) {
     let limits = Limits::default();
+    // As a listener has it where nothing is configured.
+    let path = PathRules { normalize: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Reject };
+    let strict = Limits { underscores: Underscores::Reject, path, ..limits };
     let mut group = c.benchmark_group("head");
-    for (name, head) in [("small request", SMALL), ("browser's request", BROWSER)] {
+    for (name, head, limits) in [
+        ("small request", SMALL, limits),
+        ("browser's request", BROWSER, limits),
+        ("browser's request, strictly", BROWSER, strict),
+    ] {
         group.throughput(Throughput::Bytes(head.len() as u64));
         let head = Bytes::from_static(head);
         group.bench_function(name, |b| {

@@ -15,6 +15,7 @@ use crate::admin::{self, Admin, Wish};
 use crate::config::Config;
 use crate::config::problem::Problems;
 use crate::net::listen;
+use crate::overload::{Gauges, Overload};
 use crate::plugin::engine::PluginEngine;
 use crate::plugin::library::SETTLE;
 use crate::plugin::services::Services;
@@ -26,7 +27,7 @@ use crate::reload::rebuild::Rebuilds;
 use crate::reload::rollback::{Failing, note_fault};
 use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
-use crate::reload::{Control, ReloadMetrics, prepare};
+use crate::reload::{Control, ReloadMetrics, prepare, shed};
 use crate::telemetry::metrics::Registry;
 use crate::upstream::discovery::Discovery;
 
@@ -132,7 +133,11 @@ impl App {
         let (reported, reports) = mpsc::unbounded_channel();
         let (retire, retired) = channel();
         std::thread::Builder::new().name("weir-reaper".to_owned()).spawn(move || reap(&retired))?;
-        let start = |index| StartWorker { index, reports: reported.clone(), reaper: retire.clone() }.run();
+        let overload = Overload::new(count);
+        let start = |index| {
+            let (overload, reports) = (Arc::clone(&overload), reported.clone());
+            StartWorker { index, overload, reports, reaper: retire.clone() }.run()
+        };
         let workers = (0..count).map(start).collect::<std::io::Result<Vec<WorkerHandle>>>()?;
         let access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
         let (moved, moves) = mpsc::unbounded_channel();
@@ -155,6 +160,9 @@ impl App {
         serve_admin(&control.config, Admin { status, registry, wishes: wish })?;
         control.start().await?;
         *lock(&control.status.phase) = Phase::Serving;
+        let orders = control.workers.iter().map(|worker| worker.orders.clone()).collect();
+        let gauges = Gauges::new(&control.services.registry);
+        tokio::task::spawn_local(shed::run(Arc::clone(&control.status), overload, gauges, orders));
         tracing::info!(workers = count, "ready to serve");
         Ok(Self { wishes, control, reports, moves, rebuilds: Rebuilds::default(), watch, _engine: engine })
     }

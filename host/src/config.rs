@@ -11,6 +11,7 @@ pub mod limits;
 pub mod listener;
 pub mod matcher;
 pub mod metadata;
+pub mod overload;
 pub mod problem;
 pub mod route;
 pub mod section;
@@ -31,6 +32,7 @@ use crate::config::cluster::{Cluster, Endpoint};
 use crate::config::filter::{Filter, Isolation, Plugins, Scheduling};
 use crate::config::listener::{Http, Listener, Service};
 use crate::config::metadata::Node as Identity;
+use crate::config::overload::Overload;
 use crate::config::problem::{Mark, Place, Problem, Problems, suggest};
 use crate::config::route::Action;
 use crate::config::section::{Context, Definitions, Read, section};
@@ -53,6 +55,8 @@ section! {
         listeners: Vec<Listener>,
         /// Where traffic goes.
         clusters: Vec<Cluster>,
+        /// What the process may use, and from where on it sheds load.
+        overload: Overload = "",
         /// How long a drain waits for what is still running.
         drain_timeout: Duration = "5s",
         /// Where the access log goes: `stdout`, `off`, or the path of a file.

@@ -4,5 +4,6 @@ pub mod body;
 pub mod h1;
 pub mod h2;
 pub mod message;
+pub mod path;
 pub mod peer;
 pub mod pipe;

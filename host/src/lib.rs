@@ -9,6 +9,7 @@ pub mod config;
 pub mod drain;
 pub mod http;
 pub mod net;
+pub mod overload;
 pub mod plugin;
 pub mod proxy;
 pub mod reload;

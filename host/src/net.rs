@@ -1,5 +1,6 @@
 //! Sockets and bytes, below any protocol that Weir speaks itself.
 
+pub mod admission;
 pub mod client_hello;
 pub mod close;
 pub mod connection;

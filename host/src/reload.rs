@@ -10,6 +10,7 @@ pub mod prepare;
 mod publish;
 pub mod rebuild;
 pub mod rollback;
+pub mod shed;
 pub mod status;
 pub mod watch;
 

@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::config::listener::ConnectionLimits;
+use crate::net::admission::Admission;
 use crate::net::tls::server::ServerTls;
 use crate::plugin::filter::VmSpec;
 use crate::plugin::spec::FilterSpec;
@@ -19,7 +21,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::upstream::cluster::Cluster;
 
 pub use making::{Made, Making};
-pub use metrics::ListenerMetrics;
+pub use metrics::{FAILURES, ListenerMetrics};
 
 /// Everything that traffic depends on.
 pub struct Snapshot {
@@ -51,6 +53,10 @@ pub struct Listener {
     pub filters: Vec<FilterUse>,
     /// What becomes of its connections.
     pub service: Service,
+    /// What it grants to its connections.
+    pub connections: ConnectionLimits,
+    /// Who may have one more.
+    pub admission: Arc<Admission>,
     /// What is counted.
     pub metrics: ListenerMetrics,
 }

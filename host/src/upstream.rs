@@ -3,3 +3,5 @@
 pub mod cluster;
 pub mod discovery;
 pub mod local;
+pub mod outlier;
+pub mod retry;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 /// Every module of the host with its floor, from the bottom up. Within a floor, too, a module imports only from
 /// those that stand before it here, so that nothing goes round in circles. A new module has to be given its place.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("clock", 0),
     ("drain", 0),
     ("telemetry", 0),
     ("config", 1),
+    ("overload", 2),
     ("net", 2),
     ("http", 2),
     ("balance", 3),

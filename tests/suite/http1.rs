@@ -211,7 +211,9 @@ async fn an_upstream_that_is_not_there_is_503_and_one_that_hangs_up_502() {
     assert_eq!(gone.status, 503);
     assert_eq!(gateway.wait_for_access("/gone")["reason"], "connect_failure");
     assert_eq!(get(gateway.address("web"), "/silent").await.status, 502);
-    assert_eq!(gateway.wait_for_access("/silent")["reason"], "upstream_closed");
+    // What it has not read when it hangs up makes a reset of that.
+    let reason = gateway.wait_for_access("/silent")["reason"].take();
+    assert!(reason == "upstream_closed" || reason == "upstream_reset", "{reason}");
 }
 
 #[tokio::test]

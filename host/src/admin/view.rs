@@ -1,6 +1,7 @@
 //! What is in force, as JSON. Secrets are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
@@ -158,8 +159,11 @@ fn filter_names(filters: Option<&Vec<FilterUse>>) -> Vec<&str> {
 pub fn clusters(status: &Status) -> Json {
     let clusters = each(status, |snapshot| {
         let show = |cluster: &Arc<crate::upstream::cluster::Cluster>| {
-            let endpoints: Vec<Json> =
-                cluster.endpoints.iter().map(|address| json!({ "address": address.to_string() })).collect();
+            let endpoint = |address: &SocketAddr| {
+                let ejected = cluster.outliers.is_ejected(*address);
+                json!({ "address": address.to_string(), "ejected": ejected })
+            };
+            let endpoints: Vec<Json> = cluster.endpoints.iter().map(endpoint).collect();
             json!({
                 "name": &*cluster.name,
                 "endpoints": endpoints,

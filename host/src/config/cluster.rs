@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::config::metadata::Metadata;
 use crate::config::section::{Context, Definitions, Read, choice, section, text};
 use crate::config::tls::ClusterTls;
-use crate::config::value::Spanned;
+use crate::config::value::{Percent, Size, Spanned};
 use crate::config::yaml::Node;
 
 section! {
@@ -24,6 +24,14 @@ section! {
         balance: Balance = "round_robin",
         /// How long a connection may take, TLS included.
         connect_timeout: Duration = "15s",
+        /// What a connection to an endpoint may read ahead, and what may wait to be written to it, before the other side is
+        /// held up.
+        per_connection_buffer_limit: Size = "64KiB",
+        /// When an endpoint is left out.
+        outlier_detection: OutlierDetection = "",
+        /// How many requests may be tried again on another endpoint, of a hundred. It is done once, when there was no
+        /// connection, or when a request that may be repeated and has no body was not answered with a single byte.
+        retry_budget: Percent = "20%",
         /// TLS towards the endpoints.
         tls: Option<ClusterTls>,
         /// Whether calls of plugins may go to private addresses that its names stand for. An address that is written
@@ -31,6 +39,16 @@ section! {
         allow_private: bool = "false",
         /// Facts for plugins, in a mapping for each that they are for.
         metadata: Metadata,
+    }
+}
+
+section! {
+    /// When an endpoint is left out. Where all would be, none is.
+    pub struct OutlierDetection {
+        /// After how many failures in a row: no connection, no answer, or one that is malformed or breaks off. `0` is never.
+        consecutive_failures: u16 = "5",
+        /// For how long.
+        base_ejection_time: Duration = "30s",
     }
 }
 

@@ -1,8 +1,8 @@
-//! The limits of an HTTP listener.
+//! The limits of an HTTP listener, and what it makes of requests that readers read in different ways.
 
 use std::time::Duration;
 
-use crate::config::section::section;
+use crate::config::section::{choice, section};
 use crate::config::value::Size;
 
 section! {
@@ -24,7 +24,56 @@ section! {
         idle_timeout: Duration = "1h",
         /// How long an exchange may go without a byte in either direction. `0s` is no limit.
         stream_idle_timeout: Duration = "5m",
+        /// The bytes that a client must send of a body in a second, on average over the grace period; fewer are answered by
+        /// 408. Only the time counts in which Weir waits for the client, and bodies of unknown length through HTTP/2 (as of
+        /// gRPC) are not watched. `0` is no limit.
+        min_request_body_rate: Size = "240B",
+        /// The bytes that a client must take of a body in a second, on average over the whole of it; whoever takes fewer is
+        /// cut off. Only the time counts in which Weir waits for the client. `0` is no limit.
+        min_response_body_rate: Size = "240B",
+        /// How long a client may be slower.
+        body_rate_grace_period: Duration = "5s",
+        /// What a connection may read ahead, and what may wait to be written to it, before the other side is held up.
+        per_connection_buffer_limit: Size = "64KiB",
+        /// What a client may send on one HTTP/2 stream before it is told to go on.
+        initial_stream_window_size: Size = "64KiB",
+        /// What it may send on all streams of a connection.
+        initial_connection_window_size: Size = "1MiB",
         /// The streams that one HTTP/2 connection may have at a time.
         max_concurrent_streams: u32 = "100",
+        /// What becomes of a request with an underscore in the name of a header: many applications cannot tell `a_b`
+        /// from `a-b`.
+        headers_with_underscores_action: Underscores = "reject",
+        /// Whether paths are made canonical: dot segments are resolved, and what is percent-encoded is written in one
+        /// way. A backslash, `%00` and a `%` without two digits are answered by 400.
+        normalize_path: bool = "true",
+        /// Whether several slashes in a path become one.
+        merge_slashes: bool = "true",
+        /// What becomes of `%2F` and `%5C` in a path: applications do not agree on whether they separate segments.
+        path_with_escaped_slashes_action: EscapedSlashes = "reject",
+    }
+}
+
+choice! {
+    /// What becomes of a header with an underscore in its name.
+    pub enum Underscores {
+        /// The request is answered by 400.
+        Reject = "reject",
+        /// The header is dropped.
+        Drop = "drop",
+        /// Nothing.
+        Allow = "allow",
+    }
+}
+
+choice! {
+    /// What becomes of slashes that are percent-encoded.
+    pub enum EscapedSlashes {
+        /// They stay.
+        Keep = "keep",
+        /// The request is answered by 400.
+        Reject = "reject",
+        /// They become slashes.
+        Unescape = "unescape",
     }
 }

@@ -1,6 +1,7 @@
 //! `listeners`: where traffic comes from, and what becomes of it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -28,6 +29,14 @@ section! {
         tcp: Option<Tcp>,
         /// Speaks HTTP.
         http: Option<Http>,
+        /// The connections that it may have at a time; one more is reset. `0` is no limit.
+        max_connections: u32 = "10000",
+        /// Those of one client address, or of one /64 network of IPv6. `0` is no limit.
+        max_connections_per_client: u32 = "0",
+        /// How long a client may take for its ClientHello, and for the TLS handshake. `0s` is no limit.
+        handshake_timeout: Duration = "10s",
+        /// How long bytes that are relayed (TCP, and HTTP after an upgrade) may be silent. `0s` is no limit.
+        tcp_idle_timeout: Duration = "1h",
         /// Facts for plugins, in a mapping for each that they are for.
         metadata: Metadata,
     }
@@ -117,6 +126,19 @@ fn split(node: &Node, named: &[&str]) -> (Node, Node) {
     (Node { at: node.at, value: Value::Mapping(own) }, Node { at: node.at, value: Value::Mapping(others) })
 }
 
+/// What a listener grants to its connections, whatever they speak.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConnectionLimits {
+    /// How many there may be at a time; 0 is no limit.
+    pub most: u32,
+    /// Those of one client; 0 is no limit.
+    pub most_per_client: u32,
+    /// For the ClientHello and the TLS handshake; zero is no limit.
+    pub handshake_timeout: Duration,
+    /// How long bytes that are relayed may be silent; zero is no limit.
+    pub tcp_idle_timeout: Duration,
+}
+
 /// A listener whose parts fit together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
@@ -130,6 +152,8 @@ pub struct Listener {
     pub filters: Vec<Filter>,
     /// What becomes of its connections.
     pub service: Service,
+    /// What it grants to them.
+    pub connections: ConnectionLimits,
     /// Facts for plugins.
     pub metadata: Metadata,
 }
@@ -148,8 +172,14 @@ pub enum Service {
 
 impl Read for Listener {
     fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
-        let ListenerSection { name, address, tls, filters, tcp, http, metadata } =
-            ListenerSection::read(node, cx)?;
+        let section = ListenerSection::read(node, cx)?;
+        let connections = ConnectionLimits {
+            most: section.max_connections,
+            most_per_client: section.max_connections_per_client,
+            handshake_timeout: section.handshake_timeout,
+            tcp_idle_timeout: section.tcp_idle_timeout,
+        };
+        let ListenerSection { name, address, tls, filters, tcp, http, metadata, .. } = section;
         let passthrough = tls.as_ref().is_some_and(|tls| tls.mode == Mode::Passthrough);
         if passthrough && http.is_some() {
             let cure = "use `mode: terminate`, or remove `http`";
@@ -175,7 +205,7 @@ impl Read for Listener {
         if let Some(tls) = &tls {
             cx.below("tls", |cx| check_tls(tls, node, cx));
         }
-        Some(Self { name, address, tls, filters, service, metadata })
+        Some(Self { name, address, tls, filters, service, connections, metadata })
     }
 
     fn schema(definitions: &mut Definitions) -> Json {
@@ -189,7 +219,23 @@ impl Read for Listener {
         };
         let (name, address) = (self.name.clone(), self.address.clone());
         let (tls, filters, metadata) = (self.tls.clone(), self.filters.clone(), self.metadata.clone());
-        ListenerSection { name, address, tls, filters, tcp, http, metadata }.to_json()
+        let ConnectionLimits { most, most_per_client, handshake_timeout, tcp_idle_timeout } =
+            self.connections.clone();
+        let (max_connections, max_connections_per_client) = (most, most_per_client);
+        ListenerSection {
+            name,
+            address,
+            tls,
+            filters,
+            tcp,
+            http,
+            max_connections,
+            max_connections_per_client,
+            handshake_timeout,
+            tcp_idle_timeout,
+            metadata,
+        }
+        .to_json()
     }
 }
 

@@ -191,6 +191,7 @@ fn the_schema_describes_every_field_of_the_interface() {
             "plugins",
             "listeners",
             "clusters",
+            "overload",
             "drain_timeout",
             "access_log",
             "trusted_proxies"

@@ -233,6 +233,9 @@ scalar! {
         "a duration; write it as in `250ms`, `5s`, `1m` or `1h`";
     Size, { "type": ["string", "integer"], "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" }, Size(0), parse_size, show_size,
         "a size; write it as in `64KiB`, `16MiB` or `1GiB`";
+    Percent, { "type": "string", "pattern": "^[0-9]+%$" }, Percent(100),
+        |word| word.strip_suffix('%')?.parse().ok().filter(|share| *share <= 100).map(Percent),
+        |value| format!("{}%", value.0).into(), "a share; write it as in `95%`";
     SocketAddr, { "type": "string" }, SocketAddr::from(([0; 4], 0)), |word| word.parse().ok(),
         |value| value.to_string().into(),
         "an address; write it as in `127.0.0.1:8080` or `[::1]:8080`";
@@ -261,6 +264,10 @@ fn show_size(value: &Size) -> Json {
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub usize);
+
+/// A share, in hundredths: from 0 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(pub u8);
 
 fn parse_duration(word: &str) -> Option<Duration> {
     let split = word.find(|c: char| !c.is_ascii_digit())?;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{Uri, header};
 use hyper::body::{Body as HyperBody, Frame as HyperFrame, Incoming as HyperIncoming};
@@ -23,9 +23,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
+use crate::config::limits::Underscores;
 use crate::http::body::Frame;
-use crate::http::h1::{BodyError, HeadError, Length};
+use crate::http::h1::{BodyError, HeadError, Length, check_authority};
 use crate::http::message::{Request, Response, Scheme, Version};
+use crate::http::path::{PathRules, canonical};
 use crate::http::pipe::{self, BrokenOff};
 use crate::net::stream::Stream;
 
@@ -37,15 +39,23 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Limits {
     /// Streams at a time.
     pub streams: u32,
+    /// What may come on one stream before it is told to go on, in bytes.
+    pub stream_window: u32,
+    /// What may come on all of them.
+    pub connection_window: u32,
     /// A header list, in bytes.
     pub header_bytes: u32,
     /// Its fields.
     pub fields: usize,
     /// A target, in bytes.
     pub target: usize,
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// What is done to paths.
+    pub path: PathRules,
 }
 
-/// The windows that Envoy's edge guide recommends.
+/// The windows that Envoy's edge guide recommends towards endpoints.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
@@ -274,8 +284,8 @@ where
         .auto_date_header(false)
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.header_bytes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
         .keep_alive_interval(PING)
         .keep_alive_timeout(PONG)
         .serve_connection(TokioIo::new(Io { first, stream }), service);
@@ -290,6 +300,23 @@ where
     })
     .await
     .map_err(|error| error.to_string())
+}
+
+/// Does about underscores in names what is to be done.
+fn treat_underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), HeadError> {
+    let underscored = |name: &&HeaderName| name.as_str().contains('_');
+    match action {
+        Underscores::Allow => {}
+        Underscores::Reject if headers.keys().any(|name| underscored(&name)) => {
+            return Err(HeadError::Underscore);
+        }
+        Underscores::Drop if headers.keys().any(|name| underscored(&name)) => {
+            let names: Vec<HeaderName> = headers.keys().filter(underscored).cloned().collect();
+            names.iter().for_each(|name| drop(headers.remove(name)));
+        }
+        Underscores::Reject | Underscores::Drop => {}
+    }
+    Ok(())
 }
 
 /// A request in Weir's form.
@@ -309,6 +336,7 @@ fn receive(
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(HeadError::SeveralHosts);
     }
+    treat_underscores(&mut headers, limits.underscores)?;
     let host = headers.remove(header::HOST);
     let authority = match (parts.uri.authority(), &host) {
         (Some(authority), _) => {
@@ -317,16 +345,21 @@ fn receive(
         (None, Some(host)) => host.clone(),
         (None, None) => return Err(HeadError::MissingHost),
     };
-    let sound = Authority::try_from(authority.as_bytes()).is_ok() && !authority.as_bytes().contains(&b'@');
+    check_authority(authority.as_bytes())?;
     // The two are to be the same (RFC 9113 section 8.3.1).
-    if !sound || host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
+    if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
         return Err(HeadError::InvalidHost);
     }
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     if path.len() > limits.target {
         return Err(HeadError::TargetTooLong);
     }
-    let path = HeaderValue::from_str(path).map_err(|_| HeadError::Target)?;
+    let changed = if path == "*" { None } else { canonical(path.as_bytes(), limits.path)? };
+    let path = match changed {
+        Some(path) => HeaderValue::from_maybe_shared(Bytes::from(path)),
+        None => HeaderValue::from_str(path),
+    };
+    let path = path.map_err(|_| HeadError::Target)?;
     let body = Incoming(RefCell::new(body));
     let length = body.length(&headers);
     let request = Request { method: parts.method, scheme, authority, path, version: Version::Http2, headers };

@@ -1,5 +1,6 @@
 //! Why Weir closes a connection instead of serving it.
 
+use crate::net::admission::Full;
 use crate::net::client_hello::HelloError;
 
 /// Declares the reasons with their words.
@@ -54,8 +55,25 @@ reasons! {
     ConnectFailure = "connect_failure",
     /// No connection to the endpoint in time.
     ConnectTimeout = "connect_timeout",
+    /// The listener has as many connections as it may.
+    ListenerFull = "listener_connection_limit",
+    /// The client has as many connections as it may.
+    ClientFull = "client_connection_limit",
+    /// The process has as many connections as it may.
+    ProcessFull = "connection_limit",
+    /// The process has too little of something left.
+    Overload = "overload",
     /// Nothing came for too long.
     Idle = "idle_timeout",
+}
+
+impl From<Full> for CloseReason {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Listener => Self::ListenerFull,
+            Full::Client => Self::ClientFull,
+        }
+    }
 }
 
 impl From<HelloError> for CloseReason {

@@ -92,7 +92,7 @@ impl Relay<'_> {
         let Self { downstream, upstream, first, scratch, timer, idle } = self;
         let mut up = Direction::new(first);
         let mut down = Direction::new(Bytes::new());
-        timer.set(idle);
+        timer.set_limit(idle);
         poll_fn(|cx| {
             let before = (relayed.received, relayed.sent);
             let sent_up = up.poll(cx, downstream, upstream, scratch, &mut relayed.received);
@@ -108,7 +108,7 @@ impl Relay<'_> {
                 (Poll::Ready(Ok(())) | Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => {}
             }
             if before != (relayed.received, relayed.sent) {
-                timer.set(idle);
+                timer.set_limit(idle);
             }
             timer.poll_expired(cx).map(|()| End::Idle)
         })

@@ -78,10 +78,19 @@ impl Stream {
         matches!(self, Self::Local(local) if local.reset.load(Ordering::Relaxed))
     }
 
-    /// Whether nothing is to be read from the socket, the end included.
-    pub fn is_silent(&self) -> bool {
+    /// Whether nothing is to be read, the end included. What TLS has decrypted and nobody has read yet counts; what it
+    /// says among itself (tickets, keys) does not. A byte that comes to light this way is lost: a connection that is
+    /// not silent must not be used any more.
+    pub fn is_silent(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.socket().is_none_or(|socket| socket.poll_read_ready(&mut cx).is_pending())
+        match self {
+            Self::Tcp(socket) => socket.poll_read_ready(&mut cx).is_pending(),
+            Self::Tls(stream) => {
+                let mut byte = [0];
+                Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+            }
+            Self::Local(_) => true,
+        }
     }
 
     /// Whether the peer has sent something that nobody has read. The kernel knows before the runtime does.

@@ -16,7 +16,7 @@ use crate::plugin::stream::Stream as StreamState;
 use crate::proxy::filtered::Filtered;
 use crate::proxy::http::Session;
 use crate::proxy::session::SessionCx;
-use crate::proxy::tcp::{IDLE, Record, reason_of};
+use crate::proxy::tcp::{Record, reason_of};
 
 /// What may be on the way between the filters and HTTP, in each direction.
 const ROOM: usize = 64 * 1024;
@@ -63,7 +63,7 @@ async fn run(
             relayed: RefCell::new(&mut relayed),
             scratch: &cx.worker.scratch,
             timer: &timer,
-            idle: IDLE,
+            idle: cx.relay_idle(),
             // HTTP ends a connection when it has nothing more to say on it.
             one_way: true,
         };

@@ -12,7 +12,8 @@ use crate::http::h1::Length;
 use crate::http::peer::Source;
 use crate::http::{h1, h2};
 use crate::plugin::vm::{CallAnswer, HttpCall};
-use crate::proxy::forward::{MOST_INTERIM, is_idempotent};
+use crate::proxy::forward::MOST_INTERIM;
+use crate::proxy::retry::is_idempotent;
 use crate::proxy::worker::Worker;
 use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
 
@@ -37,7 +38,7 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
 }
 
 /// The connection of a plugin's call.
-pub const CALL: Wanted = Wanted { fresh: false, upgrade: false, called: true };
+pub const CALL: Wanted = Wanted { fresh: false, upgrade: false, avoid: None, called: true };
 
 async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
     let failed = match attempt(cluster, call, CALL).await {

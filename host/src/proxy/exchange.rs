@@ -19,13 +19,16 @@ use crate::http::h1::Length;
 use crate::http::message::Request;
 use crate::http::peer::Source;
 use crate::net::connection::Connection;
+use crate::overload::Level;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Chain, Half};
 use crate::plugin::stream::{Info, LocalReply, SharedStream, Stream as StreamState};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::Upgraded;
+use crate::proxy::live::Place;
 use crate::proxy::local::{Local, LocalListener};
 use crate::proxy::pump::Intake;
+use crate::proxy::rate::Rate;
 use crate::proxy::record::Record;
 use crate::proxy::redirect;
 use crate::proxy::reply::{Failure, render};
@@ -83,6 +86,12 @@ pub struct Exchange<'a> {
     pub received: Cell<bool>,
     /// Whether all of the response has come.
     pub answer_received: Cell<bool>,
+    /// How fast the client sends the request's body.
+    pub upload: Rate,
+    /// How fast it takes that of the answer.
+    pub download: Rate,
+    /// Where it stands among those of its worker.
+    pub place: Place,
     /// Ends an exchange whose request takes too long to come.
     arrival: Timer,
     /// Ends an exchange in which nothing moves.
@@ -107,10 +116,21 @@ impl<'a> Begin<'a> {
             tell(&mut state.info, route.as_ref());
             state.request = Some(self.request);
         }
+        // Under overload a request is to cost as little as can be.
+        let overloaded = self.worker.overload.at_least(Level::NoRequests);
         let filters = self.listener.chains.get(route.as_ref().map_or(0, |route| route.chain));
+        let filters = filters.filter(|_| !overloaded);
         let filters = filters.map(|chain| chain.iter().cloned()).into_iter().flatten();
         let (chain, begun) = Chain::begin(filters, &stream, &self.worker.timers);
+        let limits = &http.limits;
+        let (timers, grace) = (&self.worker.timers, limits.body_rate_grace_period);
+        // The streams of gRPC may be silent for as long as they like.
+        let streaming = matches!(self.down, Downstream::H2 { .. }) && self.length == Length::Unknown;
+        let least = if streaming { 0 } else { limits.min_request_body_rate.0 };
         let exchange = Exchange {
+            upload: Rate::new(timers, least, grace, Some(grace)),
+            download: Rate::new(timers, limits.min_response_body_rate.0, grace, None),
+            place: self.worker.live.enter(),
             worker: self.worker,
             local: self.local,
             down: self.down,
@@ -134,6 +154,7 @@ impl<'a> Begin<'a> {
             exchange.arrival.set(http.limits.request_timeout);
         }
         let ended = match begun {
+            Ok(()) if overloaded => Err(Failure::Overload),
             Ok(()) => exchange.answer(route, http).await,
             Err(stop) => Err(stop.into()),
         };
@@ -209,6 +230,12 @@ impl<'a> Exchange<'a> {
             self.down.invite().await.map_err(|_| Failure::ClientGone)?;
         }
         poll_fn(|cx| {
+            // Whoever sends a body is not waited for any longer because a filter has asked for it.
+            if half == Half::Received
+                && let Poll::Ready(failure) = self.poll_deadlines(cx)
+            {
+                return Poll::Ready(Err(failure));
+            }
             loop {
                 let headers = self.chain.borrow_mut().poll_headers(half, end, cx);
                 if let Poll::Ready(done) = headers {
@@ -248,18 +275,28 @@ impl<'a> Exchange<'a> {
         let details = failure.details();
         match &failure {
             Failure::Connect(error) => tracing::warn!("{error}"),
-            Failure::UpstreamClosed(reason) | Failure::UpstreamBody(reason) => {
+            Failure::UpstreamClosed(reason)
+            | Failure::UpstreamReset(reason)
+            | Failure::UpstreamBody(reason) => {
                 tracing::debug!("upstream: {reason}")
             }
             Failure::Reply(_)
             | Failure::Reset(_)
             | Failure::NoRoute
             | Failure::UpstreamHead(_)
+            | Failure::UpstreamInterim
             | Failure::Timeout
             | Failure::Idle
             | Failure::RequestTimeout
-            | Failure::RequestBody(_)
+            | Failure::TooSlow(_)
+            | Failure::Overload
             | Failure::ClientGone => {}
+            Failure::RequestBody(error) => {
+                error.refused().into_iter().for_each(|reason| self.record.borrow().refuse(reason));
+            }
+        }
+        if !matches!(failure, Failure::Reply(_) | Failure::Reset(_)) {
+            self.record.borrow().fail(&details);
         }
         self.record.borrow_mut().cause = Some(Arc::clone(&details));
         {
@@ -268,7 +305,8 @@ impl<'a> Exchange<'a> {
             info.flags |= failure.flags();
             info.transport_failure = failure.transport().or(info.transport_failure.take());
         }
-        let reply = if self.answered.get() { None } else { failure.reply() };
+        let cut = matches!(failure, Failure::Overload) && self.place.is_cut();
+        let reply = if self.answered.get() || cut { None } else { failure.reply() };
         let sent = match reply {
             Some(reply) => self.send_reply(reply).await.is_ok(),
             None => false,
@@ -365,11 +403,25 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(stop) = self.chain.borrow_mut().poll_interrupt(cx) {
             return Poll::Ready(Failure::from(stop));
         }
+        self.poll_deadlines(cx)
+    }
+
+    /// Ready when one of those who take part is too late, or when there is too little of something for it to go on.
+    fn poll_deadlines(&self, cx: &Context<'_>) -> Poll<Failure> {
         if self.moved.take() {
             self.moved();
         }
-        if !self.idle_after.is_zero() && self.idle.poll_expired(cx).is_ready() {
+        // It wakes whoever is to be cut, too.
+        if self.idle.poll_expired(cx).is_ready() {
             return Poll::Ready(Failure::Idle);
+        }
+        if self.worker.overload.at_least(Level::Reset) && self.place.is_cut() {
+            return Poll::Ready(Failure::Overload);
+        }
+        for (rate, half) in [(&self.upload, Half::Received), (&self.download, Half::Answered)] {
+            if rate.is_late(cx) {
+                return Poll::Ready(Failure::TooSlow(half));
+            }
         }
         if !self.received.get() && self.arrival.poll_expired(cx).is_ready() {
             return Poll::Ready(Failure::RequestTimeout);

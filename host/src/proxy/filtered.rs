@@ -65,7 +65,7 @@ impl Filtered<'_> {
     /// # Errors
     /// How a filter ends the connection.
     pub async fn run(&self, first: Bytes) -> Result<End, Stop> {
-        self.timer.set(self.idle);
+        self.timer.set_limit(self.idle);
         let mut up = pin!(self.pump(Half::Received, first));
         let mut down = pin!(self.pump(Half::Answered, Bytes::new()));
         let (mut up_done, mut down_done) = (false, false);
@@ -131,7 +131,7 @@ impl Filtered<'_> {
             Half::Answered => self.upstream.borrow_mut(),
         };
         let bytes = ready!(self.scratch.poll_read(cx, &mut stream))?;
-        self.timer.set(self.idle);
+        self.timer.set_limit(self.idle);
         let mut relayed = self.relayed.borrow_mut();
         match half {
             Half::Received => relayed.received += bytes.len() as u64,

@@ -26,6 +26,7 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::pump::{Broken, Pump};
 use crate::proxy::reply::Failure;
+use crate::proxy::retry::Attempt;
 use crate::route::Route;
 use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
 
@@ -69,16 +70,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        let wanted = Wanted { upgrade: self.upgrade.is_some(), ..Wanted::default() };
-        let mut attempt = self.attempt(cluster, wanted, route).await;
-        // A connection that the endpoint closed as the request was on its way: nothing was answered, so what may be
-        // repeated is sent once more, on a new one.
-        if let Err(Attempt { stale: true, failure: Failure::UpstreamClosed(_) }) = &attempt
-            && self.length == Length::None
-            && is_idempotent(&self.method)
-        {
-            attempt = self.attempt(cluster, Wanted { fresh: true, ..wanted }, route).await;
-        }
+        let attempt = self.attempts(cluster, route).await;
         let metrics = &cluster.cluster().metrics;
         match attempt {
             Ok(upgraded) => {
@@ -96,16 +88,19 @@ impl Exchange<'_> {
         }
     }
 
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         cluster: &Rc<LocalCluster>,
         wanted: Wanted,
         route: &Route,
     ) -> Result<Option<Upgraded>, Attempt> {
-        let fresh = |failure| Attempt { failure, stale: false };
+        let fresh = |failure, address| Attempt { failure, address, stale: false, unanswered: true };
         self.stream.borrow_mut().info.attempts += 1;
         let asked = Instant::now();
-        let connection = self.connect(cluster, wanted).await.map_err(fresh)?;
+        let connection = self.connect(cluster, wanted).await.map_err(|failure| {
+            let address = failure.endpoint();
+            fresh(failure, address)
+        })?;
         let (address, pool_wait) = (connection.address(), asked.elapsed());
         let (upstream, ends, reused) = match connection {
             HttpConnection::H1(http) => {
@@ -116,7 +111,7 @@ impl Exchange<'_> {
                 // The head of an HTTP/2 request cannot wait for its body.
                 let upstream = self.send_h2(client).map_err(|reason| {
                     tracing::debug!(%address, "{reason}");
-                    fresh(Failure::UpstreamClosed(reason))
+                    fresh(Failure::UpstreamClosed(reason), Some(address))
                 })?;
                 (upstream, ends, reused)
             }
@@ -132,8 +127,16 @@ impl Exchange<'_> {
                     Upstream::H1(_) => true,
                     Upstream::H2 { stale, .. } => stale.get(),
                 };
-            Attempt { failure, stale }
+            let unanswered = match &upstream {
+                Upstream::H1(http) => !http.connection.has_buffered(),
+                Upstream::H2 { .. } => true,
+            };
+            if failure.is_upstreams() && !(stale && unanswered) {
+                cluster.failed(address);
+            }
+            Attempt { failure, address: Some(address), stale, unanswered }
         })?;
+        cluster.succeeded(address);
         match upstream {
             Upstream::H1(http) if upgraded => {
                 let (stream, rest) = http.connection.into_parts();
@@ -318,7 +321,11 @@ impl Exchange<'_> {
                 let answered = poll_fn(|cx| answer.borrow_mut().as_mut().poll(cx)).await;
                 let (response, length, body) = answered.map_err(|none| {
                     stale.set(none.elsewhere);
-                    Failure::UpstreamClosed(none.reason)
+                    if none.elsewhere {
+                        Failure::UpstreamClosed(none.reason)
+                    } else {
+                        Failure::UpstreamReset(none.reason)
+                    }
                 })?;
                 incoming.replace(Some(body));
                 return Ok((response, length, false));
@@ -331,7 +338,7 @@ impl Exchange<'_> {
             let head = head.map_err(|error| match error {
                 HeadFailure::Refused(error) => Failure::UpstreamHead(error),
                 HeadFailure::Cut => Failure::UpstreamClosed("the connection was closed".to_owned()),
-                HeadFailure::Io(error) => Failure::UpstreamClosed(error.to_string()),
+                HeadFailure::Io(error) => Failure::UpstreamReset(error.to_string()),
             })?;
             match head.response.status {
                 StatusCode::SWITCHING_PROTOCOLS if self.upgrade.is_some() => {
@@ -348,9 +355,7 @@ impl Exchange<'_> {
                 }
             }
         }
-        Err(Failure::UpstreamClosed(
-            "it sent no answer, but interim responses that nobody asked for".to_owned(),
-        ))
+        Err(Failure::UpstreamInterim)
     }
 
     /// Tells the client that the protocol changes.
@@ -365,13 +370,6 @@ impl Exchange<'_> {
         }
         side.connection.flush().await.map_err(|_| Failure::ClientGone)
     }
-}
-
-/// A failed attempt.
-struct Attempt {
-    failure: Failure,
-    /// Whether the connection had carried an exchange before, and may have been closed since.
-    stale: bool,
 }
 
 /// How long the answer may take, from the end of the request on.
@@ -390,12 +388,4 @@ impl Deadline {
     fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if self.after.is_some() { self.timer.poll_expired(cx) } else { Poll::Pending }
     }
-}
-
-/// Methods that may be repeated (RFC 9110 section 9.2.2).
-pub fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    )
 }

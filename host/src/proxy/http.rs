@@ -13,14 +13,17 @@ use tokio::io::AsyncReadExt;
 
 use crate::clock::Timer;
 use crate::config::limits::Limits;
+use crate::config::value::Size;
 use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
 use crate::http::h2::{self, PREFACE, Received};
 use crate::http::message::{Response, Scheme};
+use crate::http::path::PathRules;
 use crate::net::connection::Connection;
 use crate::net::relay::{Relay, Relayed};
 use crate::net::stream::Stream;
 use crate::net::tls::H2;
+use crate::overload::Level;
 use crate::plugin::stream::LocalReply;
 use crate::proxy::downstream::{Downstream, H1Side};
 use crate::proxy::exchange::Begin;
@@ -39,9 +42,6 @@ const LINGER: usize = 256 * 1024;
 /// How long it may take to do so.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How long a connection that has changed its protocol may be silent.
-const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
-
 /// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
 pub struct Session {
     worker: Rc<Worker>,
@@ -49,6 +49,15 @@ pub struct Session {
     key: SocketKey,
     connection: Arc<Connection>,
     scheme: Scheme,
+}
+
+/// What is done to paths.
+fn path_rules(limits: &Limits) -> PathRules {
+    PathRules {
+        normalize: limits.normalize_path,
+        merge_slashes: limits.merge_slashes,
+        escaped_slashes: limits.path_with_escaped_slashes_action,
+    }
 }
 
 fn poll_more(
@@ -94,9 +103,14 @@ impl Session {
         self.worker.http_listener(&self.key)
     }
 
-    /// Whether the connection is to end with what was asked for on it.
+    /// Whether the connection is to end with what was asked for on it: at once, when that is nothing.
     fn leaves(&self) -> bool {
-        self.worker.is_leaving(&self.key)
+        self.worker.is_leaving(&self.key) || self.worker.overload.at_least(Level::NoConnections)
+    }
+
+    /// Whether the connection is to end with an answer that is given now.
+    fn ends(&self) -> bool {
+        self.worker.overload.at_least(Level::NoKeepalive) || self.leaves()
     }
 
     /// Reads until it is clear whether the client speaks HTTP/2 with prior knowledge. What was read is in `first`.
@@ -141,6 +155,9 @@ impl Session {
             bytes: limits.max_header_bytes.0,
             fields: limits.max_headers.into(),
             target: limits.max_target.0,
+            underscores: limits.headers_with_underscores_action,
+            path: path_rules(limits),
+            buffer: limits.per_connection_buffer_limit.0,
         };
         let connection = h1::Connection::with_first(stream, head, first);
         loop {
@@ -208,7 +225,7 @@ impl Session {
             expects_continue: Cell::new(expects_continue),
             closes: Cell::new(!keep_alive),
             cut: Cell::new(false),
-            leaves: &|| self.leaves(),
+            leaves: &|| self.ends(),
         };
         let down = Downstream::H1(&side);
         let shared = Rc::clone(&listener);
@@ -227,7 +244,7 @@ impl Session {
     /// The answer to what is no request.
     fn refuse(&self, error: HeadError) -> (Response, Bytes) {
         if let Some((_, listener)) = self.listener() {
-            listener.listener.metrics.refuse(error);
+            listener.listener.metrics.refuse(error.as_str());
         }
         let reply = refusal(error);
         self.record_refusal(&reply);
@@ -240,6 +257,9 @@ impl Session {
     async fn time_out(&self, connection: &h1::Connection) {
         let failure = crate::proxy::reply::Failure::RequestTimeout;
         if let Some(reply) = failure.reply() {
+            if let Some((_, listener)) = self.listener() {
+                listener.listener.metrics.fail(&reply.details);
+            }
             self.record_refusal(&reply);
             let (response, body) = render(reply, None);
             self.send_last(connection, &response, body).await;
@@ -267,13 +287,14 @@ impl Session {
 
     /// Relays what the two sides say in their new protocol.
     async fn tunnel(&self, connection: h1::Connection, upgraded: Upgraded, record: Record, timer: &Timer) {
+        let idle = record.relay_idle();
         let (mut downstream, first) = connection.into_parts();
         let Upgraded { mut stream, rest } = upgraded;
         let mut relayed = Relayed::default();
         let scratch = &self.worker.scratch;
         if tokio::io::AsyncWriteExt::write_all(&mut downstream, &rest).await.is_ok() {
             let (downstream, upstream) = (&mut downstream, &mut stream);
-            let relay = Relay { downstream, upstream, first, scratch, timer, idle: TUNNEL_IDLE };
+            let relay = Relay { downstream, upstream, first, scratch, timer, idle };
             relay.run(&mut relayed).await;
         }
         let mut stream = record.stream.borrow_mut();
@@ -286,18 +307,23 @@ impl Session {
     /// Serves requests side by side.
     async fn serve_h2(self, stream: Stream, first: Bytes, limits: &Limits) {
         let session = Rc::new(self);
+        let number = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
         let streams = h2::Limits {
             streams: limits.max_concurrent_streams,
-            header_bytes: u32::try_from(limits.max_header_bytes.0).unwrap_or(u32::MAX),
+            stream_window: number(limits.initial_stream_window_size),
+            connection_window: number(limits.initial_connection_window_size),
+            header_bytes: number(limits.max_header_bytes),
             fields: limits.max_headers.into(),
             target: limits.max_target.0,
+            underscores: limits.headers_with_underscores_action,
+            path: path_rules(limits),
         };
         // Woken when the drain starts, too.
         let idle = Rc::new(Idle::new(session.worker.timers.timer(), limits.idle_timeout));
         let (drained, watched) = (Rc::clone(&session), Rc::clone(&idle));
         let drain = move |cx: &mut Context<'_>| {
             let idle = watched.poll_expired(cx);
-            idle || drained.leaves()
+            idle || drained.leaves() || (watched.was_busy() && drained.ends())
         };
         let (scheme, served, refusing) = (session.scheme, Rc::clone(&session), Rc::clone(&session));
         let refuse = move |error| refusing.refuse(error);
@@ -333,6 +359,8 @@ struct Idle {
     after: Duration,
     /// Exchanges that are under way.
     busy: Cell<usize>,
+    /// Whether there has been one.
+    was_busy: Cell<bool>,
 }
 
 /// An exchange that is under way.
@@ -341,12 +369,17 @@ struct Busy(Rc<Idle>);
 impl Idle {
     fn new(timer: Timer, after: Duration) -> Self {
         timer.set_limit(after);
-        Self { timer, after, busy: Cell::new(0) }
+        Self { timer, after, busy: Cell::new(0), was_busy: Cell::new(false) }
     }
 
     fn busy(idle: &Rc<Self>) -> Busy {
         idle.busy.set(idle.busy.get() + 1);
+        idle.was_busy.set(true);
         Busy(Rc::clone(idle))
+    }
+
+    fn was_busy(&self) -> bool {
+        self.was_busy.get()
     }
 
     fn poll_expired(&self, cx: &Context<'_>) -> bool {

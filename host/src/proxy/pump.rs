@@ -63,12 +63,32 @@ impl Pump<'_, '_> {
             if let Some(start) = start.take() {
                 start(self.final_length(&data, end && trailers.is_none()));
             }
-            poll_fn(|cx| self.sink.poll_ready(cx)).await.map_err(Broken::Sink)?;
+            poll_fn(|cx| self.taken(self.sink.poll_ready(cx), cx)).await?;
+            self.count(filtered, data.len());
             self.sink.data(data).map_err(Broken::Sink)?;
             if end {
                 self.sink.end(trailers).map_err(Broken::Sink)?;
-                return poll_fn(|cx| self.sink.poll_flush(cx)).await.map_err(Broken::Sink);
+                return poll_fn(|cx| self.taken(self.sink.poll_flush(cx), cx)).await;
             }
+        }
+    }
+
+    /// What came of giving something to the other side, which, when it is the client, is not waited for for ever.
+    fn taken(&self, gave: Poll<Result<(), SinkError>>, cx: &Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.half == Half::Answered {
+            let rate = &self.exchange.download;
+            if gave.is_pending() { rate.wait(cx) } else { rate.go_on() }
+        }
+        gave.map_err(Broken::Sink)
+    }
+
+    /// Counts what goes on to the other side.
+    fn count(&self, filtered: bool, bytes: usize) {
+        if self.half == Half::Answered {
+            self.exchange.download.moved(bytes);
+        }
+        if filtered {
+            self.exchange.place.release(bytes);
         }
     }
 
@@ -92,7 +112,7 @@ impl Pump<'_, '_> {
         }
         // While nothing comes, what is there is sent on its way.
         if started && !intake.ended().get() {
-            ready!(self.sink.poll_flush(cx)).map_err(Broken::Sink)?;
+            ready!(self.taken(self.sink.poll_flush(cx), cx))?;
         }
         Poll::Pending
     }
@@ -125,7 +145,12 @@ impl Intake<'_, '_> {
         if self.ended().get() {
             return Poll::Pending;
         }
-        let frame = ready!(self.source.poll_frame(cx));
+        let frame = self.source.poll_frame(cx);
+        if self.half == Half::Received {
+            let rate = &self.exchange.upload;
+            if frame.is_pending() { rate.wait(cx) } else { rate.go_on() }
+        }
+        let frame = ready!(frame);
         self.exchange.moved.set(true);
         match frame.map_err(Broken::Source)? {
             Some(Frame::Data(data)) => {
@@ -163,13 +188,17 @@ impl Intake<'_, '_> {
             return Ok(Passed::Data(data, end));
         }
         let limit = self.exchange.buffer_limit;
+        self.exchange.place.hold(data.len());
         self.exchange.chain.borrow_mut().on_data(self.half, data, end, limit).map_err(Broken::Stop)
     }
 
     fn count(&self, bytes: usize) {
         let info = &mut self.exchange.stream.borrow_mut().info;
         match self.half {
-            Half::Received => info.received_bytes += bytes as u64,
+            Half::Received => {
+                info.received_bytes += bytes as u64;
+                self.exchange.upload.moved(bytes);
+            }
             Half::Answered => info.answered_bytes += bytes as u64,
         }
     }

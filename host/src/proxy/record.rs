@@ -53,6 +53,21 @@ impl Record {
             listener,
         }
     }
+
+    /// How long bytes that are relayed may be silent; zero is no limit.
+    pub fn relay_idle(&self) -> Duration {
+        self.listener.listener.connections.tcp_idle_timeout
+    }
+
+    /// Counts why the exchange was not answered by its upstream.
+    pub fn fail(&self, reason: &str) {
+        self.listener.listener.metrics.fail(reason);
+    }
+
+    /// Counts that the request's body could not be read.
+    pub fn refuse(&self, reason: &str) {
+        self.listener.listener.metrics.refuse(reason);
+    }
 }
 
 /// Logs what could not be read as a request.

@@ -1,5 +1,6 @@
 //! From a failure to the answer that the client sees. This is the only such map.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http::{Method, StatusCode};
 
 use crate::http::h1::{BodyError, HeadError};
 use crate::http::message::{Request, Response, grpc_status};
-use crate::plugin::chain::Stop;
+use crate::plugin::chain::{Half, Stop};
 use crate::plugin::stream::LocalReply;
 use crate::upstream::local::ConnectError;
 
@@ -23,8 +24,12 @@ pub enum Failure {
     NoRoute,
     /// There is no connection to the upstream.
     Connect(ConnectError),
-    /// The upstream closed the connection, or reset the stream, before it answered.
+    /// The upstream closed the connection before it answered.
     UpstreamClosed(String),
+    /// The upstream reset the connection, or the stream, before it answered.
+    UpstreamReset(String),
+    /// The upstream sent interim responses without end, or a change of protocol that nobody asked for.
+    UpstreamInterim,
     /// The upstream's answer is refused.
     UpstreamHead(HeadError),
     /// The upstream's answer broke off, or contradicts itself.
@@ -35,6 +40,10 @@ pub enum Failure {
     Idle,
     /// The request did not arrive in time.
     RequestTimeout,
+    /// The client sent the request's body, or took that of the answer, too slowly.
+    TooSlow(Half),
+    /// The process has too little of something left.
+    Overload,
     /// The client's body is malformed.
     RequestBody(BodyError),
     /// The client is gone.
@@ -62,11 +71,17 @@ impl Failure {
             Self::Connect(ConnectError::Failed { .. }) => "connect_failure",
             Self::Connect(ConnectError::Private { .. }) => "private_address",
             Self::UpstreamClosed(_) => "upstream_closed",
+            Self::UpstreamReset(_) => "upstream_reset",
+            Self::UpstreamInterim => "upstream_interim_responses",
+            Self::UpstreamHead(HeadError::TooLarge | HeadError::TooManyFields) => "upstream_head_too_large",
             Self::UpstreamHead(_) => "upstream_malformed_head",
             Self::UpstreamBody(_) => "upstream_body_cut",
             Self::Timeout => "upstream_timeout",
             Self::Idle => "stream_idle_timeout",
             Self::RequestTimeout => "request_timeout",
+            Self::TooSlow(Half::Received) => "request_body_too_slow",
+            Self::TooSlow(Half::Answered) => "response_body_too_slow",
+            Self::Overload => "overload",
             Self::RequestBody(_) => "malformed_request_body",
             Self::ClientGone => "client_gone",
         }
@@ -76,18 +91,38 @@ impl Failure {
     /// The bits of Envoy's response flags (`StreamInfo::CoreResponseFlag`) that come nearest.
     pub fn flags(&self) -> u64 {
         let bit = match self {
-            Self::Reply(_) | Self::RequestTimeout => return 0,
+            Self::Reply(_) | Self::RequestTimeout | Self::TooSlow(_) => return 0,
             Self::Connect(error) => return connect_flags(error),
             Self::Timeout => 2,
             Self::Reset(_) => 3,
-            Self::UpstreamClosed(_) | Self::UpstreamBody(_) => 6,
+            Self::UpstreamClosed(_) | Self::UpstreamReset(_) | Self::UpstreamBody(_) => 6,
             Self::NoRoute => 8,
             Self::ClientGone => 14,
             Self::Idle => 16,
             Self::RequestBody(_) => 18,
-            Self::UpstreamHead(_) => 23,
+            Self::UpstreamHead(_) | Self::UpstreamInterim => 23,
+            Self::Overload => 25,
         };
         1 << bit
+    }
+
+    /// The endpoint that there is no connection to, when that is what failed.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        let Self::Connect(error) = self else { return None };
+        error.endpoint()
+    }
+
+    /// Whether the endpoint is to blame that was connected to.
+    pub fn is_upstreams(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamClosed(_)
+                | Self::UpstreamReset(_)
+                | Self::UpstreamInterim
+                | Self::UpstreamHead(_)
+                | Self::UpstreamBody(_)
+                | Self::Timeout
+        )
     }
 
     /// Why there is no connection to the upstream, when that is so.
@@ -114,11 +149,19 @@ impl Failure {
             Self::UpstreamClosed(_) => {
                 (StatusCode::BAD_GATEWAY, "the upstream closed the connection without an answer")
             }
+            Self::UpstreamReset(_) => {
+                (StatusCode::BAD_GATEWAY, "the upstream reset the connection without an answer")
+            }
+            Self::UpstreamInterim => {
+                (StatusCode::BAD_GATEWAY, "the upstream sent interim responses without an answer")
+            }
             Self::UpstreamHead(_) => (StatusCode::BAD_GATEWAY, "the upstream sent a malformed answer"),
             Self::UpstreamBody(_) => (StatusCode::BAD_GATEWAY, "the upstream's answer broke off"),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the upstream did not answer in time"),
             Self::Idle => (StatusCode::GATEWAY_TIMEOUT, "nothing came for too long"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
+            Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "the request's body came too slowly"),
+            Self::Overload => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "the request's body is malformed"),
         };
         Some(plain(status, text, details))
@@ -135,22 +178,7 @@ pub fn connect_flags(error: &ConnectError) -> u64 {
 
 /// What a client is told whose request cannot even be read.
 pub fn refusal(error: HeadError) -> LocalReply {
-    let status = match error {
-        HeadError::TooLarge | HeadError::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-        HeadError::TargetTooLong => StatusCode::URI_TOO_LONG,
-        HeadError::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-        HeadError::Connect => StatusCode::METHOD_NOT_ALLOWED,
-        HeadError::BareLf
-        | HeadError::Malformed
-        | HeadError::Target
-        | HeadError::MissingHost
-        | HeadError::SeveralHosts
-        | HeadError::InvalidHost
-        | HeadError::LengthAndEncoding
-        | HeadError::ContentLength
-        | HeadError::TransferEncoding => StatusCode::BAD_REQUEST,
-    };
-    plain(status, &error.to_string(), error.as_str().into())
+    plain(error.status(), &error.to_string(), error.as_str().into())
 }
 
 /// A reply with a line of text.
@@ -253,6 +281,47 @@ fn date() -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One of each, but for those whose words are a filter's.
+    fn failures() -> Vec<Failure> {
+        use crate::snapshot::FAILURES;
+        let connect = |error| Failure::Connect(error);
+        let (cluster, address): (Arc<str>, SocketAddr) = ("c".into(), ([127, 0, 0, 1], 1).into());
+        let name = || Arc::clone(&cluster);
+        let error = std::io::Error::other("x");
+        let all = vec![
+            Failure::NoRoute,
+            connect(ConnectError::NoEndpoints(name())),
+            connect(ConnectError::Timeout { cluster: name(), address }),
+            connect(ConnectError::Failed { cluster: name(), address, error }),
+            connect(ConnectError::Private { cluster: name(), address, kind: "x" }),
+            Failure::UpstreamClosed(String::new()),
+            Failure::UpstreamReset(String::new()),
+            Failure::UpstreamInterim,
+            Failure::UpstreamHead(HeadError::TooLarge),
+            Failure::UpstreamHead(HeadError::Nul),
+            Failure::UpstreamBody(String::new()),
+            Failure::Timeout,
+            Failure::Idle,
+            Failure::RequestTimeout,
+            Failure::TooSlow(Half::Received),
+            Failure::TooSlow(Half::Answered),
+            Failure::Overload,
+            Failure::RequestBody(BodyError::Chunk),
+            Failure::ClientGone,
+        ];
+        assert_eq!(all.len(), FAILURES.len(), "one of each");
+        all
+    }
+
+    #[test]
+    fn every_failure_is_counted_by_a_word_of_its_own() {
+        let mut words: Vec<_> = failures().iter().map(Failure::details).collect();
+        assert!(words.iter().all(|word| crate::snapshot::FAILURES.contains(&&**word)), "{words:?}");
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), crate::snapshot::FAILURES.len());
+    }
 
     #[test]
     fn grpc_callers_are_answered_in_grpc() {

@@ -10,19 +10,20 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::net::admission;
 use crate::net::client_hello::{ClientHello, Reader};
 use crate::net::close::CloseReason;
 use crate::net::connection::{Connection, Tls as TlsInfo};
 use crate::net::stream::Stream;
 use crate::net::tls::server::ServerTls;
+use crate::overload::{self, Level};
 use crate::proxy::local::{Local, LocalListener};
 use crate::proxy::worker::Worker;
 use crate::proxy::{behind_filters, http, tcp};
 use crate::snapshot::{Service, SocketKey, Tls};
 use crate::telemetry::access_log::Entry;
-
-/// How long a client may take for its ClientHello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::telemetry::metrics::Counter;
+use crate::telemetry::seldom::Seldom;
 
 /// What a session has to do with.
 pub struct SessionCx {
@@ -38,8 +39,12 @@ pub struct SessionCx {
 pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, socket: TcpStream, peer: SocketAddr) {
     let Some(local) = worker.local() else { return };
     let Some(listener) = local.listener_at(&key).cloned() else { return };
-    let _open = listener.listener.metrics.open.hold();
     listener.listener.metrics.accepted.inc();
+    let _admitted = match admit(&worker, &local, &listener, peer) {
+        Ok(admitted) => admitted,
+        Err(reason) => return turn_away(&listener, &socket, peer, reason),
+    };
+    let _open = listener.listener.metrics.open.hold();
     // Small writes are not to wait for each other; a socket that cannot do it works all the same.
     let _ = socket.set_nodelay(true);
     let accepted = Accepted { id: next_id(), peer, at: SystemTime::now(), started: Instant::now() };
@@ -58,11 +63,43 @@ pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, socket: TcpStream, pe
     }
 }
 
+/// A connection that was let in, until it is dropped.
+type Admitted = (overload::Admitted, admission::Admitted);
+
+/// Lets a connection in, when there is room for it.
+fn admit(
+    worker: &Worker,
+    local: &Local,
+    listener: &LocalListener,
+    peer: SocketAddr,
+) -> Result<Admitted, CloseReason> {
+    if worker.overload.at_least(Level::NoConnections) {
+        return Err(CloseReason::Overload);
+    }
+    let most = local.snapshot.config.sections.overload.max_connections;
+    let admitted = worker.overload.admit(most).ok_or(CloseReason::ProcessFull)?;
+    let (listener, limits) = (&listener.listener, &listener.listener.connections);
+    let own = listener.admission.admit(limits.most, peer.ip(), limits.most_per_client)?;
+    Ok((admitted, own))
+}
+
+/// Resets a connection that is not let in: whoever floods is not to leave anything behind, a log line least of all.
+fn turn_away(listener: &LocalListener, socket: &TcpStream, peer: SocketAddr, reason: CloseReason) {
+    static SELDOM: Seldom = Seldom::new();
+    listener.listener.metrics.closed(reason).into_iter().for_each(Counter::inc);
+    if SELDOM.now() {
+        let (listener, reason) = (&*listener.listener.name, reason.as_str());
+        tracing::warn!(listener, %peer, reason, "connections are turned away");
+    }
+    // A socket that is gone needs no reset.
+    let _ = socket.set_zero_linger();
+}
+
 /// Shakes hands.
 async fn terminate(cx: SessionCx, accepted: Accepted, socket: TcpStream, tls: &ServerTls) {
     let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
     let timer = cx.worker.timers.timer();
-    timer.set(HELLO_TIMEOUT);
+    timer.set_limit(cx.listener.listener.connections.handshake_timeout);
     let shaken = timer.limit(tls.accept(socket)).await;
     drop(timer);
     let reason = match shaken {
@@ -126,7 +163,7 @@ async fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, fi
 async fn passthrough(cx: SessionCx, accepted: Accepted, mut socket: TcpStream) {
     let mut bytes = BytesMut::with_capacity(2048);
     let timer = cx.worker.timers.timer();
-    timer.set(HELLO_TIMEOUT);
+    timer.set_limit(cx.listener.listener.connections.handshake_timeout);
     let hello =
         timer.limit(read_hello(&mut socket, &mut bytes)).await.unwrap_or(Err(CloseReason::HelloTimeout));
     drop(timer);
@@ -182,6 +219,11 @@ fn refuse(cx: &SessionCx, connection: &Connection, accepted: &Accepted, reason: 
 }
 
 impl SessionCx {
+    /// How long bytes that are relayed may be silent; zero is no limit.
+    pub fn relay_idle(&self) -> Duration {
+        self.listener.listener.connections.tcp_idle_timeout
+    }
+
     /// Counts and logs a connection that was closed instead of served.
     pub fn closed(&self, connection: &Connection, reason: CloseReason) {
         if let Some(counter) = self.listener.listener.metrics.closed(reason) {

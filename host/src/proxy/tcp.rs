@@ -21,9 +21,6 @@ use crate::snapshot::Service;
 use crate::telemetry::access_log::Entry;
 use crate::upstream::local::{ConnectError, Connected, LocalCluster};
 
-/// How long a connection may be silent.
-pub(super) const IDLE: Duration = Duration::from_secs(3600);
-
 /// Serves a connection. `first`: bytes that were read from it already.
 pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stream, first: Bytes) {
     let stream = StreamState::new(Arc::clone(&connection));
@@ -122,7 +119,7 @@ async fn relay(
     first: Bytes,
 ) -> Result<End, Stop> {
     let cx = record.cx;
-    let (timer, scratch, idle) = (cx.worker.timers.timer(), &cx.worker.scratch, IDLE);
+    let (timer, scratch, idle) = (cx.worker.timers.timer(), &cx.worker.scratch, cx.relay_idle());
     let timer = &timer;
     if !chain.wants_data(Half::Received) && !chain.wants_data(Half::Answered) {
         let relay = Relay { downstream, upstream, first, scratch, timer, idle };

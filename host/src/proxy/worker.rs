@@ -16,9 +16,11 @@ use tokio::task::JoinHandle;
 use crate::clock::Timers;
 use crate::drain::Drain;
 use crate::net::relay::Scratch;
+use crate::overload::{BEAT, Overload};
 use crate::plugin::filter::{VmCell, VmSpec};
 use crate::plugin::instance::Instance;
 use crate::proxy::accept::Accepting;
+use crate::proxy::live::Live;
 use crate::proxy::local::{Build, Local, LocalListener};
 use crate::proxy::plugin_host::WorkerHost;
 use crate::snapshot::{Snapshot, SocketKey};
@@ -34,6 +36,11 @@ pub enum Order {
         vm: u64,
         /// The instance.
         instance: Box<Instance>,
+    },
+    /// Give up what idles under overload, and, when it says so, the streams that hold the most.
+    Shed {
+        /// Whether streams are to be reset.
+        reset: bool,
     },
     /// Stop accepting, let finish what runs, and end, after so long at the latest.
     Drain(Duration),
@@ -87,6 +94,8 @@ pub struct WorkerHandle {
 pub struct StartWorker {
     /// Its number.
     pub index: usize,
+    /// The load of the process.
+    pub overload: Arc<Overload>,
     /// Where its reports go.
     pub reports: mpsc::UnboundedSender<Report>,
     /// Where it leaves what is to be dropped.
@@ -122,6 +131,18 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
+/// The streams that are reset in one go under overload.
+const MOST_CUT: usize = 50;
+
+/// Shows that the worker comes round.
+async fn beat(overload: Arc<Overload>, index: usize) {
+    let mut rounds = tokio::time::interval(BEAT);
+    loop {
+        rounds.tick().await;
+        overload.beat(index);
+    }
+}
+
 /// A worker.
 pub struct Worker {
     /// Its number.
@@ -132,6 +153,10 @@ pub struct Worker {
     pub drain: Rc<Drain>,
     /// The buffer that its relays share.
     pub scratch: Scratch,
+    /// The load of the process.
+    pub overload: Arc<Overload>,
+    /// The exchanges that are under way.
+    pub live: Rc<Live>,
     /// The snapshot in force.
     local: RefCell<Option<Rc<Local>>>,
     /// HTTP listeners that are gone, as they were, while the last of their requests are answered.
@@ -151,6 +176,8 @@ impl Worker {
             drain: Rc::new(Drain::new(Rc::clone(&timers))),
             timers,
             scratch: Scratch::default(),
+            overload: start.overload,
+            live: Rc::default(),
             local: RefCell::default(),
             departed: RefCell::default(),
             sockets: RefCell::default(),
@@ -187,6 +214,7 @@ impl Worker {
         let sweeper = Rc::clone(&self.timers);
         tokio::task::spawn_local(async move { sweeper.run().await });
         tokio::task::spawn_local(Rc::clone(&self).sweep_connections());
+        tokio::task::spawn_local(beat(Arc::clone(&self.overload), self.index));
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Publish(publish) => self.publish(publish),
@@ -203,9 +231,28 @@ impl Worker {
                         None => self.retire(Retired::Instance(instance)),
                     }
                 }
-                Order::Drain(timeout) => return self.end(timeout).await,
+                Order::Shed { reset } => self.shed(reset),
+                Order::Drain(timeout) => {
+                    self.end(timeout).await;
+                    self.overload.ended(self.index);
+                    return;
+                }
             }
         }
+    }
+
+    /// Wakes everybody to look at what is given up, and chooses the streams that are.
+    fn shed(&self, reset: bool) {
+        self.overload.sheds(self.index);
+        let cut = if reset { self.live.cut_largest(MOST_CUT) } else { 0 };
+        if cut > 0 {
+            tracing::warn!(
+                worker = self.index,
+                streams = cut,
+                "under overload, the largest streams are reset"
+            );
+        }
+        self.timers.wake_all();
     }
 
     /// Drops upstream connections that nobody will use again.

@@ -158,7 +158,12 @@ impl Maker<'_> {
             }
             ServiceConfig::Http(http) => Service::Http(self.http(&config.name, http, &number)),
         };
+        // Connections outlive the snapshot that they came with.
+        let before = self.making.before.map(|before| before.listeners.as_slice()).unwrap_or_default();
+        let same = before.iter().find(|listener| *listener.name == *config.name.value);
         Arc::new(Listener {
+            connections: config.connections.clone(),
+            admission: same.map(|listener| Arc::clone(&listener.admission)).unwrap_or_default(),
             name: config.name.as_str().into(),
             address: config.address.value,
             tls,

@@ -9,6 +9,11 @@ use std::time::Instant;
 pub struct Seldom(AtomicU64);
 
 impl Seldom {
+    /// Nothing was said yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Whether the line is to be said now.
     pub fn now(&self) -> bool {
         // 0 is never; the first second is 1.

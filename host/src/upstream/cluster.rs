@@ -10,6 +10,7 @@ use crate::net::private;
 use crate::net::tls::client::{ClientTls, Offer};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
 use crate::telemetry::seldom::Seldom;
+use crate::upstream::outlier::Outliers;
 
 /// A group of endpoints that serve the same thing.
 pub struct Cluster {
@@ -23,6 +24,8 @@ pub struct Cluster {
     pub metadata: Arc<Metadata>,
     /// Its endpoints, with names resolved.
     pub endpoints: Arc<[SocketAddr]>,
+    /// Which of them keep failing.
+    pub outliers: Arc<Outliers>,
     /// TLS towards the endpoints.
     pub tls: Option<Arc<ClientTls>>,
     /// What is counted.
@@ -42,6 +45,12 @@ pub struct ClusterMetrics {
     pub responses: [Counter; 5],
     /// Requests that failed without an answer.
     pub failures: Counter,
+    /// Requests that were tried again on another endpoint.
+    pub retries: Counter,
+    /// Those that were not, since too many were.
+    pub retries_refused: Counter,
+    /// Endpoints that were left out.
+    pub ejections: Counter,
     /// Calls of plugins that were not let to a private address.
     pub private: Counter,
     /// When that was last told.
@@ -71,6 +80,21 @@ impl ClusterMetrics {
                     &labels,
                 )
             }),
+            retries: registry.counter(
+                "weir_upstream_retries_total",
+                "Requests that were tried again on another endpoint.",
+                &labels,
+            ),
+            retries_refused: registry.counter(
+                "weir_upstream_retries_over_budget_total",
+                "Requests that were not tried again, since too many were.",
+                &labels,
+            ),
+            ejections: registry.counter(
+                "weir_upstream_ejections_total",
+                "Endpoints that were left out for a while, since they kept failing.",
+                &labels,
+            ),
             private: registry.counter(
                 "weir_upstream_private_refused_total",
                 "Calls of plugins that a name would have led to a private address.",
@@ -94,10 +118,12 @@ impl Cluster {
             Endpoint::Address(address) => Some(*address),
             Endpoint::Dns { .. } => None,
         });
+        let endpoints: Arc<[SocketAddr]> = fixed.collect();
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: config.name.as_str().into(),
-            endpoints: fixed.collect(),
+            outliers: Outliers::new(&endpoints, None),
+            endpoints,
             tls,
             metrics: ClusterMetrics::new(registry, &config.name),
             config: config.clone(),
@@ -122,6 +148,7 @@ impl Cluster {
             name: Arc::clone(&self.name),
             config: self.config.clone(),
             metadata: Arc::clone(&self.metadata),
+            outliers: Outliers::new(&endpoints, Some(&self.outliers)),
             endpoints,
             tls: self.tls.clone(),
             metrics: self.metrics.clone(),

@@ -19,12 +19,15 @@ use crate::net::stream::Stream;
 use crate::net::tls::H2;
 use crate::telemetry::metrics::Held;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::retry::Budget;
 
 /// A cluster on one worker. It outlives the snapshots in which the cluster is the same.
 pub struct LocalCluster {
     current: RefCell<Arc<Cluster>>,
     balancer: Box<dyn Balancer>,
     timers: Rc<Timers>,
+    /// How many requests may be tried again.
+    budget: Budget,
     /// HTTP/1 connections that nobody uses, by endpoint; the last to come is the first to go.
     idle: RefCell<HashMap<SocketAddr, Idle>>,
     /// HTTP/2 connections, which many streams share.
@@ -77,6 +80,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The endpoint, when one was tried.
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        match self {
+            Self::NoEndpoints(_) | Self::Private { .. } => None,
+            Self::Timeout { address, .. } | Self::Failed { address, .. } => Some(*address),
+        }
+    }
+
     /// What went wrong with the connection itself, when one was tried.
     pub fn transport(&self) -> Option<Arc<str>> {
         match self {
@@ -160,6 +171,8 @@ pub struct Wanted {
     pub fresh: bool,
     /// An exchange that changes the protocol, which only HTTP/1 can.
     pub upgrade: bool,
+    /// An endpoint that has failed this exchange already: another one is asked.
+    pub avoid: Option<SocketAddr>,
     /// A call of a plugin's own: no name leads it to a private address that the cluster does not allow.
     pub called: bool,
 }
@@ -171,6 +184,7 @@ impl LocalCluster {
             balancer: balancer(cluster.config.balance),
             current: RefCell::new(cluster),
             timers: Rc::clone(timers),
+            budget: Budget::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
         })
@@ -197,22 +211,67 @@ impl LocalCluster {
         self.shared.borrow_mut().retain(|_, (client, _)| client.is_open());
     }
 
-    /// The endpoint whose turn it is.
-    fn pick(&self, cluster: &Cluster) -> Result<SocketAddr, ConnectError> {
-        let picked = self.balancer.pick(&cluster.endpoints).and_then(|at| cluster.endpoints.get(at));
-        picked.copied().ok_or_else(|| ConnectError::NoEndpoints(Arc::clone(&cluster.name)))
+    /// The endpoint whose turn it is. One that keeps failing is passed over, unless all do.
+    fn pick(&self, cluster: &Cluster, avoid: Option<SocketAddr>) -> Result<SocketAddr, ConnectError> {
+        let next = || {
+            let picked = self.balancer.pick(&cluster.endpoints).and_then(|at| cluster.endpoints.get(at));
+            picked.copied().ok_or_else(|| ConnectError::NoEndpoints(Arc::clone(&cluster.name)))
+        };
+        let mut second_best = next()?;
+        let mut picked = second_best;
+        for _ in 0..cluster.endpoints.len() {
+            if Some(picked) != avoid {
+                if !cluster.outliers.is_ejected(picked) {
+                    return Ok(picked);
+                }
+                second_best = picked;
+            }
+            picked = next()?;
+        }
+        Ok(second_best)
+    }
+
+    /// A request begins.
+    pub fn count_request(&self) {
+        self.budget.earn(self.current.borrow().config.retry_budget.0);
+    }
+
+    /// Whether a request that failed on an endpoint may be tried again on another one. It is counted.
+    pub fn may_retry(&self, failed: SocketAddr) -> bool {
+        let cluster = self.current.borrow();
+        if cluster.endpoints.iter().all(|address| *address == failed) {
+            return false;
+        }
+        let may = self.budget.take();
+        if may { &cluster.metrics.retries } else { &cluster.metrics.retries_refused }.inc();
+        may
+    }
+
+    /// An endpoint has answered.
+    pub fn succeeded(&self, address: SocketAddr) {
+        self.current.borrow().outliers.succeeded(address);
+    }
+
+    /// An endpoint has failed an exchange.
+    pub fn failed(&self, address: SocketAddr) {
+        let cluster = self.current.borrow();
+        if cluster.outliers.failed(address, &cluster.config.outlier_detection) {
+            cluster.metrics.ejections.inc();
+            let time = cluster.config.outlier_detection.base_ejection_time;
+            tracing::warn!(cluster = &*cluster.name, %address, ?time, "an endpoint keeps failing and is left out");
+        }
     }
 
     /// The endpoint whose turn it is for a plugin's call. The address that is looked at is the one that is connected to,
     /// whatever the name stands for a moment later.
     fn pick_for_call(&self, cluster: &Cluster) -> Result<SocketAddr, ConnectError> {
-        let mut address = self.pick(cluster)?;
+        let mut address = self.pick(cluster, None)?;
         let mut forbidden = cluster.forbids_calls_to(address);
         for _ in 1..cluster.endpoints.len() {
             if forbidden.is_none() {
                 break;
             }
-            address = self.pick(cluster)?;
+            address = self.pick(cluster, None)?;
             forbidden = cluster.forbids_calls_to(address);
         }
         let Some(kind) = forbidden else { return Ok(address) };
@@ -230,7 +289,7 @@ impl LocalCluster {
     /// Why there is none.
     pub async fn connect(&self) -> Result<Connected, ConnectError> {
         let cluster = self.cluster();
-        let address = self.pick(&cluster)?;
+        let address = self.pick(&cluster, None)?;
         let work = async {
             let socket = dial(address).await?;
             match &cluster.tls {
@@ -238,7 +297,8 @@ impl LocalCluster {
                 Some(tls) => tls.connect_tcp(socket).await.map(|(stream, tls)| (stream, Some(tls))),
             }
         };
-        let (stream, tls) = self.in_time(&cluster, address, work).await?;
+        let made = self.in_time(&cluster, address, work).await;
+        let (stream, tls) = made.inspect_err(|_| self.failed(address))?;
         let ends = Ends { local: stream.local_addr(), tls: tls.map(Arc::new) };
         Ok(Connected { address, ends, stream, open: cluster.metrics.connections.hold() })
     }
@@ -249,7 +309,8 @@ impl LocalCluster {
     /// Why there is none.
     pub async fn connect_http(&self, wanted: Wanted) -> Result<HttpConnection, ConnectError> {
         let cluster = self.cluster();
-        let address = if wanted.called { self.pick_for_call(&cluster) } else { self.pick(&cluster) }?;
+        let address =
+            if wanted.called { self.pick_for_call(&cluster) } else { self.pick(&cluster, wanted.avoid) }?;
         if !wanted.fresh
             && let Some(http) = self.take_idle(address)
         {
@@ -262,7 +323,12 @@ impl LocalCluster {
             }
         }
         let work = self.open_http(&cluster, address, wanted);
-        self.in_time(&cluster, address, work).await
+        let opened = self.in_time(&cluster, address, work).await;
+        // That an endpoint cannot change its protocol is what the client asks for, and no fault of it.
+        if opened.is_err() && !wanted.upgrade {
+            self.failed(address);
+        }
+        opened
     }
 
     async fn open_http(
@@ -284,7 +350,9 @@ impl LocalCluster {
         };
         let ends = Ends { local: stream.local_addr(), tls };
         if !h2 {
-            let connection = h1::Connection::new(stream, h1::Limits::default());
+            let buffer = cluster.config.per_connection_buffer_limit.0;
+            let limits = h1::Limits { buffer, ..h1::Limits::default() };
+            let connection = h1::Connection::new(stream, limits);
             return Ok(HttpConnection::H1(Box::new(Http1 {
                 address,
                 ends,

@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use crate::http::h1::reader::BodyError;
+use crate::http::h1::refused::is_token;
 
 /// Where a chunked body stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,28 +85,66 @@ fn size_line(buffer: &[u8]) -> Result<Option<(usize, u64)>, BodyError> {
             return Err(BodyError::Chunk);
         }
         // What can become no size is refused before its end has come.
-        return digits(buffer.strip_suffix(b"\r").unwrap_or(buffer)).map(|_| None);
+        return digits(buffer.strip_suffix(b"\r").unwrap_or(buffer), false).map(|_| None);
     };
     let line = buffer.get(..lf).and_then(|line| line.strip_suffix(b"\r")).ok_or(BodyError::Chunk)?;
-    match digits(line)? {
-        Some(size) => Ok(Some((lf + 1, size))),
-        None => Err(BodyError::Chunk),
-    }
+    Ok(digits(line, true)?.map(|size| (lf + 1, size)))
 }
 
-/// The size at the front of a line: one to sixteen hexadecimal digits, then nothing or an extension. `None` for
-/// an empty line.
-fn digits(line: &[u8]) -> Result<Option<u64>, BodyError> {
+/// The size at the front of a line, or of the part of it that is here: one to sixteen hexadecimal digits, then nothing
+/// or extensions. `None` for an empty line.
+fn digits(line: &[u8], whole: bool) -> Result<Option<u64>, BodyError> {
     let len = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
-    let (digits, extension) = line.split_at(len);
+    let (digits, extensions) = line.split_at(len);
     let plain = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
-    let extended = extension.first().is_none_or(|byte| *byte == b';') && extension.iter().all(plain);
-    if !extended || digits.len() > 16 || (digits.is_empty() && !line.is_empty()) {
+    let begun = extensions.first().is_none_or(|byte| *byte == b';') && extensions.iter().all(plain);
+    if !begun || digits.len() > 16 || (digits.is_empty() && !line.is_empty()) {
         return Err(BodyError::Chunk);
     }
-    if digits.is_empty() {
-        return Ok(None);
+    if digits.is_empty() || (whole && !are_extensions(extensions)) {
+        return if whole { Err(BodyError::Chunk) } else { Ok(None) };
     }
     let digits = str::from_utf8(digits).map_err(|_| BodyError::Chunk)?;
     u64::from_str_radix(digits, 16).map(Some).map_err(|_| BodyError::Chunk)
+}
+
+/// Whether it is nothing, or extensions of a chunk: `;name`, `;name=value`, `;name="value"`, with whitespace at most
+/// around `=` and behind `;` (RFC 9112 section 7.1.1). Nobody looks at what they say.
+fn are_extensions(mut rest: &[u8]) -> bool {
+    while let Some(extension) = rest.strip_prefix(b";") {
+        let (name, behind) = token(extension.trim_ascii_start());
+        let Some(value) = behind.trim_ascii_start().strip_prefix(b"=") else {
+            if name.is_empty() {
+                return false;
+            }
+            rest = behind;
+            continue;
+        };
+        let value = value.trim_ascii_start();
+        let behind = match value.strip_prefix(b"\"") {
+            Some(text) => quoted(text),
+            None => Some(token(value)).filter(|(value, _)| !value.is_empty()).map(|(_, behind)| behind),
+        };
+        match behind {
+            Some(behind) if !name.is_empty() => rest = behind,
+            Some(_) | None => return false,
+        }
+    }
+    rest.is_empty()
+}
+
+/// The token at the front, which may be empty, and what is behind it.
+fn token(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().position(|byte| !is_token(&[*byte])).unwrap_or(text.len()))
+}
+
+/// What is behind the closing quote of a text whose opening quote was taken.
+fn quoted(mut text: &[u8]) -> Option<&[u8]> {
+    loop {
+        text = match text {
+            [b'"', behind @ ..] => return Some(behind),
+            [b'\\', _, behind @ ..] | [_, behind @ ..] => behind,
+            [] => return None,
+        };
+    }
 }

@@ -44,7 +44,7 @@ impl Connection {
         Self {
             io: RefCell::new(io),
             reader: RefCell::new(Reader::new(limits)),
-            writer: RefCell::new(Writer::new()),
+            writer: RefCell::new(Writer::new(limits.buffer)),
             retired: Cell::new(false),
         }
     }
@@ -112,10 +112,10 @@ impl Connection {
     }
 
     /// Whether the connection can carry another exchange: nothing is left of the last one, and nothing has come
-    /// since that nobody asked for.
+    /// since that nobody asked for. One that cannot must be dropped.
     pub fn is_reusable(&self) -> bool {
         let idle = self.is_between_messages() && self.reader.borrow().buffered() == 0;
-        idle && !self.retired.get() && self.io.borrow().is_silent()
+        idle && !self.retired.get() && self.io.borrow_mut().is_silent()
     }
 
     /// Has the connection end with the exchange that is under way.

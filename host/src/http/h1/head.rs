@@ -7,11 +7,14 @@ use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::uri::Authority;
 use http::{Method, StatusCode};
 
+use crate::config::limits::Underscores;
 use crate::http::h1::Length;
+use crate::http::h1::refused::{HeadError, is_token};
+use crate::http::h1::target::target_of;
 use crate::http::message::{Request, Response, Scheme, Version, has_token, is_bodiless};
+use crate::http::path::PathRules;
 
 /// What a head may be like.
 #[derive(Debug, Clone, Copy)]
@@ -22,101 +25,22 @@ pub struct Limits {
     pub fields: usize,
     /// The target of a request, in bytes.
     pub target: usize,
+    /// What becomes of fields with an underscore in their name.
+    pub underscores: Underscores,
+    /// What is done to the path of a request.
+    pub path: PathRules,
+    /// What may be read ahead, and what may wait to be written, in bytes; 4 KiB at least.
+    pub buffer: usize,
 }
 
 /// The most header fields that can be configured.
 pub const MAX_FIELDS: usize = 256;
 
 impl Default for Limits {
+    /// Those for a peer that Weir has chosen: what it says is taken as it is, if it can be read in one way only.
     fn default() -> Self {
-        Self { bytes: 60 << 10, fields: 100, target: 16 << 10 }
-    }
-}
-
-/// Why a head is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HeadError {
-    /// A line ends in LF alone.
-    #[error("bare LF")]
-    BareLf,
-    /// The grammar is violated.
-    #[error("malformed head")]
-    Malformed,
-    /// Larger than the limit.
-    #[error("head too large")]
-    TooLarge,
-    /// More fields than the limit.
-    #[error("too many header fields")]
-    TooManyFields,
-    /// A longer target than the limit.
-    #[error("target too long")]
-    TargetTooLong,
-    /// Not HTTP/1.0 or HTTP/1.1.
-    #[error("unsupported version")]
-    Version,
-    /// A target in none of the forms that a proxy serves.
-    #[error("invalid target")]
-    Target,
-    /// No Host.
-    #[error("missing Host")]
-    MissingHost,
-    /// More than one Host.
-    #[error("several Host fields")]
-    SeveralHosts,
-    /// A Host that is none, or that contradicts the target.
-    #[error("invalid Host")]
-    InvalidHost,
-    /// Content-Length beside Transfer-Encoding.
-    #[error("Content-Length with Transfer-Encoding")]
-    LengthAndEncoding,
-    /// A Content-Length that is not one number.
-    #[error("invalid Content-Length")]
-    ContentLength,
-    /// A Transfer-Encoding other than `chunked`, or repeated, or in HTTP/1.0.
-    #[error("invalid Transfer-Encoding")]
-    TransferEncoding,
-    /// CONNECT, which a reverse proxy does not serve.
-    #[error("CONNECT is not served")]
-    Connect,
-}
-
-impl HeadError {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::BareLf,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::TooManyFields,
-        Self::TargetTooLong,
-        Self::Version,
-        Self::Target,
-        Self::MissingHost,
-        Self::SeveralHosts,
-        Self::InvalidHost,
-        Self::LengthAndEncoding,
-        Self::ContentLength,
-        Self::TransferEncoding,
-        Self::Connect,
-    ];
-
-    /// As metrics and logs have it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BareLf => "bare_lf",
-            Self::Malformed => "malformed_head",
-            Self::TooLarge => "head_too_large",
-            Self::TooManyFields => "too_many_fields",
-            Self::TargetTooLong => "target_too_long",
-            Self::Version => "unsupported_version",
-            Self::Target => "invalid_target",
-            Self::MissingHost => "missing_host",
-            Self::SeveralHosts => "several_hosts",
-            Self::InvalidHost => "invalid_host",
-            Self::LengthAndEncoding => "length_and_encoding",
-            Self::ContentLength => "invalid_content_length",
-            Self::TransferEncoding => "invalid_transfer_encoding",
-            Self::Connect => "connect_refused",
-        }
+        let (underscores, path) = (Underscores::Allow, PathRules::NONE);
+        Self { bytes: 60 << 10, fields: 100, target: 16 << 10, underscores, path, buffer: 64 << 10 }
     }
 }
 
@@ -174,14 +98,14 @@ pub fn parse_request(head: Bytes, scheme: Scheme, limits: &Limits) -> Result<Req
     match parsed.parse_with_uninit_headers(&head, room) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HeadError::Malformed),
-        Err(error) => return Err(grammar(error)),
+        Err(error) => return Err(HeadError::of_grammar(&head, error)),
     }
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::Malformed);
     };
     let version = version(minor)?;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Malformed)?;
-    let (headers, host) = header_map(&head, parsed.headers, true)?;
+    let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Method)?;
+    let (headers, host) = header_map(&head, parsed.headers, true, limits.underscores)?;
     let (authority, path) = target_of(&head, &method, target, host, limits)?;
     let length = framing(&headers, version)?.unwrap_or(Length::None);
     let keep_alive = keeps_alive(&headers, version);
@@ -205,12 +129,12 @@ pub fn parse_response(head: Bytes, to: &Method, limits: &Limits) -> Result<Respo
     match config.parse_response_with_uninit_headers(&mut parsed, &head, room) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) => return Err(HeadError::Malformed),
-        Err(error) => return Err(grammar(error)),
+        Err(error) => return Err(HeadError::of_grammar(&head, error)),
     }
     let (Some(code), Some(minor)) = (parsed.code, parsed.version) else { return Err(HeadError::Malformed) };
     let version = version(minor)?;
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed)?;
-    let (headers, _) = header_map(&head, parsed.headers, false)?;
+    let (headers, _) = header_map(&head, parsed.headers, false, limits.underscores)?;
     // What stands in the head counts only where a body may be (RFC 9112 section 6.3), but must be sound everywhere.
     let framed = framing(&headers, version)?;
     let bodiless = is_bodiless(to, status);
@@ -230,7 +154,7 @@ pub fn parse_trailers(section: Bytes, limits: &Limits) -> Result<HeaderMap, Head
     let room = fields.get_mut(..limits.fields.min(MAX_FIELDS)).unwrap_or_default();
     match httparse::parse_headers(&section, room) {
         Ok(httparse::Status::Complete((_, parsed))) => {
-            let (mut trailers, _) = header_map(&section, parsed, false)?;
+            let (mut trailers, _) = header_map(&section, parsed, false, limits.underscores)?;
             for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION]
             {
                 trailers.remove(name);
@@ -238,19 +162,7 @@ pub fn parse_trailers(section: Bytes, limits: &Limits) -> Result<HeaderMap, Head
             Ok(trailers)
         }
         Ok(httparse::Status::Partial) => Err(HeadError::Malformed),
-        Err(error) => Err(grammar(error)),
-    }
-}
-
-fn grammar(error: httparse::Error) -> HeadError {
-    match error {
-        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
-        httparse::Error::Version => HeadError::Version,
-        httparse::Error::HeaderName
-        | httparse::Error::HeaderValue
-        | httparse::Error::NewLine
-        | httparse::Error::Status
-        | httparse::Error::Token => HeadError::Malformed,
+        Err(error) => Err(HeadError::of_grammar(&section, error)),
     }
 }
 
@@ -268,10 +180,17 @@ fn header_map(
     head: &Bytes,
     fields: &[httparse::Header<'_>],
     host: bool,
+    underscores: Underscores,
 ) -> Result<(HeaderMap, Option<HeaderValue>), HeadError> {
     let mut map = HeaderMap::with_capacity(fields.len());
     let mut found = None;
     for field in fields {
+        let underscored = || field.name.as_bytes().contains(&b'_');
+        match underscores {
+            Underscores::Reject if underscored() => return Err(HeadError::Underscore),
+            Underscores::Drop if underscored() => continue,
+            Underscores::Allow | Underscores::Reject | Underscores::Drop => {}
+        }
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Malformed)?;
         let value = value_of(head, field.value)?;
         if host && name == header::HOST {
@@ -285,66 +204,8 @@ fn header_map(
     Ok((map, found))
 }
 
-fn value_of(head: &Bytes, value: &[u8]) -> Result<HeaderValue, HeadError> {
+pub(super) fn value_of(head: &Bytes, value: &[u8]) -> Result<HeaderValue, HeadError> {
     HeaderValue::from_maybe_shared(head.slice_ref(value)).map_err(|_| HeadError::Malformed)
-}
-
-/// Authority and path of a request (RFC 9112 section 3.2).
-fn target_of(
-    head: &Bytes,
-    method: &Method,
-    target: &str,
-    host: Option<HeaderValue>,
-    limits: &Limits,
-) -> Result<(HeaderValue, HeaderValue), HeadError> {
-    if target.len() > limits.target {
-        return Err(HeadError::TargetTooLong);
-    }
-    if method == Method::CONNECT {
-        return Err(HeadError::Connect);
-    }
-    // A fragment never travels, and a reader that cut it off would see another path.
-    if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(HeadError::Target);
-    }
-    let host = host.ok_or(HeadError::MissingHost)?;
-    check_authority(host.as_bytes())?;
-    if target.starts_with('/') || (target == "*" && method == Method::OPTIONS) {
-        return Ok((host, value_of(head, target.as_bytes())?));
-    }
-    let lower =
-        |scheme: &str| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    let rest = match () {
-        () if lower("http://") => target.get(7..),
-        () if lower("https://") => target.get(8..),
-        () => return Err(HeadError::Target),
-    };
-    let rest = rest.unwrap_or_default();
-    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    check_authority(authority.as_bytes())?;
-    // The two are to be the same (RFC 9112 section 3.2.2): whoever reads the one must not see another host.
-    if !authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) {
-        return Err(HeadError::InvalidHost);
-    }
-    let path = match path.as_bytes().first() {
-        Some(b'/') => value_of(head, path.as_bytes())?,
-        Some(_) => HeaderValue::from_str(&format!("/{path}")).map_err(|_| HeadError::Target)?,
-        None => HeaderValue::from_static("/"),
-    };
-    Ok((host, path))
-}
-
-/// An authority is a host and perhaps a port; never a user.
-fn check_authority(authority: &[u8]) -> Result<(), HeadError> {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    // Almost all are names without port; the others are looked at more closely.
-    if !authority.is_empty() && authority.iter().all(plain) {
-        return Ok(());
-    }
-    match Authority::try_from(authority) {
-        Ok(parsed) if !authority.contains(&b'@') && !parsed.host().is_empty() => Ok(()),
-        Ok(_) | Err(_) => Err(HeadError::InvalidHost),
-    }
 }
 
 /// What the fields say about the body (RFC 9112 section 6): one Content-Length, or one `Transfer-Encoding: chunked`,
@@ -390,9 +251,30 @@ fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
     }
 }
 
-/// Drops one empty line before a request: old clients send one behind a body (RFC 9112 section 2.2).
-pub fn skip_empty_line(buffer: &mut BytesMut) {
-    if buffer.starts_with(b"\r\n") {
+/// Looks at the first bytes of a request, as far as they are here: what is no method is refused at once, and not when
+/// the head is complete, which it may never be.
+///
+/// # Errors
+/// When no request begins so.
+pub fn check_beginning(buffer: &[u8]) -> Result<(), HeadError> {
+    match buffer {
+        // Perhaps an empty line before the request.
+        [] | [b'\r'] => Ok(()),
+        [b'\r', b'\n', ..] => Err(HeadError::Malformed),
+        [b'\r', ..] => Err(HeadError::BareCr),
+        [b'\n', ..] => Err(HeadError::BareLf),
+        [0, ..] => Err(HeadError::Nul),
+        [byte, ..] if is_token(&[*byte]) => Ok(()),
+        _ => Err(HeadError::Method),
+    }
+}
+
+/// Drops an empty line before a request: old clients send one behind a body (RFC 9112 section 2.2). True when there
+/// was one.
+pub fn skip_empty_line(buffer: &mut BytesMut) -> bool {
+    let empty = buffer.starts_with(b"\r\n");
+    if empty {
         let _ = buffer.split_to(2);
     }
+    empty
 }

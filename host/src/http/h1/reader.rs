@@ -12,9 +12,10 @@ use crate::http::body::Frame;
 use crate::http::h1::Length;
 use crate::http::h1::chunked::{Chunked, Step};
 use crate::http::h1::head::{
-    HeadError, Limits, RequestHead, ResponseHead, find_end, parse_request, parse_response, parse_trailers,
-    skip_empty_line,
+    Limits, RequestHead, ResponseHead, check_beginning, find_end, parse_request, parse_response,
+    parse_trailers, skip_empty_line,
 };
+use crate::http::h1::refused::HeadError;
 use crate::http::message::Scheme;
 use crate::net::stream::Stream;
 
@@ -38,12 +39,29 @@ pub enum BodyError {
     Reset,
 }
 
+impl BodyError {
+    /// The words for what is refused of a body.
+    pub const REFUSED: [&'static str; 2] = ["malformed_chunk", "malformed_trailers"];
+
+    /// Why the body is refused, as metrics have it; `None` when it could only not be read to its end.
+    pub const fn refused(&self) -> Option<&'static str> {
+        let [chunk, trailers] = Self::REFUSED;
+        match self {
+            Self::Chunk => Some(chunk),
+            Self::Trailers(_) => Some(trailers),
+            Self::Cut | Self::Io(_) | Self::Reset => None,
+        }
+    }
+}
+
 /// The reading half.
 #[derive(Debug)]
 pub(super) struct Reader {
     buffer: BytesMut,
     /// How far the buffer was searched for the end of a head.
     scanned: usize,
+    /// Whether there was an empty line before the head.
+    skipped: bool,
     body: Body,
     limits: Limits,
 }
@@ -54,17 +72,19 @@ enum Body {
     Length(u64),
     Chunked(Chunked),
     UntilClose,
+    /// It was malformed: what follows it is nothing, and the connection carries no further message.
+    Broken,
 }
 
 /// Room for a head, and for the small body behind it.
 const HEAD_ROOM: usize = 8 * 1024;
 
-/// Room for a piece of a body that goes on.
-const BODY_ROOM: usize = 64 * 1024;
+/// Less room than this is of no use to anybody.
+pub(super) const LEAST_ROOM: usize = 4 * 1024;
 
 impl Reader {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { buffer: BytesMut::new(), scanned: 0, body: Body::Done, limits }
+        Self { buffer: BytesMut::new(), scanned: 0, skipped: false, body: Body::Done, limits }
     }
 
     /// Bytes that were read and that nobody has taken.
@@ -97,6 +117,11 @@ impl Reader {
         };
     }
 
+    /// Room for a piece of a body that goes on.
+    fn room(&self) -> usize {
+        self.limits.buffer.max(LEAST_ROOM)
+    }
+
     /// Reads more from the connection; 0 at its end.
     pub(super) fn poll_fill(
         &mut self,
@@ -118,33 +143,43 @@ impl Reader {
         read
     }
 
-    /// Reads a head; `None` when the connection ended before its first byte.
+    /// Reads a head; `None` when the connection ended before its first byte. `request`: whether one is to come.
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut Stream,
+        request: bool,
     ) -> Poll<Result<Option<Bytes>, HeadFailure>> {
         loop {
-            if self.scanned == 0 {
-                skip_empty_line(&mut self.buffer);
+            if request && self.scanned == 0 {
+                self.skipped = self.skipped || skip_empty_line(&mut self.buffer);
+                check_beginning(&self.buffer)?;
             }
             if let Some(end) = find_end(&self.buffer, &mut self.scanned)? {
                 if end > self.limits.bytes {
-                    return Poll::Ready(Err(HeadError::TooLarge.into()));
+                    return Poll::Ready(Err(self.too_large(request).into()));
                 }
-                self.scanned = 0;
+                (self.scanned, self.skipped) = (0, false);
                 return Poll::Ready(Ok(Some(self.buffer.split_to(end).freeze())));
             }
             if self.buffer.len() >= self.limits.bytes {
-                return Poll::Ready(Err(HeadError::TooLarge.into()));
+                return Poll::Ready(Err(self.too_large(request).into()));
             }
-            match ready!(self.poll_fill(cx, io, HEAD_ROOM)) {
+            match ready!(self.poll_fill(cx, io, HEAD_ROOM.min(self.room()))) {
                 Ok(0) if self.buffer.is_empty() => return Poll::Ready(Ok(None)),
                 Ok(0) => return Poll::Ready(Err(HeadFailure::Cut)),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(HeadFailure::Io(error))),
             }
         }
+    }
+
+    /// What of a head is too large.
+    #[cold]
+    fn too_large(&self, request: bool) -> HeadError {
+        let line = memchr::memchr(b'\n', &self.buffer).unwrap_or(self.buffer.len());
+        let target = request && line > self.limits.target.min(self.limits.bytes);
+        if target { HeadError::TargetTooLong } else { HeadError::TooLarge }
     }
 
     /// Reads a request; `None` when the connection ended in order.
@@ -154,7 +189,7 @@ impl Reader {
         io: &mut Stream,
         scheme: Scheme,
     ) -> Poll<Result<Option<RequestHead>, HeadFailure>> {
-        let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Ok(None)) };
+        let Some(head) = ready!(self.poll_head(cx, io, true))? else { return Poll::Ready(Ok(None)) };
         let head = parse_request(head, scheme, &self.limits)?;
         self.begin_body(head.length, true);
         Poll::Ready(Ok(Some(head)))
@@ -167,7 +202,9 @@ impl Reader {
         io: &mut Stream,
         to: &Method,
     ) -> Poll<Result<ResponseHead, HeadFailure>> {
-        let Some(head) = ready!(self.poll_head(cx, io))? else { return Poll::Ready(Err(HeadFailure::Cut)) };
+        let Some(head) = ready!(self.poll_head(cx, io, false))? else {
+            return Poll::Ready(Err(HeadFailure::Cut));
+        };
         let head = parse_response(head, to, &self.limits)?;
         let chunked = head.response.headers.contains_key(http::header::TRANSFER_ENCODING);
         self.begin_body(head.length, chunked);
@@ -181,10 +218,15 @@ impl Reader {
         io: &mut Stream,
     ) -> Poll<Result<Option<Frame>, BodyError>> {
         loop {
-            if let Some(frame) = self.next_frame()? {
-                return Poll::Ready(Ok(frame));
+            match self.next_frame() {
+                Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.body = Body::Broken;
+                    return Poll::Ready(Err(error));
+                }
             }
-            let read = ready!(self.poll_fill(cx, io, BODY_ROOM))?;
+            let read = ready!(self.poll_fill(cx, io, self.room()))?;
             if read == 0 {
                 if self.body == Body::UntilClose {
                     self.body = Body::Done;
@@ -200,6 +242,7 @@ impl Reader {
     fn next_frame(&mut self) -> Result<Option<Option<Frame>>, BodyError> {
         let len = match &mut self.body {
             Body::Done => return Ok(Some(None)),
+            Body::Broken => return Err(BodyError::Chunk),
             _ if self.buffer.is_empty() => return Ok(None),
             Body::Length(left) => {
                 let here =

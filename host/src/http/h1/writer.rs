@@ -26,6 +26,8 @@ pub(super) struct Writer {
     tail: VecDeque<Bytes>,
     /// The bytes of both.
     queued: usize,
+    /// Above so many, what is queued has to be written before more is taken.
+    full: usize,
     /// Written, and perhaps still in a buffer of TLS.
     unflushed: bool,
     body: Body,
@@ -46,9 +48,6 @@ enum Body {
 /// A piece below this is copied behind what is there.
 const SMALL: usize = 4 * 1024;
 
-/// Above this, what is queued has to be written before more is taken.
-const FULL: usize = 64 * 1024;
-
 /// The most pieces of one write.
 const PIECES: usize = 16;
 
@@ -58,8 +57,9 @@ const PIECES: usize = 16;
 pub struct WrongLength;
 
 impl Writer {
-    pub(super) fn new() -> Self {
-        Self { head: BytesMut::new(), tail: VecDeque::new(), queued: 0, unflushed: false, body: Body::Done }
+    pub(super) fn new(full: usize) -> Self {
+        let (head, tail) = (BytesMut::new(), VecDeque::new());
+        Self { head, tail, queued: 0, full, unflushed: false, body: Body::Done }
     }
 
     /// Begins a request.
@@ -173,7 +173,7 @@ impl Writer {
 
     /// Ready when more can be taken.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<io::Result<()>> {
-        if self.queued < FULL { Poll::Ready(Ok(())) } else { self.poll_write(cx, io) }
+        if self.queued < self.full { Poll::Ready(Ok(())) } else { self.poll_write(cx, io) }
     }
 
     /// Writes everything, to the last buffer.

@@ -1,0 +1,120 @@
+//! Endpoints that keep failing are left out for a while. All workers share what is known of them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::clock::coarse_millis;
+use crate::config::cluster::OutlierDetection;
+
+/// What is known of the endpoints of a cluster.
+#[derive(Debug, Default)]
+pub struct Outliers {
+    endpoints: Box<[(SocketAddr, Arc<Record>)]>,
+    /// Whether any of them has failed since it last answered: while none has, nobody looks at the others.
+    failing: AtomicU32,
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Default)]
+struct Record {
+    /// Failures since it last answered.
+    failures: AtomicU32,
+    /// Until when it is left out, in coarse milliseconds.
+    until: AtomicU64,
+}
+
+impl Outliers {
+    /// Of these endpoints. What was known of them `before` is still known.
+    pub fn new(endpoints: &[SocketAddr], before: Option<&Self>) -> Arc<Self> {
+        let known = |address: &SocketAddr| {
+            let mut all = before.into_iter().flat_map(|before| before.endpoints.iter());
+            all.find(|(known, _)| known == address).map(|(_, record)| Arc::clone(record)).unwrap_or_default()
+        };
+        let endpoints = endpoints.iter().map(|address| (*address, known(address))).collect();
+        let outliers = Self { endpoints, failing: AtomicU32::new(0) };
+        let failing = outliers.endpoints.iter().any(|(_, record)| {
+            record.failures.load(Ordering::Relaxed) > 0 || record.until.load(Ordering::Relaxed) > 0
+        });
+        outliers.failing.store(failing.into(), Ordering::Relaxed);
+        Arc::new(outliers)
+    }
+
+    /// Whether an endpoint is left out.
+    pub fn is_ejected(&self, address: SocketAddr) -> bool {
+        self.failing.load(Ordering::Relaxed) > 0
+            && self
+                .record(address)
+                .is_some_and(|record| record.until.load(Ordering::Relaxed) > coarse_millis())
+    }
+
+    /// An endpoint has answered.
+    pub fn succeeded(&self, address: SocketAddr) {
+        // Nothing is written while all is well: the line would go from worker to worker.
+        if self.failing.load(Ordering::Relaxed) > 0
+            && let Some(record) = self.record(address)
+            && record.failures.load(Ordering::Relaxed) > 0
+        {
+            record.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// An endpoint has failed. True when it is left out from now on.
+    pub fn failed(&self, address: SocketAddr, config: &OutlierDetection) -> bool {
+        let Some(record) = self.record(address) else { return false };
+        self.failing.store(1, Ordering::Relaxed);
+        let failures = record.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let most = config.consecutive_failures;
+        if most == 0 || failures < most.into() {
+            return false;
+        }
+        record.failures.store(0, Ordering::Relaxed);
+        let time = u64::try_from(config.base_ejection_time.as_millis()).unwrap_or(u64::MAX);
+        record.until.store(coarse_millis().saturating_add(time), Ordering::Relaxed);
+        true
+    }
+
+    fn record(&self, address: SocketAddr) -> Option<&Record> {
+        self.endpoints.iter().find(|(known, _)| *known == address).map(|(_, record)| &**record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn config(time: Duration) -> OutlierDetection {
+        OutlierDetection { consecutive_failures: 3, base_ejection_time: time }
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn failures_in_a_row_eject_an_endpoint_and_an_answer_in_between_begins_anew() {
+        let outliers = Outliers::new(&[address(1), address(2)], None);
+        let hour = config(Duration::from_secs(3600));
+        let fail = || outliers.failed(address(1), &hour);
+        assert!(!fail() && !fail());
+        outliers.succeeded(address(1));
+        assert!(!fail() && !fail() && !outliers.is_ejected(address(1)));
+        assert!(fail() && outliers.is_ejected(address(1)) && !outliers.is_ejected(address(2)));
+        // Other endpoints of the same cluster change nothing about that.
+        let moved = Outliers::new(&[address(3), address(1)], Some(&outliers));
+        assert!(moved.is_ejected(address(1)) && !moved.is_ejected(address(3)));
+    }
+
+    #[test]
+    fn an_endpoint_is_back_when_its_time_is_over() {
+        let outliers = Outliers::new(&[address(1)], None);
+        for _ in 0..3 {
+            outliers.failed(address(1), &config(Duration::ZERO));
+        }
+        assert!(!outliers.is_ejected(address(1)));
+        let never = OutlierDetection { consecutive_failures: 0, ..config(Duration::from_secs(3600)) };
+        assert!((0..100).all(|_| !outliers.failed(address(1), &never)), "0 is never");
+    }
+}
