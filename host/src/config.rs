@@ -268,7 +268,7 @@ fn check_filters(filters: &[Filter], has_plugins: bool, clusters: &[&str], cx: &
                 format!("a second filter `{}` (the first: line {}); {cure}", name.value, first.line);
             cx.problem_at(&name.place, message);
         }
-        if filter.isolation == Isolation::Stream && filter.scheduling == Scheduling::Preemptible {
+        if filter.isolation == Isolation::Stream && filter.scheduling == Some(Scheduling::Preemptible) {
             let message = "`isolation: stream` and `scheduling: preemptible` do not go together: a call that gives way \
                            holds an instance that others wait for; choose one of them";
             cx.problem_at(&filter.plugin.place, message);
