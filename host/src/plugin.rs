@@ -8,6 +8,7 @@ pub mod budget;
 pub mod chain;
 pub mod code_cache;
 pub mod digest;
+pub mod directory;
 pub mod engine;
 pub mod filter;
 pub mod grants;

@@ -21,7 +21,8 @@ use crate::config::Config;
 use crate::config::listener::Service;
 use crate::config::problem::{Mark, Place, Problem, Problems};
 use crate::plugin::digest::Digest;
-use crate::plugin::library::{Change, Loaded};
+use crate::plugin::directory::Change;
+use crate::plugin::library::Loaded;
 use crate::plugin::services::Services;
 use crate::proxy::worker::WorkerHandle;
 use crate::reload::config_file::{ConfigFile, Look};
@@ -143,20 +144,21 @@ impl Control {
         true
     }
 
-    /// Looks at the plugin directory, and takes up what changed. True when a file is still being written.
+    /// Looks at the plugin directory, and takes up what changed. True when another look is due soon.
     pub async fn look_at_plugins(&mut self) -> bool {
-        let scan = match self.shelf.scan(&self.status).await {
+        let scan = match self.shelf.scan(&self.status, &used_plugins(&self.config)).await {
             Ok(scan) => scan,
             Err(error) => {
                 tracing::warn!(directory = %self.shelf.directory().display(), %error, "cannot look at the plugins");
                 return false;
             }
         };
+        let to_be_continued = scan.is_to_be_continued();
         for (name, change) in scan.changes {
             self.take_change(&name, change).await;
         }
         lock(&self.status.library).prune();
-        !scan.unsettled.is_empty()
+        to_be_continued
     }
 
     async fn take_change(&mut self, name: &str, change: Change) {
@@ -191,7 +193,12 @@ impl Control {
                 return;
             }
         }
-        let loaded = match self.shelf.compile(name, bytes).await {
+        let room = self.shelf.room_for(&self.status, &used_plugins(&self.config), name, bytes.len());
+        let compiled = match room {
+            Ok(()) => self.shelf.compile(name, bytes).await,
+            Err(reason) => Err(reason),
+        };
+        let loaded = match compiled {
             Ok(loaded) => loaded,
             Err(reason) => return self.refuse(name, Some(digest), reason),
         };

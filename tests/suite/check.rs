@@ -14,7 +14,7 @@ fn weir(args: &[&str]) -> Output {
 }
 
 /// Runs `weir check`: whether it is content, and what it printed.
-fn check(config: &Path) -> (bool, String) {
+pub fn check(config: &Path) -> (bool, String) {
     let output = weir(&["check", "--config", config.to_str().expect("a plain path")]);
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).expect("text"))

@@ -8,6 +8,7 @@ mod check;
 mod codec;
 mod condemned;
 mod conformance;
+mod directory;
 mod dns;
 mod examples;
 mod faults;

@@ -1,5 +1,7 @@
 //! Where plugins come from: the directory, the compiler, and the cache with the last good version of each.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +12,8 @@ use crate::config::Config;
 use crate::config::problem::Problem;
 use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
-use crate::plugin::library::{Change, Loaded, SETTLE, Scan, scan};
+use crate::plugin::directory::{Change, SETTLE, Scan, check_name, scan};
+use crate::plugin::library::Loaded;
 use crate::plugin::module::Compiler;
 use crate::plugin::workshop::Workshop;
 use crate::reload::status::{Status, lock};
@@ -62,17 +65,32 @@ impl Shelf {
         &self.directory
     }
 
-    /// Looks for what is not as it was.
+    /// What an operator should know of the directory; `None` when nothing.
+    pub fn caution(&self) -> Option<String> {
+        let mode = std::fs::metadata(&self.directory).ok()?.mode();
+        let directory = self.directory.display();
+        (mode & 0o002 != 0).then(|| format!("anybody may put plugins into {directory}; `chmod o-w` it"))
+    }
+
+    /// Looks for what is not as it was. `used`: the plugins that filters use; they come first.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub async fn scan(&self, status: &Status) -> std::io::Result<Scan> {
+    pub async fn scan(&self, status: &Status, used: &BTreeSet<String>) -> std::io::Result<Scan> {
         if self.directory.as_os_str().is_empty() {
             return Ok(Scan::default());
         }
-        let (directory, seen) = (self.directory.clone(), lock(&status.library).seen.clone());
-        let found = tokio::task::spawn_blocking(move || scan(&directory, &seen)).await??;
-        lock(&status.library).seen.unsettled.clone_from(&found.unsettled);
+        let (directory, seen, used) =
+            (self.directory.clone(), lock(&status.library).seen.clone(), used.clone());
+        let before = seen.surplus;
+        let found = tokio::task::spawn_blocking(move || scan(&directory, &seen, &used)).await??;
+        let mut library = lock(&status.library);
+        library.seen.unsettled.clone_from(&found.unsettled);
+        library.seen.surplus = found.surplus;
+        if found.surplus > 0 && before == 0 {
+            let (directory, surplus) = (self.directory.display(), found.surplus);
+            tracing::error!(%directory, surplus, "there are too many plugins, the surplus is not looked at; remove some");
+        }
         Ok(found)
     }
 
@@ -89,6 +107,7 @@ impl Shelf {
 
     /// The last version of a plugin that served, compiled.
     pub async fn last_good(&self, name: &str) -> Option<Loaded> {
+        check_name(name).ok()?;
         let bytes = self.cache.as_ref()?.last_good(name)?;
         self.compile(name, bytes).await.ok()
     }
@@ -100,68 +119,82 @@ impl Shelf {
         }
     }
 
-    /// Loads everything that is in the directory, at the start. Waits for files that are still being written, but not
-    /// for ever.
+    /// Loads what is in the directory, at the start: the plugins that are used, and others until that takes too long.
+    /// Waits for files that are still being written, but not for ever. True when there is more.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub async fn load_all(&self, status: &Status) -> std::io::Result<()> {
+    pub async fn load(&self, status: &Status, used: &BTreeSet<String>) -> std::io::Result<bool> {
         let started = Instant::now();
         loop {
-            let found = self.scan(status).await?;
+            let found = self.scan(status, used).await?;
             for (name, change) in found.changes {
-                let (stamp, loaded) = match change {
-                    Change::Gone => continue,
-                    Change::Unfit(stamp, reason) => (stamp, Err((None, reason))),
-                    Change::Content(stamp, bytes) => {
-                        let digest = Digest::of(&bytes);
-                        (stamp, self.compile(&name, bytes).await.map_err(|reason| (Some(digest), reason)))
-                    }
-                };
-                let mut library = lock(&status.library);
-                library.seen.taken.insert(name.clone(), stamp);
-                match loaded {
-                    Ok(loaded) => library.adopt(&name, loaded, None),
-                    Err((digest, reason)) => {
-                        tracing::error!(plugin = name, "a version is refused: {reason}");
-                        library.reject(&name, digest, reason);
-                    }
-                }
+                self.load_one(status, used, name, change).await;
             }
-            if found.unsettled.is_empty() {
-                return Ok(());
+            if found.unsettled.is_empty() && found.waiting.is_empty() {
+                return Ok(false);
             }
-            if started.elapsed() > UNSETTLED {
-                let files: Vec<_> = found.unsettled.into_keys().collect();
-                let plugins = files.join(", ");
+            if started.elapsed() > UNSETTLED && found.waiting.is_disjoint(used) {
+                let unsettled = found.unsettled.keys().filter(|name| !found.waiting.contains(*name));
+                let files = unsettled.map(String::as_str).collect::<Vec<_>>().join(", ");
+                let waiting = found.waiting.len();
                 tracing::warn!(
-                    plugins,
-                    "files that are still being written are taken up once they are whole"
+                    files,
+                    waiting,
+                    "files that are still being written, and plugins that are not used, are taken up later"
                 );
-                return Ok(());
+                return Ok(waiting > 0);
             }
             tokio::time::sleep(SETTLE).await;
         }
     }
+
+    async fn load_one(&self, status: &Status, used: &BTreeSet<String>, name: String, change: Change) {
+        let (stamp, loaded) = match change {
+            Change::Gone => return,
+            Change::Unfit(stamp, reason) => (stamp, Err((None, reason))),
+            Change::Content(stamp, bytes) => {
+                let digest = Digest::of(&bytes);
+                let loaded = match self.room_for(status, used, &name, bytes.len()) {
+                    Ok(()) => self.compile(&name, bytes).await,
+                    Err(reason) => Err(reason),
+                };
+                (stamp, loaded.map_err(|reason| (Some(digest), reason)))
+            }
+        };
+        let mut library = lock(&status.library);
+        library.seen.taken.insert(name.clone(), stamp);
+        match loaded {
+            Ok(loaded) => library.adopt(&name, loaded, None),
+            Err((digest, reason)) => {
+                tracing::error!(plugin = name, "a version is refused: {reason}");
+                library.reject(&name, digest, reason);
+            }
+        }
+    }
+
+    /// Whether there is room in memory for a plugin; for one that is used there always is.
+    ///
+    /// # Errors
+    /// What to do when there is none.
+    pub fn room_for(
+        &self,
+        status: &Status,
+        used: &BTreeSet<String>,
+        name: &str,
+        bytes: usize,
+    ) -> Result<(), String> {
+        if used.contains(name) { Ok(()) } else { lock(&status.library).room_for(name, bytes) }
+    }
 }
 
-/// How long a start waits for files that are being written.
+/// How long a start waits for files that are being written, and for plugins that are not used.
 const UNSETTLED: Duration = Duration::from_secs(5);
 
 fn compile(compiler: &Compiler, bytes: Vec<u8>) -> Result<Loaded, String> {
     let digest = Digest::of(&bytes);
     let module = compiler.compile(&bytes, &digest).map_err(|refusal| refusal.to_string())?;
     Ok(Loaded { digest, module, bytes: bytes.into() })
-}
-
-/// A plugin's name is in paths, metrics and log lines.
-fn check_name(name: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.chars().all(plain) && !name.starts_with('.') && name.len() <= 128 {
-        return Ok(());
-    }
-    Err("its name may hold letters, digits, `-`, `_` and `.` only, and not begin with a dot; rename the file"
-        .into())
 }
 
 /// Below the user's cache folder, one for each plugin directory.
