@@ -22,6 +22,8 @@ section! {
         compile_time: Duration = "60s",
         /// Memory that compiling one plugin may take.
         compile_memory: Size = "2GiB",
+        /// Functions that one plugin may have.
+        compile_functions: u32 = "200000",
         /// Memory that all instances of one plugin may have together.
         memory_per_plugin: Size = "2GiB",
         /// Memory that all instances of all plugins may have together.

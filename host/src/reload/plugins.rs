@@ -44,7 +44,8 @@ impl Shelf {
                 match CodeCache::open(&folder) {
                     Ok(cache) => {
                         let (time, memory) = (plugins.compile_time, plugins.compile_memory.0);
-                        (directory, Some(Workshop { cache, time, memory }))
+                        let functions = plugins.compile_functions;
+                        (directory, Some(Workshop { cache, time, memory, functions }))
                     }
                     Err(error) => {
                         let cure = "set `plugins.cache` to a folder that Weir may write";
