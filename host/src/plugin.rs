@@ -21,6 +21,7 @@ pub mod queues;
 pub mod quotas;
 pub mod requests;
 pub mod services;
+pub mod signatures;
 pub mod spec;
 pub mod state;
 pub mod stream;

@@ -26,7 +26,7 @@ fn check_json(config: &Path) -> (bool, Json) {
 }
 
 /// Asserts that a line of the report has this place and this text.
-fn assert_reported(report: &str, config: &Path, at: &str, text: &str) {
+pub fn assert_reported(report: &str, config: &Path, at: &str, text: &str) {
     let place = format!("{}:{at}:", config.display());
     let found = report.lines().any(|line| line.starts_with(&place) && line.contains(text));
     assert!(found, "no line {place} ... {text} in:\n{report}");

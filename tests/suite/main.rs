@@ -36,6 +36,7 @@ mod readme;
 mod refusals;
 mod routes;
 mod sdk;
+mod signatures;
 mod soaks;
 mod tcp;
 mod tls;

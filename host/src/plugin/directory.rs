@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,6 +23,13 @@ use crate::plugin::module::MAX_SIZE;
 /// By what a file is known to be the same: two looks that find the same stamp find the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
+    file: FileStamp,
+    /// That of its signature, when one is asked for and there.
+    signature: Option<FileStamp>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -30,7 +37,7 @@ pub struct Stamp {
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(meta: &Metadata) -> Self {
         Self {
             device: meta.dev(),
@@ -42,11 +49,26 @@ impl Stamp {
     }
 }
 
+/// What a file holds.
+#[derive(Debug)]
+pub struct Content {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The content of the signature beside it, or why there is none.
+    pub signature: Result<Vec<u8>, String>,
+}
+
+impl Content {
+    fn digests(&self) -> (Digest, Option<Digest>) {
+        (Digest::of(&self.bytes), self.signature.as_ref().ok().map(|signature| Digest::of(signature)))
+    }
+}
+
 /// A file that is not as it was.
 #[derive(Debug)]
 pub enum Change {
     /// It has this content now.
-    Content(Stamp, Vec<u8>),
+    Content(Stamp, Content),
     /// It is there, and cannot be a plugin.
     Unfit(Stamp, String),
     /// It is gone.
@@ -77,7 +99,8 @@ impl Scan {
 /// is whole, as a file system may cut it before it writes the time down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
-    content: Digest,
+    /// Of the file and of its signature.
+    content: (Digest, Option<Digest>),
     since: Instant,
 }
 
@@ -104,18 +127,27 @@ pub struct Seen {
     pub surplus: usize,
 }
 
-/// Looks at the directory. `seen`: what the last look found. `used`: the plugins that filters use.
+/// What a look is for.
+#[derive(Debug, Clone)]
+pub struct Purpose {
+    /// The plugins that filters use.
+    pub used: BTreeSet<String>,
+    /// Whether plugins have to be signed.
+    pub signed: bool,
+}
+
+/// Looks at the directory. `seen`: what the last look found.
 ///
 /// A file that cannot be a plugin is told as [`Change::Unfit`]; names that begin with a dot are passed over, as a shell
 /// does with `*.wasm`. What was read is what is used: whatever happens to the path afterwards is another file.
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn scan(directory: &Path, seen: &Seen, used: &BTreeSet<String>) -> io::Result<Scan> {
+pub fn scan(directory: &Path, seen: &Seen, purpose: &Purpose) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let folder = OwnedFd::from(File::open(directory)?);
     let mut files = list(&folder)?;
-    files.sort_by_cached_key(|(name, _)| (!used.contains(name), name.clone()));
+    files.sort_by_cached_key(|(name, _)| (!purpose.used.contains(name), name.clone()));
     let present: BTreeSet<String> = files.iter().map(|(name, _)| name.clone()).collect();
     scan.surplus = files.len().saturating_sub(MOST_FILES);
     files.truncate(MOST_FILES);
@@ -124,8 +156,8 @@ pub fn scan(directory: &Path, seen: &Seen, used: &BTreeSet<String>) -> io::Resul
         let before = seen.unsettled.get(&name);
         let taken = seen.taken.get(&name);
         let looked = match check_name(&name) {
-            Ok(()) => look(&folder, &file, taken, &mut allowance),
-            Err(reason) => unfit(&folder, &file, taken, reason),
+            Ok(()) => Place { folder: &folder, file: &file, taken }.look(purpose.signed, &mut allowance),
+            Err(reason) => Place { folder: &folder, file: &file, taken }.unfit(reason),
         };
         match looked {
             Look::Same | Look::Gone => {}
@@ -134,11 +166,11 @@ pub fn scan(directory: &Path, seen: &Seen, used: &BTreeSet<String>) -> io::Resul
                 scan.unsettled.extend(before.map(|before| (name.clone(), *before)));
                 scan.waiting.insert(name);
             }
-            Look::Read(stamp, bytes) => match settle(before, Digest::of(&bytes)) {
+            Look::Read(stamp, content) => match settle(before, content.digests()) {
                 Some(candidate) => scan.unsettled.extend([(name, candidate)]),
                 None => {
                     allowance.files = allowance.files.saturating_sub(1);
-                    scan.changes.push((name, Change::Content(stamp, bytes)));
+                    scan.changes.push((name, Change::Content(stamp, content)));
                 }
             },
         }
@@ -198,49 +230,92 @@ enum Look {
     /// It is for the next look.
     Later,
     Unfit(Stamp, String),
-    Read(Stamp, Vec<u8>),
+    Read(Stamp, Content),
 }
 
-fn look(folder: &OwnedFd, file: &OsStr, seen: Option<&Stamp>, allowance: &mut Allowance) -> Look {
-    let pinned = match pin(folder, file) {
-        Ok(pinned) => pinned,
-        Err(errno) => return unfit(folder, file, seen, why_not_followed(errno)),
-    };
-    let meta = match pinned.metadata() {
-        Ok(meta) => meta,
-        Err(error) => return unfit(folder, file, seen, format!("it cannot be read: {error}")),
-    };
-    let stamp = Stamp::of(&meta);
-    if seen == Some(&stamp) {
-        return Look::Same;
-    }
-    if !meta.is_file() {
-        let reason =
-            "it is not a regular file (but a folder, a pipe, a device or a link); copy the file itself";
-        return Look::Unfit(stamp, reason.to_owned());
-    }
-    if meta.mode() & 0o002 != 0 {
-        let mode = meta.mode() & 0o7777;
-        return Look::Unfit(
-            stamp,
-            format!("anybody may write it (its mode is {mode:04o}); `chmod o-w` it, or copy it anew"),
-        );
-    }
-    if allowance.files == 0 || allowance.bytes == 0 {
-        return Look::Later;
-    }
-    match read(&pinned) {
-        Ok((stamp, bytes)) => {
-            allowance.bytes = allowance.bytes.saturating_sub(bytes.len());
-            Look::Read(stamp, bytes)
+/// Where a file is, and what is known of it.
+struct Place<'a> {
+    folder: &'a OwnedFd,
+    file: &'a OsStr,
+    taken: Option<&'a Stamp>,
+}
+
+impl Place<'_> {
+    fn look(&self, signed: bool, allowance: &mut Allowance) -> Look {
+        let (pinned, meta) = match pin(self.folder, self.file) {
+            Ok(found) => found,
+            Err(reason) => return self.unfit(reason),
+        };
+        let signature = if signed { self.signature() } else { Err(String::new()) };
+        let signature_stamp = signature.as_ref().ok().map(|(_, stamp)| *stamp);
+        let stamp = Stamp { file: FileStamp::of(&meta), signature: signature_stamp };
+        if self.taken == Some(&stamp) {
+            return Look::Same;
         }
-        Err(error) => Look::Unfit(stamp, format!("it cannot be read: {error}")),
+        if !meta.is_file() {
+            return Look::Unfit(stamp, NO_FILE.to_owned());
+        }
+        if meta.mode() & 0o002 != 0 {
+            let mode = meta.mode() & 0o7777;
+            return Look::Unfit(
+                stamp,
+                format!("anybody may write it (its mode is {mode:04o}); `chmod o-w` it, or copy it anew"),
+            );
+        }
+        if allowance.files == 0 || allowance.bytes == 0 {
+            return Look::Later;
+        }
+        match read(&pinned, MAX_SIZE) {
+            Ok((file, bytes)) => {
+                allowance.bytes = allowance.bytes.saturating_sub(bytes.len());
+                let signature = signature.and_then(|(pinned, _)| {
+                    let text = read(&pinned, MOST_OF_SIGNATURE).map(|(_, text)| text);
+                    text.map_err(|error| format!("it cannot be read: {error}"))
+                });
+                Look::Read(Stamp { file, signature: signature_stamp }, Content { bytes, signature })
+            }
+            Err(error) => Look::Unfit(stamp, format!("it cannot be read: {error}")),
+        }
+    }
+
+    /// The signature beside the file, or why there is none.
+    fn signature(&self) -> Result<(File, FileStamp), String> {
+        let file = OsString::from_vec([self.file.as_bytes(), b".sig"].concat());
+        let (pinned, meta) = match itself(self.folder, &file) {
+            Err(Errno::NOENT) => return Err("it is not there".to_owned()),
+            Ok(_) | Err(_) => pin(self.folder, &file)?,
+        };
+        if meta.is_file() { Ok((pinned, FileStamp::of(&meta))) } else { Err(NO_FILE.to_owned()) }
+    }
+
+    /// What cannot be opened is known by its entry.
+    fn unfit(&self, reason: String) -> Look {
+        let Ok(Ok(meta)) = itself(self.folder, self.file).map(|entry| entry.metadata()) else {
+            return Look::Gone;
+        };
+        let stamp = Stamp { file: FileStamp::of(&meta), signature: None };
+        if self.taken == Some(&stamp) { Look::Same } else { Look::Unfit(stamp, reason) }
     }
 }
+
+const NO_FILE: &str =
+    "it is not a regular file (but a folder, a pipe, a device or a link); copy the file itself";
+
+/// Bytes of a signature that are read: those of minisign's have some hundred.
+const MOST_OF_SIGNATURE: usize = 4096;
 
 /// Finds a file without opening it, so that nothing happens to what it is: a pipe, a device, a file that is no more there
 /// when it is opened. A link is followed as long as it stays within the directory, as those of Kubernetes do.
-fn pin(folder: &OwnedFd, file: &OsStr) -> Result<File, Errno> {
+///
+/// # Errors
+/// Why it cannot be read.
+fn pin(folder: &OwnedFd, file: &OsStr) -> Result<(File, Metadata), String> {
+    let pinned = find(folder, file).map_err(why_not_followed)?;
+    let meta = pinned.metadata().map_err(|error| format!("it cannot be read: {error}"))?;
+    Ok((pinned, meta))
+}
+
+fn find(folder: &OwnedFd, file: &OsStr) -> Result<File, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let mut tries = 0..MOST_TRIES;
@@ -273,30 +348,21 @@ fn why_not_followed(errno: Errno) -> String {
     }
 }
 
-/// What cannot be opened is known by its entry.
-fn unfit(folder: &OwnedFd, file: &OsStr, seen: Option<&Stamp>, reason: String) -> Look {
-    match itself(folder, file).map(|entry| entry.metadata()) {
-        Ok(Ok(meta)) if seen == Some(&Stamp::of(&meta)) => Look::Same,
-        Ok(Ok(meta)) => Look::Unfit(Stamp::of(&meta), reason),
-        Ok(Err(_)) | Err(_) => Look::Gone,
-    }
-}
-
-/// The content of a file that was found, and its stamp from before it was read. One byte over the limit at most: the
-/// module says what is wrong with one that large.
-fn read(pinned: &File) -> io::Result<(Stamp, Vec<u8>)> {
+/// The content of a file that was found, and its stamp from before it was read. One byte over the limit at most: whoever
+/// is given it says what is wrong with one that large.
+fn read(pinned: &File, most: usize) -> io::Result<(FileStamp, Vec<u8>)> {
     // By its descriptor: whatever its path is now, this is what was found.
     let path = format!("/proc/self/fd/{}", pinned.as_raw_fd());
     let no_wait = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(no_wait).open(path)?;
-    let stamp = Stamp::of(&file.metadata()?);
+    let stamp = FileStamp::of(&file.metadata()?);
     let mut bytes = Vec::new();
-    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
     Ok((stamp, bytes))
 }
 
 /// Compares with what the last look found. `None` when the content has stayed as it is for long enough.
-fn settle(before: Option<&Candidate>, content: Digest) -> Option<Candidate> {
+fn settle(before: Option<&Candidate>, content: (Digest, Option<Digest>)) -> Option<Candidate> {
     match before.filter(|before| before.content == content) {
         Some(same) if same.since.elapsed() >= SETTLE => None,
         Some(same) => Some(*same),

@@ -22,6 +22,8 @@ pub struct Loaded {
     pub module: PluginModule,
     /// Its bytes.
     pub bytes: Arc<[u8]>,
+    /// The signature that it was found with, when one was asked for.
+    pub signature: Option<Arc<[u8]>>,
 }
 
 /// What became of a version.
@@ -264,6 +266,13 @@ impl Library {
         if let Some(plugin) = self.plugins.get_mut(name) {
             plugin.candidate = None;
             plugin.notice = None;
+        }
+    }
+
+    /// What is odd about the file of a plugin.
+    pub fn note(&mut self, name: &str, notice: String) {
+        if let Some(plugin) = self.plugins.get_mut(name) {
+            plugin.notice = Some(notice);
         }
     }
 

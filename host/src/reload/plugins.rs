@@ -10,11 +10,13 @@ use wasmtime::Engine;
 
 use crate::config::Config;
 use crate::config::problem::Problem;
+use crate::config::value::Spanned;
 use crate::plugin::code_cache::CodeCache;
 use crate::plugin::digest::Digest;
-use crate::plugin::directory::{Change, SETTLE, Scan, check_name, scan};
+use crate::plugin::directory::{Change, Content, Purpose, SETTLE, Scan, check_name, scan};
 use crate::plugin::library::Loaded;
 use crate::plugin::module::Compiler;
+use crate::plugin::signatures::{Keys, public_key};
 use crate::plugin::workshop::Workshop;
 use crate::reload::status::{Status, lock};
 
@@ -24,6 +26,8 @@ pub struct Shelf {
     directory: PathBuf,
     compiler: Arc<Compiler>,
     cache: Option<CodeCache>,
+    /// By one of which every plugin has to be signed.
+    keys: Option<Keys>,
 }
 
 impl Shelf {
@@ -56,9 +60,13 @@ impl Shelf {
                 }
             }
         };
+        let keys = match read_keys(config) {
+            Ok(keys) => keys,
+            Err(problem) => return Ok(Err(problem)),
+        };
         let cache = workshop.as_ref().map(|workshop| workshop.cache.clone());
         let compiler = Arc::new(Compiler::new(engine, workshop)?);
-        Ok(Ok(Self { directory, compiler, cache }))
+        Ok(Ok(Self { directory, compiler, cache, keys }))
     }
 
     /// The directory; empty when there is none.
@@ -81,10 +89,10 @@ impl Shelf {
         if self.directory.as_os_str().is_empty() {
             return Ok(Scan::default());
         }
-        let (directory, seen, used) =
-            (self.directory.clone(), lock(&status.library).seen.clone(), used.clone());
+        let (directory, seen) = (self.directory.clone(), lock(&status.library).seen.clone());
+        let purpose = Purpose { used: used.clone(), signed: self.keys.is_some() };
         let before = seen.surplus;
-        let found = tokio::task::spawn_blocking(move || scan(&directory, &seen, &used)).await??;
+        let found = tokio::task::spawn_blocking(move || scan(&directory, &seen, &purpose)).await??;
         let mut library = lock(&status.library);
         library.seen.unsettled.clone_from(&found.unsettled);
         library.seen.surplus = found.surplus;
@@ -95,28 +103,46 @@ impl Shelf {
         Ok(found)
     }
 
-    /// Compiles a version off the control plane's thread.
+    /// Hands back a version that bears a signature, or need not.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what to do.
+    pub async fn verify(&self, name: &str, content: Content) -> Result<Content, String> {
+        let Some(keys) = self.keys.clone() else { return Ok(content) };
+        let name = name.to_owned();
+        let work = move || {
+            let signature = content.signature.as_deref().map_err(String::as_str);
+            keys.verify(&name, &content.bytes, signature).map(|()| content)
+        };
+        let verified = tokio::task::spawn_blocking(work).await;
+        verified.unwrap_or_else(|panic| Err(format!("looking at its signature failed: {panic}")))
+    }
+
+    /// Compiles a version off the control plane's thread, once it is known whose it is.
     ///
     /// # Errors
     /// Why it is refused.
-    pub async fn compile(&self, name: &str, bytes: Vec<u8>) -> Result<Loaded, String> {
+    pub async fn compile(&self, name: &str, content: Content) -> Result<Loaded, String> {
         check_name(name)?;
+        let content = self.verify(name, content).await?;
         let compiler = Arc::clone(&self.compiler);
-        let compiled = tokio::task::spawn_blocking(move || compile(&compiler, bytes)).await;
+        let compiled = tokio::task::spawn_blocking(move || compile(&compiler, content)).await;
         compiled.unwrap_or_else(|panic| Err(format!("compiling it failed: {panic}")))
     }
 
-    /// The last version of a plugin that served, compiled.
+    /// The last version of a plugin that served, compiled. It has to bear a signature by a key of today, too.
     pub async fn last_good(&self, name: &str) -> Option<Loaded> {
         check_name(name).ok()?;
-        let bytes = self.cache.as_ref()?.last_good(name)?;
-        self.compile(name, bytes).await.ok()
+        let (bytes, signature) = self.cache.as_ref()?.last_good(name)?;
+        let signature =
+            signature.ok_or_else(|| "it was not kept with the last version that served".to_owned());
+        self.compile(name, Content { bytes, signature }).await.ok()
     }
 
     /// Keeps the bytes of a version that serves.
     pub fn keep_good(&self, name: &str, loaded: &Loaded) {
         if let Some(cache) = &self.cache {
-            cache.keep_good(name, &loaded.bytes);
+            cache.keep_good(name, &loaded.bytes, loaded.signature.as_deref());
         }
     }
 
@@ -137,13 +163,17 @@ impl Shelf {
             }
             if started.elapsed() > UNSETTLED && found.waiting.is_disjoint(used) {
                 let unsettled = found.unsettled.keys().filter(|name| !found.waiting.contains(*name));
-                let files = unsettled.map(String::as_str).collect::<Vec<_>>().join(", ");
+                let plugins = unsettled.map(String::as_str).collect::<Vec<_>>().join(", ");
+                if !plugins.is_empty() {
+                    tracing::warn!(
+                        plugins,
+                        "files that are still being written are taken up once they are whole"
+                    );
+                }
                 let waiting = found.waiting.len();
-                tracing::warn!(
-                    files,
-                    waiting,
-                    "files that are still being written, and plugins that are not used, are taken up later"
-                );
+                if waiting > 0 {
+                    tracing::warn!(waiting, "plugins that nobody uses are taken up after the start");
+                }
                 return Ok(waiting > 0);
             }
             tokio::time::sleep(SETTLE).await;
@@ -154,10 +184,10 @@ impl Shelf {
         let (stamp, loaded) = match change {
             Change::Gone => return,
             Change::Unfit(stamp, reason) => (stamp, Err((None, reason))),
-            Change::Content(stamp, bytes) => {
-                let digest = Digest::of(&bytes);
-                let loaded = match self.room_for(status, used, &name, bytes.len()) {
-                    Ok(()) => self.compile(&name, bytes).await,
+            Change::Content(stamp, content) => {
+                let digest = Digest::of(&content.bytes);
+                let loaded = match self.room_for(status, used, &name, content.bytes.len()) {
+                    Ok(()) => self.compile(&name, content).await,
                     Err(reason) => Err(reason),
                 };
                 (stamp, loaded.map_err(|reason| (Some(digest), reason)))
@@ -192,10 +222,26 @@ impl Shelf {
 /// How long a start waits for files that are being written, and for plugins that are not used.
 const UNSETTLED: Duration = Duration::from_secs(5);
 
-fn compile(compiler: &Compiler, bytes: Vec<u8>) -> Result<Loaded, String> {
+fn compile(compiler: &Compiler, content: Content) -> Result<Loaded, String> {
+    let Content { bytes, signature } = content;
     let digest = Digest::of(&bytes);
     let module = compiler.compile(&bytes, &digest).map_err(|refusal| refusal.to_string())?;
-    Ok(Loaded { digest, module, bytes: bytes.into() })
+    Ok(Loaded { digest, module, bytes: bytes.into(), signature: signature.ok().map(Arc::from) })
+}
+
+/// The keys that a configuration names; `None` when no signatures are asked for.
+fn read_keys(config: &Config) -> Result<Option<Keys>, Problem> {
+    let named = config.sections.plugins.as_ref().and_then(|plugins| plugins.require_signature.as_ref());
+    let Some(named) = named else { return Ok(None) };
+    if named.is_empty() {
+        let message = "no key is named, so that no plugin could be loaded; name one, or leave the field out";
+        return Err(config.problem(&named.place, message));
+    }
+    let folder = config.file.parent().unwrap_or(Path::new(""));
+    let read = |key: &Spanned<String>| {
+        public_key(key, folder).map_err(|message| config.problem(&key.place, message))
+    };
+    named.iter().map(read).collect::<Result<_, _>>().map(|keys| Some(Keys::new(keys)))
 }
 
 /// Below the user's cache folder, one for each plugin directory.
