@@ -22,6 +22,7 @@ pub mod quotas;
 pub mod requests;
 pub mod services;
 pub mod signatures;
+pub mod space;
 pub mod spec;
 pub mod state;
 pub mod stream;

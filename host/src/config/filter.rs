@@ -31,6 +31,8 @@ section! {
         memory_per_plugin: Size = "2GiB",
         /// Memory that all instances of all plugins may have together.
         memory_total: Size = "4GiB",
+        /// Memory that the shared data and the queues of all plugins may take together. Each may always have a little.
+        shared_total: Size = "256MiB",
         /// What a filter gets that does not say otherwise.
         defaults: Defaults = "",
     }
