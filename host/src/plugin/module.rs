@@ -64,6 +64,11 @@ pub enum Refusal {
         "it needs WebAssembly's garbage collector, which plugins do not have; use a compiler that brings its own"
     )]
     GarbageCollector,
+    /// References to values of a host.
+    #[error(
+        "it handles values of its host by reference (`externref`), and plugins are given none; build it without          wasm-bindgen, or whatever else is for browsers"
+    )]
+    References,
     /// Another thing that the engine does not give.
     #[error(
         "it asks for more than plugins are given: {0}; build it for WebAssembly 2.0, with one memory and at most four \
