@@ -205,3 +205,31 @@ async fn a_program_that_exits_with_status_0_has_run_to_its_end_and_serves() {
     assert_eq!(gateway.wait_for_exit().code(), Some(1));
     gateway.wait_for_log("_initialize failed");
 }
+
+#[tokio::test]
+async fn filters_of_one_vm_can_act_in_each_others_streams_as_in_envoy_and_nobody_else_can() {
+    const REPLY: &str = "proxy_send_local_response 418 by_two \"\" [] -1";
+    let mirror = mirror().await;
+    for (vm_ids, shared) in [(["same", "same"], true), (["one", "two"], false), (["", ""], false)] {
+        // Root contexts have the first numbers, then streams: in a VM of both, the first one's stream is 3.
+        let forge = format!(
+            "request_headers: proxy_set_effective_context 3; proxy_get_property plugin_root_id; {REPLY}"
+        );
+        let filters = [puppet("one", vm_ids[0], "", ""), puppet("two", vm_ids[1], "", &forge)];
+        let gateway = gateway(&filters, 1, &mirror);
+        assert_eq!(get(gateway.address("web"), "/first").await.status, 418);
+        let first = gateway.wait_for_access("/first");
+        // Whose stream it is decides who has replied.
+        assert_eq!(first["filter"], if shared { "one" } else { "two" });
+        let stream = first_stream(&gateway, "two");
+        gateway.wait_for_log(&format!("{stream} delete []"));
+        let own = if shared { "\"one\"" } else { "\"two\"" };
+        let context = if shared { "0" } else { "2" };
+        let log = gateway.log();
+        assert!(log.contains(&format!("set_effective_context = {context}")), "{vm_ids:?}: {log}");
+        assert!(log.contains(&format!("get_property = 0 {own}")), "{vm_ids:?}: {log}");
+        // A stream that is over is nobody's to act in; its number is not given to another.
+        assert_eq!(get(gateway.address("web"), "/second").await.status, 418);
+        assert_eq!(gateway.wait_for_access("/second")["filter"], "two", "{vm_ids:?}");
+    }
+}
