@@ -16,8 +16,8 @@ use crate::config::Config;
 use crate::config::problem::Problems;
 use crate::net::listen;
 use crate::overload::{Gauges, Overload};
+use crate::plugin::directory::SETTLE;
 use crate::plugin::engine::PluginEngine;
-use crate::plugin::library::SETTLE;
 use crate::plugin::services::Services;
 use crate::proxy::worker::{Order, Report, Retired, StartWorker, WorkerHandle};
 use crate::reload::config_file::ConfigFile;
@@ -27,7 +27,7 @@ use crate::reload::rebuild::Rebuilds;
 use crate::reload::rollback::{Failing, note_fault};
 use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
-use crate::reload::{Control, ReloadMetrics, prepare, shed};
+use crate::reload::{Control, ReloadMetrics, prepare, shed, used_plugins};
 use crate::telemetry::metrics::Registry;
 use crate::upstream::discovery::Discovery;
 
@@ -129,7 +129,10 @@ impl App {
         let status = Status::new();
         // Before the first look, so that nothing is missed in between.
         let watch = Watch::new(&[folder_of(&config.file), shelf.directory()]);
-        shelf.load_all(&status).await?;
+        if let Some(caution) = shelf.caution() {
+            tracing::warn!("{caution}");
+        }
+        shelf.load(&status, &used_plugins(&config)).await?;
         let (reported, reports) = mpsc::unbounded_channel();
         let (retire, retired) = channel();
         std::thread::Builder::new().name("weir-reaper".to_owned()).spawn(move || reap(&retired))?;

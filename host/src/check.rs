@@ -108,7 +108,8 @@ async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::R
         }
     };
     let status = Status::new();
-    shelf.load_all(&status).await?;
+    findings.notes.extend(shelf.caution());
+    while shelf.load(&status, &used_plugins(config)).await? {}
     let made = {
         let library = lock(&status.library);
         note_unused(config, &library, findings);

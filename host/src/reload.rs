@@ -21,8 +21,10 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::listener::Service;
 use crate::config::problem::{Mark, Place, Problem, Problems};
+use crate::config::value::Spanned;
 use crate::plugin::digest::Digest;
-use crate::plugin::library::{Change, Loaded};
+use crate::plugin::directory::{Change, Content};
+use crate::plugin::library::Loaded;
 use crate::plugin::services::Services;
 use crate::proxy::worker::WorkerHandle;
 use crate::reload::config_file::{ConfigFile, Look};
@@ -144,20 +146,21 @@ impl Control {
         true
     }
 
-    /// Looks at the plugin directory, and takes up what changed. True when a file is still being written.
+    /// Looks at the plugin directory, and takes up what changed. True when another look is due soon.
     pub async fn look_at_plugins(&mut self) -> bool {
-        let scan = match self.shelf.scan(&self.status).await {
+        let scan = match self.shelf.scan(&self.status, &used_plugins(&self.config)).await {
             Ok(scan) => scan,
             Err(error) => {
                 tracing::warn!(directory = %self.shelf.directory().display(), %error, "cannot look at the plugins");
                 return false;
             }
         };
+        let to_be_continued = scan.is_to_be_continued();
         for (name, change) in scan.changes {
             self.take_change(&name, change).await;
         }
         lock(&self.status.library).prune();
-        !scan.unsettled.is_empty()
+        to_be_continued
     }
 
     async fn take_change(&mut self, name: &str, change: Change) {
@@ -175,24 +178,33 @@ impl Control {
                 lock(&self.status.library).seen.taken.insert(name.to_owned(), stamp);
                 self.refuse(name, None, reason);
             }
-            Change::Content(stamp, bytes) => {
+            Change::Content(stamp, content) => {
                 lock(&self.status.library).seen.taken.insert(name.to_owned(), stamp);
-                self.take_content(name, bytes).await;
+                self.take_content(name, content).await;
             }
         }
     }
 
     /// Compiles a new version, tries it with every configuration that uses it, and puts it in force.
-    async fn take_content(&mut self, name: &str, bytes: Vec<u8>) {
-        let digest = Digest::of(&bytes);
-        {
-            let mut library = lock(&self.status.library);
-            if library.serving(name).is_some_and(|serving| serving.digest == digest) {
-                library.as_expected(name);
-                return;
+    async fn take_content(&mut self, name: &str, content: Content) {
+        let digest = Digest::of(&content.bytes);
+        let serves = lock(&self.status.library).serving(name).is_some_and(|serving| serving.digest == digest);
+        if serves {
+            lock(&self.status.library).as_expected(name);
+            if let Err(reason) = self.shelf.verify(name, content).await {
+                tracing::warn!(plugin = name, "it goes on serving, and would be refused now: {reason}");
+                let notice = format!("it goes on serving, and would be refused now: {reason}");
+                lock(&self.status.library).note(name, notice);
             }
+            return;
         }
-        let loaded = match self.shelf.compile(name, bytes).await {
+        let size = content.bytes.len();
+        let room = self.shelf.room_for(&self.status, &used_plugins(&self.config), name, size);
+        let compiled = match room {
+            Ok(()) => self.shelf.compile(name, content).await,
+            Err(reason) => Err(reason),
+        };
+        let loaded = match compiled {
             Ok(loaded) => loaded,
             Err(reason) => return self.refuse(name, Some(digest), reason),
         };
@@ -394,6 +406,7 @@ fn needs_restart(config: &Config, started_with: &Config) -> Vec<&'static str> {
         ("runtime", new.runtime != old.runtime),
         ("admin", new.admin != old.admin),
         ("plugins.directory", plugin_places(config) != plugin_places(started_with)),
+        ("plugins.require_signature", keys(config) != keys(started_with)),
     ];
     sections.into_iter().filter(|(_, changed)| *changed).map(|(section, _)| section).collect()
 }
@@ -401,4 +414,8 @@ fn needs_restart(config: &Config, started_with: &Config) -> Vec<&'static str> {
 fn plugin_places(config: &Config) -> Option<(&PathBuf, Option<&PathBuf>)> {
     let plugins = config.sections.plugins.as_ref()?;
     Some((&plugins.directory.value, plugins.cache.as_ref()))
+}
+
+fn keys(config: &Config) -> Option<&[Spanned<String>]> {
+    config.sections.plugins.as_ref()?.require_signature.as_ref().map(|keys| keys.value.as_slice())
 }

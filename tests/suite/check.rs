@@ -14,7 +14,7 @@ fn weir(args: &[&str]) -> Output {
 }
 
 /// Runs `weir check`: whether it is content, and what it printed.
-fn check(config: &Path) -> (bool, String) {
+pub fn check(config: &Path) -> (bool, String) {
     let output = weir(&["check", "--config", config.to_str().expect("a plain path")]);
     let text = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8(text).expect("text"))
@@ -26,7 +26,7 @@ fn check_json(config: &Path) -> (bool, Json) {
 }
 
 /// Asserts that a line of the report has this place and this text.
-fn assert_reported(report: &str, config: &Path, at: &str, text: &str) {
+pub fn assert_reported(report: &str, config: &Path, at: &str, text: &str) {
     let place = format!("{}:{at}:", config.display());
     let found = report.lines().any(|line| line.starts_with(&place) && line.contains(text));
     assert!(found, "no line {place} ... {text} in:\n{report}");

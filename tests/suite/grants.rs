@@ -128,7 +128,9 @@ async fn bodies_properties_replies_and_routes_are_kept_from_whom_they_are_not_gr
             true => json!({ "body": "none", "properties": "none", "reply": false, "route": false }),
             false => json!({}),
         };
-        let gateway = gateway(&[filter("one", script, grants)], &up, &other);
+        let mut filter = filter("one", script, grants);
+        filter["on_failure"] = "open".into();
+        let gateway = gateway(&[filter], &up, &other);
         let mut client = Client::h1(gateway.address("web")).await;
         let request = client.request("POST", "/x").body(full("asked")).expect("a request");
         let answer = client.call(request).await;
@@ -253,4 +255,36 @@ fn what_a_plugin_asks_for_is_shown_and_grants_nothing() {
     let json: Json = serde_json::from_str(&report).expect("JSON");
     assert!(good);
     assert_eq!(json["asks_for"], json!(["clusters: [up, b]", "headers: read", "body: none"]));
+}
+
+#[tokio::test]
+async fn a_filter_that_may_not_reply_has_its_stream_meet_on_failure_at_once_and_lives_on() {
+    let (up, other) = (mirror().await, mirror().await);
+    let refuse = "proxy_send_local_response 403 \"\" \"\" [] -1; return 1";
+    let end = "proxy_close_stream 0; return 1";
+    for act in [refuse, end] {
+        for (policy, status) in [("closed", 503), ("open", 200)] {
+            for phase in ["request_headers", "request_body", "response_headers"] {
+                let mut filter = filter("one", &format!("{phase}: {act}"), json!({ "reply": false }));
+                filter["on_failure"] = policy.into();
+                filter["pause_timeout"] = "1h".into();
+                let gateway = gateway(&[filter], &up, &other);
+                let mut client = Client::h1(gateway.address("web")).await;
+                for count in 1..3 {
+                    let request = client.request("POST", "/x").body(full("asked")).expect("a request");
+                    let answer = client.call(request).await.expect("an answer");
+                    assert_eq!(answer.status, status, "{policy}, {phase}: {act}");
+                    assert_eq!(denied(&gateway, "reply").await, count, "{policy}, {phase}: {act}");
+                }
+                let line = gateway.wait_for_log("denied: a plugin asked for");
+                assert!(line.contains("filter=\"one\" grant=\"reply\""), "{line}");
+                if policy == "closed" {
+                    let entry = gateway.wait_for_access("\"path\":\"/x\"");
+                    let why = (entry["filter"].as_str(), entry["reason"].as_str());
+                    assert_eq!(why, (Some("one"), Some("filter_reply_denied")));
+                }
+                assert!(!gateway.logged("a plugin that failed is back"), "its instance is the same");
+            }
+        }
+    }
 }

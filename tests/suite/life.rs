@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use weir_tests::guests::wasm;
+use weir_tests::guests::{wasm, wat};
 use weir_tests::http::{get, mirror};
 use weir_tests::upstream::Upstream;
 use weir_tests::wait::until;
@@ -157,4 +157,79 @@ fn ids_of_contexts_count_up_and_those_that_are_alive_are_passed_over_when_they_w
         || instance.create_stream(trampoline::ROOTS[0], 0, made_up::http(), limit).expect("a context");
     // 0 is no context, 1 and 2 are the roots, 4 is alive.
     assert_eq!([create(), create(), create()], [u32::MAX, 3, 5]);
+}
+
+#[tokio::test]
+async fn a_program_that_exits_with_status_0_has_run_to_its_end_and_serves() {
+    // What it did before is there afterwards.
+    let program = |start: &str| {
+        wat(&format!(
+            r#"(module
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 100) "x-began")
+            (func (export "proxy_abi_version_0_2_1"))
+            (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+            (func $begin (i32.store8 (i32.const 200) (i32.const 121)) (call $exit (i32.const 0)) unreachable)
+            {start}
+            (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                (call $add (i32.const 0) (i32.const 100) (i32.const 7) (i32.const 200) (i32.const 1))))"#
+        ))
+    };
+    let mirror = mirror().await;
+    for start in [
+        r#"(func (export "_start") (call $begin))"#,
+        r#"(func (export "_initialize")) (func (export "main") (param i32 i32) (result i32) (call $begin) unreachable)"#,
+        r#"(func (export "_initialize")) (func (export "__main_void") (result i32) (call $begin) unreachable)"#,
+    ] {
+        let config = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: program }} ], \
+               routes: [ {{ cluster: up }} ] }} }} ]\nclusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+            mirror.address
+        );
+        let gateway = Setup::new().plugin_bytes("program", &program(start)).config(config).start();
+        for _ in 0..3 {
+            let text = get(gateway.address("web"), "/").await.text();
+            assert!(text.contains("x-began: y"), "{start}: {text}");
+        }
+        let metrics = gateway.admin("GET", "/metrics").await.text();
+        let faults = metrics.lines().filter(|line| line.starts_with("weir_plugin_faults_total"));
+        assert!(faults.clone().count() > 0 && faults.clone().all(|line| line.ends_with(" 0")), "{metrics}");
+    }
+    // In a callback an exit is the end of the instance, whatever its status; and so it is of `_initialize`.
+    let initialize = program(r#"(func (export "_initialize") (call $begin))"#);
+    let config = "listeners: [ { name: web, address: \"127.0.0.1:0\", http: { filters: [ { plugin: program } ], \
+                    routes: [ { respond: { status: 200 } } ] } } ]";
+    let gateway = Setup::new().plugin_bytes("program", &initialize).config(config).launch();
+    assert_eq!(gateway.wait_for_exit().code(), Some(1));
+    gateway.wait_for_log("_initialize failed");
+}
+
+#[tokio::test]
+async fn filters_of_one_vm_can_act_in_each_others_streams_as_in_envoy_and_nobody_else_can() {
+    const REPLY: &str = "proxy_send_local_response 418 by_two \"\" [] -1";
+    let mirror = mirror().await;
+    for (vm_ids, shared) in [(["same", "same"], true), (["one", "two"], false), (["", ""], false)] {
+        // Root contexts have the first numbers, then streams: in a VM of both, the first one's stream is 3.
+        let forge = format!(
+            "request_headers: proxy_set_effective_context 3; proxy_get_property plugin_root_id; {REPLY}"
+        );
+        let filters = [puppet("one", vm_ids[0], "", ""), puppet("two", vm_ids[1], "", &forge)];
+        let gateway = gateway(&filters, 1, &mirror);
+        assert_eq!(get(gateway.address("web"), "/first").await.status, 418);
+        let first = gateway.wait_for_access("/first");
+        // Whose stream it is decides who has replied.
+        assert_eq!(first["filter"], if shared { "one" } else { "two" });
+        let stream = first_stream(&gateway, "two");
+        gateway.wait_for_log(&format!("{stream} delete []"));
+        let own = if shared { "\"one\"" } else { "\"two\"" };
+        let context = if shared { "0" } else { "2" };
+        let log = gateway.log();
+        assert!(log.contains(&format!("set_effective_context = {context}")), "{vm_ids:?}: {log}");
+        assert!(log.contains(&format!("get_property = 0 {own}")), "{vm_ids:?}: {log}");
+        // A stream that is over is nobody's to act in; its number is not given to another.
+        assert_eq!(get(gateway.address("web"), "/second").await.status, 418);
+        assert_eq!(gateway.wait_for_access("/second")["filter"], "two", "{vm_ids:?}");
+    }
 }

@@ -260,41 +260,6 @@ async fn what_the_kernel_does_not_tell_of_is_found_by_looking() {
     assert_eq!(answer(&gateway).await.expect("served"), "1");
 }
 
-/// The number after the labels of a metric.
-async fn counted(gateway: &Gateway, series: &str) -> u64 {
-    let metrics = gateway.admin("GET", "/metrics").await.text();
-    let line = metrics.lines().find_map(|line| line.strip_prefix(series));
-    line.map_or(0, |count| count.trim().parse().expect("a number"))
-}
-
-#[tokio::test]
-async fn only_regular_files_are_taken_and_what_is_refused_is_counted() {
-    const REFUSED: &str = "weir_plugin_reloads_total{result=\"refused\"}";
-    let (gateway, _upstreams) = gateway(2).await;
-    assert_eq!(counted(&gateway, REFUSED).await, 0);
-    let place = |name: &str| gateway.plugins().join(format!("{name}.wasm"));
-    // A link to a good plugin, beside and in the place of the one that serves; a pipe that nobody writes; a folder.
-    let elsewhere = gateway.folder().join("elsewhere.wasm");
-    std::fs::write(&elsewhere, version(1)).expect("it can be written");
-    std::os::unix::fs::symlink(&elsewhere, place("link")).expect("a link");
-    rustix::fs::mkfifoat(rustix::fs::CWD, place("pipe"), rustix::fs::Mode::RWXU).expect("a pipe");
-    std::fs::create_dir(place("folder")).expect("a folder");
-    let beside = gateway.folder().join("beside");
-    std::os::unix::fs::symlink(&elsewhere, &beside).expect("a link");
-    std::fs::rename(&beside, place("sni-version")).expect("it replaces the file");
-    gateway.wait_for_log_count("it is not a regular file", 4);
-    for name in ["link", "pipe", "folder", "sni-version"] {
-        let plugin = gateway.plugin(name).await;
-        let newest = &plugin["versions"][0];
-        assert_eq!(newest["state"], "rejected", "{plugin}");
-    }
-    assert_eq!(counted(&gateway, REFUSED).await, 4);
-    let mut socket = TcpStream::connect(gateway.address("l")).await.expect("it listens");
-    let mut answer = String::new();
-    soon("the answer", socket.read_to_string(&mut answer)).await.expect("it comes");
-    assert_eq!(answer, "0", "what served goes on serving");
-}
-
 #[tokio::test]
 async fn a_version_is_tried_with_every_configuration_that_uses_it() {
     let mirror = weir_tests::http::mirror().await;

@@ -213,3 +213,133 @@ async fn what_the_host_holds_of_edited_bodies_is_no_more_than_the_filters_memory
     assert_eq!(gateway.log().matches("status 0").count(), 1, "{}", gateway.log());
     assert!(refused(&gateway, "held").await >= 2);
 }
+
+/// A guest that keeps a mebibyte more in its shared data, and one more in a queue, with each request, and says in headers
+/// what came of it: `+` or `-`.
+fn hoarding() -> Vec<u8> {
+    wat(r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_shared_data" (func $set (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_register_shared_queue" (func $register (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_enqueue_shared_queue" (func $enqueue (param i32 i32 i32) (result i32)))
+        (memory (export "memory") 18)
+        (data (i32.const 100) "x-datax-queue+-")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (i32.eqz (call $register (i32.const 100) (i32.const 1) (i32.const 200))))
+        (func $say (param $name i32) (param $len i32) (param $status i32)
+            (drop (call $add (i32.const 0) (local.get $name) (local.get $len)
+                (select (i32.const 113) (i32.const 114) (i32.eqz (local.get $status))) (i32.const 1))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (i32.store (i32.const 300) (i32.add (i32.load (i32.const 300)) (i32.const 1)))
+            (call $say (i32.const 100) (i32.const 6)
+                (call $set (i32.const 300) (i32.const 4) (i32.const 2048) (i32.const 1048576) (i32.const 0)))
+            (call $say (i32.const 106) (i32.const 7)
+                (call $enqueue (i32.load (i32.const 200)) (i32.const 2048) (i32.const 1048576)))
+            (i32.const 0)))"#)
+}
+
+#[tokio::test]
+async fn shared_data_and_queues_of_all_plugins_have_one_bound_within_which_each_has_a_little() {
+    let up = mirror().await;
+    let mut small =
+        puppet::filter("request_headers: proxy_set_shared_data k a_value 0; proxy_get_shared_data k");
+    small["name"] = "small".into();
+    let filters = [
+        json!({ "plugin": "hoarding", "name": "one" }),
+        json!({ "plugin": "hoarding", "name": "two" }),
+        small,
+    ];
+    let setup = Setup::new().plugin_bytes("hoarding", &hoarding()).plugin("puppet");
+    let gateway = gateway(setup, ", shared_total: 5200KiB", &filters, &up);
+    let mut said = String::new();
+    for _ in 0..3 {
+        let text = get(gateway.address("web"), "/").await.text();
+        let marks = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("x-data: ").or_else(|| line.strip_prefix("x-queue: ")));
+        said.extend(marks);
+        said.push(' ');
+    }
+    // The mirror tells headers in their order: both data, then both queues, or one after the other.
+    assert_eq!(said.matches('+').count(), 5, "five of them fit: {said}");
+    assert_eq!(said.split(' ').next().map(|first| first.matches('+').count()), Some(4), "{said}");
+    assert!(refused(&gateway, "shared_total").await >= 3, "{said}");
+    assert_eq!(refused(&gateway, "shared").await, 0);
+    let log = gateway.log();
+    assert_eq!(log.matches("a_value").count(), 3, "the small one has what it needs: {log}");
+}
+
+#[tokio::test]
+async fn a_vm_id_has_so_much_shared_data_and_what_is_beyond_it_is_counted() {
+    let up = mirror().await;
+    let filters = [json!({ "plugin": "hoarding", "name": "one", "cpu": "1s" })];
+    let setup = Setup::new().plugin_bytes("hoarding", &hoarding());
+    let gateway = gateway(setup, ", shared_total: 1GiB", &filters, &up);
+    let mut client = Client::h1(gateway.address("web")).await;
+    let mut kept = 0;
+    while client.get("/").await.text().contains("x-data: +") {
+        kept += 1;
+    }
+    assert_eq!(kept, 63, "64 MiB, less the keys");
+    // The queue was full at 16 MiB.
+    assert_eq!(refused(&gateway, "shared").await, 1 + 64 - 16);
+    assert_eq!(refused(&gateway, "shared_total").await, 0);
+}
+
+#[tokio::test]
+async fn instances_beyond_those_of_a_plugin_are_refused_and_the_configuration_before_serves() {
+    let up = mirror().await;
+    let calm = wat(r#"(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) (i32.const 1024)))"#);
+    let config = |count: usize| {
+        let filter =
+            |number| json!({ "plugin": "calm", "name": format!("f{number}"), "config": format!("{number}") });
+        let filters: Vec<_> =
+            (0..count).map(filter).chain([json!({ "plugin": "other", "name": "one" })]).collect();
+        format!(
+            "runtime: {{ workers: 10 }}\n\
+             listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: {}, routes: [ {{ cluster: up }} ] }} }} ]\n\
+             clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+            json!(filters),
+            up.address
+        )
+    };
+    let setup = Setup::new().plugin_bytes("calm", &calm).plugin_bytes("other", &calm);
+    let gateway = setup.config(config(1)).start();
+    gateway.write_config(&config(51));
+    let line = gateway.wait_for_log("the configuration is refused");
+    gateway.wait_for_log("`instances`");
+    assert!(gateway.logged("refused: a quota of the filter is used up plugin=\"calm\""), "{line}");
+    let metrics = gateway.admin("GET", "/metrics").await.text();
+    let counted = |line: &&str| {
+        line.starts_with("weir_plugin_quota_refused_total") && line.contains("quota=\"instances\"")
+    };
+    let refused: u64 =
+        metrics.lines().filter(counted).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
+    assert!(refused >= 1, "{metrics}");
+    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+    // As many as there may be are taken, those that are there included; other plugins have theirs.
+    gateway.write_config(&config(50));
+    gateway.wait_for_log("the configuration is in force");
+    assert_eq!(gateway.plugin("calm").await["instances"], 500);
+    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_table_that_begins_with_more_elements_than_there_may_be_is_refused_with_the_reason() {
+    let module = |elements: usize| {
+        wat(&format!(
+            r#"(module (memory (export "memory") 1) (table {elements} funcref) (func (export "proxy_abi_version_0_2_1"))
+            (func (export "malloc") (param i32) (result i32) (i32.const 1024)))"#
+        ))
+    };
+    let up = mirror().await;
+    let filters = [json!({ "plugin": "tables", "name": "one" })];
+    let gateway = gateway(Setup::new().plugin_bytes("tables", &module(100_000)), "", &filters, &up);
+    gateway.swap_plugin("tables", &module(100_001));
+    let line = gateway.wait_for_log("a version is refused");
+    assert!(line.contains("table"), "{line}");
+    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+}

@@ -170,6 +170,13 @@ fn features() -> Vec<Case> {
             "it needs WebAssembly's garbage collector",
             whole("(type $s (struct)) (func (drop (struct.new $s)))"),
         ),
+        ("it needs WebAssembly's garbage collector", whole("(func (param anyref))")),
+        (
+            "it handles values of its host by reference (`externref`), and plugins are given none",
+            whole("(table 1 externref)"),
+        ),
+        ("by reference (`externref`)", whole("(func (param externref))")),
+        ("by reference (`externref`)", whole("(func (drop (ref.null extern)))")),
         (
             "it asks for more than plugins are given",
             whole(

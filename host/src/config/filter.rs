@@ -22,10 +22,17 @@ section! {
         compile_time: Duration = "60s",
         /// Memory that compiling one plugin may take.
         compile_memory: Size = "2GiB",
+        /// Functions that one plugin may have.
+        compile_functions: u32 = "200000",
+        /// Public keys of minisign's, each as its line in base64 or as the path of its `.pub` file. With any, a plugin is loaded
+        /// only with a `NAME.wasm.sig` beside `NAME.wasm` that is a signature by one of them. Without, none is asked for.
+        require_signature: Option<Spanned<Vec<Spanned<String>>>>,
         /// Memory that all instances of one plugin may have together.
         memory_per_plugin: Size = "2GiB",
         /// Memory that all instances of all plugins may have together.
         memory_total: Size = "4GiB",
+        /// Memory that the shared data and the queues of all plugins may take together. Each may always have a little.
+        shared_total: Size = "256MiB",
         /// What a filter gets that does not say otherwise.
         defaults: Defaults = "",
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! code/WASM_DIGEST-ENGINE_HASH   SHA-256 of what follows, then what wasmtime compiled
 //! good/NAME.wasm                 the bytes of the last version of NAME that served
+//! good/NAME.wasm.sig             their signature, when one was asked for
 //! ```
 //!
 //! The folder belongs to the user that runs Weir and nobody else may enter it (0700). Files are written beside
@@ -97,15 +98,22 @@ impl CodeCache {
         }
     }
 
-    /// The bytes of a plugin that served last.
-    pub fn last_good(&self, plugin: &str) -> Option<Vec<u8>> {
-        read_private(&self.good(plugin)).ok()
+    /// The bytes of a plugin that served last, and their signature.
+    pub fn last_good(&self, plugin: &str) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let bytes = read_private(&self.good(plugin)).ok()?;
+        Some((bytes, read_private(&self.good_signature(plugin)).ok()))
     }
 
-    /// Keeps the bytes of a plugin that serves.
-    pub fn keep_good(&self, plugin: &str, bytes: &[u8]) {
+    /// Keeps the bytes of a plugin that serves, and their signature.
+    pub fn keep_good(&self, plugin: &str, bytes: &[u8], signature: Option<&[u8]>) {
         let path = self.good(plugin);
-        if let Err(error) = write_private(&path, &[bytes]) {
+        let beside = self.good_signature(plugin);
+        let signed = match signature {
+            Some(signature) => write_private(&beside, &[signature]),
+            None => fs::remove_file(&beside)
+                .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }),
+        };
+        if let Err(error) = signed.and_then(|()| write_private(&path, &[bytes])) {
             tracing::warn!(path = %path.display(), %error, "the last good version cannot be kept");
         }
     }
@@ -119,6 +127,10 @@ impl CodeCache {
     /// A plugin's name is a file stem: it holds no separator.
     fn good(&self, plugin: &str) -> PathBuf {
         self.root.join("good").join(format!("{plugin}.wasm"))
+    }
+
+    fn good_signature(&self, plugin: &str) -> PathBuf {
+        self.root.join("good").join(format!("{plugin}.wasm.sig"))
     }
 }
 

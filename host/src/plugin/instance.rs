@@ -43,6 +43,8 @@ pub struct Fault {
     pub kind: FaultKind,
     /// The trap and the backtrace.
     pub message: String,
+    /// The status that it exited with, when it did.
+    exited: Option<u32>,
 }
 
 /// An instance could not be started.
@@ -193,12 +195,15 @@ impl Instance {
         if let Some(initialize) = plain(store, "_initialize") {
             run_at_start(store, 0, &initialize, (), limit).map_err(|fault| fault.at_start("_initialize"))?;
             if let Ok(main) = instance.get_typed_func::<(u32, u32), u32>(&mut *store, "main") {
-                run_at_start(store, 0, &main, (0, 0), limit).map_err(|fault| fault.at_start("main"))?;
+                well_ended(run_at_start(store, 0, &main, (0, 0), limit))
+                    .map_err(|fault| fault.at_start("main"))?;
             } else if let Ok(main) = instance.get_typed_func::<(), u32>(&mut *store, "__main_void") {
-                run_at_start(store, 0, &main, (), limit).map_err(|fault| fault.at_start("__main_void"))?;
+                well_ended(run_at_start(store, 0, &main, (), limit))
+                    .map_err(|fault| fault.at_start("__main_void"))?;
             }
         } else if let Some(start) = plain(store, "_start") {
-            run_at_start(store, 0, &start, (), limit).map_err(|fault| fault.at_start("_start"))?;
+            well_ended(run_at_start(store, 0, &start, (), limit))
+                .map_err(|fault| fault.at_start("_start"))?;
         }
         Ok(())
     }
@@ -357,6 +362,14 @@ impl Instance {
     }
 }
 
+/// A program need not return from its `main`: it may exit with status 0 as well.
+fn well_ended<R>(ran: Result<R, Fault>) -> Result<(), Fault> {
+    match ran {
+        Err(Fault { kind: FaultKind::Exit, exited: Some(0), .. }) => Ok(()),
+        ran => ran.map(drop),
+    }
+}
+
 fn set_starting(vm: &mut Vm, root: u32, starting: Option<Starting>) {
     if let Some(root) = vm.roots.iter_mut().find(|found| found.id == root) {
         root.starting = starting;
@@ -421,7 +434,7 @@ impl Fault {
     pub fn of_the_host() -> Self {
         let message =
             "the host panicked while it served the plugin; that is a mistake of Weir's, please report it";
-        Self { kind: FaultKind::Trap, message: message.to_owned() }
+        Self { kind: FaultKind::Trap, message: message.to_owned(), exited: None }
     }
 
     fn new(vm: &Vm, error: &wasmtime::Error) -> Self {
@@ -441,7 +454,7 @@ impl Fault {
         if let Ok(root) = vm.root() {
             root.usage.faults(kind).inc();
         }
-        Self { kind, message }
+        Self { kind, message, exited: error.downcast_ref::<Exited>().map(|exited| exited.0) }
     }
 
     fn at_start(self, callback: &'static str) -> StartError {

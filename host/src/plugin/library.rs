@@ -1,21 +1,17 @@
-//! The plugin directory: which files there are, which version of each plugin serves, and what became of the
-//! others.
+//! The plugins: which version of each serves, and what became of the others.
 //!
 //! The library only keeps the books. Whoever reloads scans, compiles and tries, and reports the outcome here.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
 use crate::plugin::digest::Digest;
+use crate::plugin::directory::Seen;
 use crate::plugin::filter::VmSpec;
-use crate::plugin::module::{MAX_SIZE, PluginModule};
+use crate::plugin::module::PluginModule;
 
 /// A version that is compiled.
 #[derive(Clone)]
@@ -26,145 +22,8 @@ pub struct Loaded {
     pub module: PluginModule,
     /// Its bytes.
     pub bytes: Arc<[u8]>,
-}
-
-/// By what a file is known to be the same: two looks that find the same stamp find the same content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-}
-
-/// A file that is not as it was.
-#[derive(Debug)]
-pub enum Change {
-    /// It has this content now.
-    Content(Stamp, Vec<u8>),
-    /// It is there, and cannot be a plugin.
-    Unfit(Stamp, String),
-    /// It is gone.
-    Gone,
-}
-
-/// What a look at the directory found.
-#[derive(Debug, Default)]
-pub struct Scan {
-    /// What is not as it was, by plugin.
-    pub changes: Vec<(String, Change)>,
-    /// Files that may still be written: look again soon.
-    pub unsettled: BTreeMap<String, Candidate>,
-}
-
-/// New content that was found once. It is taken when a later look finds the same: time stamps do not tell that a file
-/// is whole, as a file system may cut it before it writes the time down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
-    content: Digest,
-    since: Instant,
-}
-
-/// How long new content must have stayed as it is before it counts as whole.
-pub const SETTLE: Duration = Duration::from_millis(50);
-
-/// What looks at the directory remember.
-#[derive(Debug, Clone, Default)]
-pub struct Seen {
-    /// The files whose content is known.
-    pub taken: BTreeMap<String, Stamp>,
-    /// Those that were about to be taken at the last look.
-    pub unsettled: BTreeMap<String, Candidate>,
-}
-
-/// Looks at the directory. `seen`: what the last look found.
-///
-/// Only regular files count. A file is opened once, without following a link, and what was read is what is
-/// used: whatever happens to the path afterwards is another file.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub fn scan(directory: &Path, seen: &Seen) -> io::Result<Scan> {
-    let mut scan = Scan::default();
-    let mut present = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_none_or(|extension| extension != "wasm") {
-            continue;
-        }
-        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned) else { continue };
-        match read(&path, seen.taken.get(&name)) {
-            Ok(Some(Change::Content(stamp, bytes))) => {
-                match settle(seen.unsettled.get(&name), Digest::of(&bytes)) {
-                    None => scan.changes.push((name.clone(), Change::Content(stamp, bytes))),
-                    Some(candidate) => drop(scan.unsettled.insert(name.clone(), candidate)),
-                }
-            }
-            Ok(Some(change)) => scan.changes.push((name.clone(), change)),
-            Ok(None) => {}
-            // It went while we looked; the next look knows.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => match std::fs::symlink_metadata(&path) {
-                Ok(meta) if seen.taken.get(&name) != Some(&Stamp::of(&meta)) => {
-                    let unfit = Change::Unfit(Stamp::of(&meta), format!("it cannot be read: {error}"));
-                    scan.changes.push((name.clone(), unfit));
-                }
-                Ok(_) | Err(_) => {}
-            },
-        }
-        present.push(name);
-    }
-    let gone = seen.taken.keys().filter(|name| !present.contains(name));
-    scan.changes.extend(gone.map(|name| (name.clone(), Change::Gone)));
-    scan.changes.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(scan)
-}
-
-/// Compares with what the last look found. `None` when the content has stayed as it is for long enough.
-fn settle(before: Option<&Candidate>, content: Digest) -> Option<Candidate> {
-    match before.filter(|before| before.content == content) {
-        Some(same) if same.since.elapsed() >= SETTLE => None,
-        Some(same) => Some(*same),
-        None => Some(Candidate { content, since: Instant::now() }),
-    }
-}
-
-fn read(path: &Path, seen: Option<&Stamp>) -> io::Result<Option<Change>> {
-    let no_follow = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-    // What the path is now, before it is opened: opening a FIFO or a device can have effects.
-    let link = std::fs::symlink_metadata(path)?;
-    let stamp = Stamp::of(&link);
-    if seen == Some(&stamp) {
-        return Ok(None);
-    }
-    if !link.is_file() {
-        let what =
-            "it is not a regular file (links, pipes and devices are not followed); copy the file itself";
-        return Ok(Some(Change::Unfit(stamp, what.to_owned())));
-    }
-    let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
-    let stamp = Stamp::of(&file.metadata()?);
-    Ok(Some(Change::Content(stamp, read_all(&file)?)))
-}
-
-/// The content of a file, one byte over the limit at most: the module says what is wrong with one that large.
-fn read_all(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    /// The signature that it was found with, when one was asked for.
+    pub signature: Option<Arc<[u8]>>,
 }
 
 /// What became of a version.
@@ -208,6 +67,9 @@ impl Version {
 fn rfc3339<S: Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
     out.collect_str(&humantime::format_rfc3339_millis(*time))
 }
+
+/// Bytes of all plugins together, beyond which those that nobody uses are refused.
+const MOST_BYTES: usize = 1 << 30;
 
 /// Versions that are kept in the books of a plugin: what serves, what drains, and what was rejected of late.
 const KEPT: usize = 16;
@@ -295,6 +157,24 @@ impl Library {
     pub fn all_serving(&self) -> BTreeMap<String, Loaded> {
         let serving = |(name, plugin): (&String, &Plugin)| Some((name.clone(), plugin.serving.clone()?));
         self.plugins.iter().filter_map(serving).collect()
+    }
+
+    /// Whether a plugin that nobody uses is one too many, with so many bytes: all of them are in memory.
+    ///
+    /// # Errors
+    /// Then what to do about it.
+    pub fn room_for(&self, name: &str, bytes: usize) -> Result<(), String> {
+        let others = self.plugins.iter().filter(|(other, _)| *other != name);
+        let size =
+            |(_, plugin): (&String, &Plugin)| plugin.serving.as_ref().map_or(0, |loaded| loaded.bytes.len());
+        if others.map(size).sum::<usize>() + bytes > MOST_BYTES {
+            let most = MOST_BYTES >> 20;
+            return Err(format!(
+                "no filter uses it, and with it the plugins in the directory are more than {most} MiB together; remove \
+                 some that are not used"
+            ));
+        }
+        Ok(())
     }
 
     /// All plugins.
@@ -386,6 +266,13 @@ impl Library {
         if let Some(plugin) = self.plugins.get_mut(name) {
             plugin.candidate = None;
             plugin.notice = None;
+        }
+    }
+
+    /// What is odd about the file of a plugin.
+    pub fn note(&mut self, name: &str, notice: String) {
+        if let Some(plugin) = self.plugins.get_mut(name) {
+            plugin.notice = Some(notice);
         }
     }
 

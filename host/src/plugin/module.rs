@@ -3,6 +3,7 @@
 //! What is refused is refused here, before anything of it runs, with a sentence that says what to do.
 
 mod advice;
+mod counts;
 mod features;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::plugin::abi::{
     self, CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, SHORT_HEADERS, WASI_FUNCTIONS,
 };
 use crate::plugin::digest::Digest;
+use crate::plugin::module::counts::MOST_FUNCTIONS;
 use crate::plugin::vm::Vm;
 use crate::plugin::workshop::Workshop;
 
@@ -63,6 +65,11 @@ pub enum Refusal {
         "it needs WebAssembly's garbage collector, which plugins do not have; use a compiler that brings its own"
     )]
     GarbageCollector,
+    /// References to values of a host.
+    #[error(
+        "it handles values of its host by reference (`externref`), and plugins are given none; build it without          wasm-bindgen, or whatever else is for browsers"
+    )]
+    References,
     /// Another thing that the engine does not give.
     #[error(
         "it asks for more than plugins are given: {0}; build it for WebAssembly 2.0, with one memory and at most four \
@@ -72,6 +79,24 @@ pub enum Refusal {
     /// A memory of the host's.
     #[error("it imports a memory (`{0}`) in the place of its own; link it without `--import-memory`")]
     ImportedMemory(String),
+    /// More of something than plugins may have.
+    #[error("it has {count} {what}, and may have {most}{}", cure(.what))]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many it has.
+        count: u32,
+        /// How many it may have.
+        most: u32,
+    },
+    /// A function with a great deal of code.
+    #[error("a function in it has {size} bytes of code, and may have {most}; split what generated it")]
+    LargeFunction {
+        /// What it has.
+        size: usize,
+        /// What it may have.
+        most: u32,
+    },
     /// It takes too long to compile.
     #[error("compiling it took longer than {} s; make it smaller, or split what generated code it has", .0.as_secs())]
     TooLong(Duration),
@@ -124,6 +149,13 @@ pub enum Refusal {
     NoAllocator,
 }
 
+fn cure(what: &str) -> &'static str {
+    match what {
+        "functions" => "; raise `plugins.compile_functions`, or split the plugin",
+        _ => "; make it smaller, or split it",
+    }
+}
+
 /// A module that can be instantiated.
 #[derive(Clone)]
 pub struct PluginModule {
@@ -171,6 +203,7 @@ impl Compiler {
     /// Why the plugin is refused.
     pub fn compile(&self, bytes: &[u8], digest: &Digest) -> Result<PluginModule, Refusal> {
         refuse_by_header(bytes)?;
+        counts::check(bytes, self.workshop.as_ref().map_or(MOST_FUNCTIONS, |workshop| workshop.functions))?;
         let engine = self.linkers.inline.engine();
         let module = match self.workshop.as_ref().and_then(|workshop| workshop.cache.load(engine, digest)) {
             Some(module) => {
@@ -204,6 +237,7 @@ impl Compiler {
 /// Why it would be refused.
 pub fn examine(engine: &Engine, bytes: &[u8]) -> Result<(), Refusal> {
     refuse_by_header(bytes)?;
+    counts::check(bytes, MOST_FUNCTIONS)?;
     check(&compile(engine, bytes)?).map(drop)
 }
 

@@ -11,7 +11,8 @@ use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::grants::Denials;
 use crate::plugin::instance::StartError;
 use crate::plugin::quotas::{Pools, Refusals, Share};
-use crate::plugin::services::{Services, Space, Usage};
+use crate::plugin::services::{Services, Usage};
+use crate::plugin::space::Space;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::vm::{Grpc, Root, Vm};
 

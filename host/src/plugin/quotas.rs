@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use weir_abi::Status;
+
 use crate::plugin::spec::FilterSpec;
 use crate::telemetry::metrics::{Counter, Registry};
 use crate::telemetry::seldom::{Seldom, seconds};
@@ -31,10 +33,14 @@ pub enum Quota {
     Calls,
     /// Lines and bytes of log in a second.
     Log,
+    /// Shared data and queues of one scope.
+    Shared,
+    /// Shared data and queues of all scopes.
+    SharedTotal,
 }
 
 impl Quota {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Memory,
         Self::MemoryPerPlugin,
         Self::MemoryTotal,
@@ -44,6 +50,8 @@ impl Quota {
         Self::Streams,
         Self::Calls,
         Self::Log,
+        Self::Shared,
+        Self::SharedTotal,
     ];
 
     /// As metrics and the log have it.
@@ -58,6 +66,8 @@ impl Quota {
             Self::Streams => "streams",
             Self::Calls => "calls",
             Self::Log => "log",
+            Self::Shared => "shared",
+            Self::SharedTotal => "shared_total",
         }
     }
 }
@@ -73,10 +83,30 @@ impl Pool {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
+    /// Takes some whatever is out.
+    pub fn take_anyway(&self, amount: usize) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
     /// Gives back what was taken.
     pub fn give_back(&self, amount: usize) {
         self.0.fetch_sub(amount, Ordering::Relaxed);
     }
+}
+
+/// What a queue, or the shared data of a scope, may hold whatever others do, in bytes: nobody is to be left without any.
+pub const SMALL: usize = 64 << 10;
+
+/// What the host needs to keep a value besides its bytes, about.
+pub const ENTRY: usize = 64;
+
+/// Why nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwritten {
+    /// The guest is told so.
+    Status(Status),
+    /// A quota has no more. The guest is told of an internal failure.
+    Quota(Quota),
 }
 
 /// What the instances of one plugin draw from.

@@ -1,9 +1,8 @@
 //! What all VMs share: metrics that guests define, shared data, and shared queues.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use weir_abi::{MetricKind, Status};
 
 use crate::plugin::digest::Digest;
@@ -12,6 +11,7 @@ use crate::plugin::grants::Denials;
 use crate::plugin::meter::Refusal;
 use crate::plugin::queues::Queues;
 use crate::plugin::quotas::{PluginPools, Pool, Pools, Refusals};
+use crate::plugin::space::Space;
 use crate::plugin::spec::FilterSpec;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Peak, Registry};
 
@@ -32,6 +32,8 @@ pub struct Services {
     /// By plugin.
     pools: Mutex<HashMap<Arc<str>, Arc<PluginPools>>>,
     memory: Arc<Pool>,
+    /// What shared data and queues hold.
+    shared: Arc<Pool>,
 }
 
 /// A plugin, and the name of a filter that uses it.
@@ -43,23 +45,27 @@ const MOST_METRICS: usize = 1024;
 impl Services {
     /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
     pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
+        let shared = Arc::<Pool>::default();
         Arc::new(Self {
             registry,
             pulse,
-            queues: Queues::default(),
+            queues: Queues::new(Arc::clone(&shared)),
             spaces: Mutex::default(),
             metrics: Mutex::default(),
             denials: Mutex::default(),
             refusals: Mutex::default(),
             pools: Mutex::default(),
             memory: Arc::default(),
+            shared,
         })
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.
     pub fn space(&self, scope: &str) -> Arc<Space> {
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(spaces.entry(scope.to_owned()).or_default())
+        Arc::clone(
+            spaces.entry(scope.to_owned()).or_insert_with(|| Arc::new(Space::new(Arc::clone(&self.shared)))),
+        )
     }
 
     /// Defines a metric of a filter. Its exposed name is the guest's, made safe, behind `weir_plugin_custom_`; the same
@@ -235,67 +241,6 @@ impl FaultKind {
     }
 }
 
-/// The shared data of one scope: keys, values, and a number that changes with every write.
-#[derive(Debug, Default)]
-pub struct Space(Mutex<Values>);
-
-#[derive(Debug, Default)]
-struct Values {
-    by_key: HashMap<Box<[u8]>, (Bytes, u32)>,
-    /// Of all keys and values.
-    bytes: usize,
-}
-
-/// Keys that a scope may have, and the bytes of all its keys and values: it is the host's memory, and nothing in the
-/// contract ever takes a key away.
-const MOST_KEYS: usize = 1 << 16;
-const MOST_BYTES: usize = 64 << 20;
-
-impl Space {
-    fn lock(&self) -> MutexGuard<'_, Values> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A value and its compare-and-swap number, never 0.
-    pub fn get(&self, key: &[u8]) -> Option<(Bytes, u32)> {
-        self.lock().by_key.get(key).cloned()
-    }
-
-    /// Writes a value; `cas` 0 is unconditional. A key that is not there takes any `cas`, as in Envoy.
-    ///
-    /// # Errors
-    /// [`Status::CasMismatch`] when somebody wrote in between, [`Status::InternalFailure`] when the scope would have too
-    /// many keys or bytes. What is there stays.
-    pub fn set(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Status> {
-        let mut values = self.lock();
-        let Values { by_key, bytes } = &mut *values;
-        let keys = by_key.len();
-        match by_key.get_mut(key) {
-            Some((_, current)) if cas != 0 && cas != *current => Err(Status::CasMismatch),
-            Some((old, current)) => {
-                // A value that does not grow is always taken.
-                let after = *bytes - old.len() + value.len();
-                if after > MOST_BYTES && value.len() > old.len() {
-                    return Err(Status::InternalFailure);
-                }
-                *bytes = after;
-                *old = Bytes::copy_from_slice(value);
-                *current = current.wrapping_add(1).max(1);
-                Ok(())
-            }
-            None => {
-                let after = *bytes + key.len() + value.len();
-                if keys >= MOST_KEYS || after > MOST_BYTES {
-                    return Err(Status::InternalFailure);
-                }
-                *bytes = after;
-                by_key.insert(key.into(), (Bytes::copy_from_slice(value), 1));
-                Ok(())
-            }
-        }
-    }
-}
-
 /// A metric that a guest defined.
 #[derive(Debug, Clone)]
 pub enum GuestMetric {
@@ -322,41 +267,6 @@ impl GuestMetric {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_write_with_a_stale_number_is_refused_and_the_value_stays() {
-        let space = Space::default();
-        space.set(b"k", b"1", 0).expect("unconditional");
-        let (_, cas) = space.get(b"k").expect("there");
-        space.set(b"k", b"2", cas).expect("the number matches");
-        assert_eq!(space.set(b"k", b"3", cas), Err(Status::CasMismatch));
-        assert_eq!(space.get(b"k").expect("there").0, "2");
-        assert_eq!(space.set(b"new", b"x", 99), Ok(()));
-    }
-    #[test]
-    fn a_scope_that_is_full_takes_no_more_keys_and_what_is_there_can_be_changed() {
-        let space = Space::default();
-        for key in 0..MOST_KEYS {
-            space.set(&key.to_le_bytes(), b"", 0).expect("there is room");
-        }
-        assert_eq!(space.set(b"one more", b"", 0), Err(Status::InternalFailure));
-        assert_eq!(space.set(&7_usize.to_le_bytes(), b"changed", 0), Ok(()));
-        assert_eq!(space.get(&7_usize.to_le_bytes()).expect("there").0, "changed");
-    }
-
-    #[test]
-    fn a_scope_holds_so_many_bytes_and_counts_those_that_are_written_over_no_more() {
-        let space = Space::default();
-        let half = vec![0; MOST_BYTES / 2 - 1];
-        space.set(b"a", &half, 0).expect("there is room");
-        space.set(b"b", &half, 0).expect("there is room");
-        assert_eq!(space.set(b"c", b"", 0), Err(Status::InternalFailure), "a key is bytes, too");
-        assert_eq!(space.set(b"a", &vec![1; MOST_BYTES / 2], 0), Err(Status::InternalFailure));
-        assert_eq!(space.get(b"a"), Some((half.clone().into(), 1)), "what is there stays");
-        assert_eq!(space.set(b"a", &half, 1), Ok(()), "the same again");
-        assert_eq!(space.set(b"a", b"", 2), Ok(()));
-        assert_eq!(space.set(b"c", b"fits now", 0), Ok(()));
-    }
 
     #[test]
     fn a_filter_that_starts_again_with_other_metrics_each_time_fills_no_more_than_its_part_of_the_registry() {

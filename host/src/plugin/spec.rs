@@ -44,6 +44,8 @@ pub struct FilterSpec {
     pub memory_per_plugin: usize,
     /// Memory of all instances of all plugins, in bytes.
     pub memory_total: usize,
+    /// Shared data and queues of all plugins, in bytes.
+    pub shared_total: usize,
     /// Streams of one instance.
     pub streams: usize,
     /// Calls of one instance.
@@ -121,6 +123,7 @@ impl FilterSpec {
             memory: filter.memory.unwrap_or(defaults.memory).0,
             memory_per_plugin: usize::MAX,
             memory_total: usize::MAX,
+            shared_total: usize::MAX,
             streams: count(filter.streams.unwrap_or(defaults.streams)),
             calls: count(filter.calls.unwrap_or(defaults.calls)),
             log_lines: count(filter.log_lines.unwrap_or(defaults.log_lines)),
@@ -138,7 +141,8 @@ impl FilterSpec {
     #[must_use]
     pub fn within(self, plugins: &Plugins) -> Self {
         let (memory_per_plugin, memory_total) = (plugins.memory_per_plugin.0, plugins.memory_total.0);
-        Self { memory_per_plugin, memory_total, ..self }
+        let shared_total = plugins.shared_total.0;
+        Self { memory_per_plugin, memory_total, shared_total, ..self }
     }
 
     /// The scope of the filter's shared data.

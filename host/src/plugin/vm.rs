@@ -22,7 +22,8 @@ use crate::plugin::budget::{Budget, Limiter};
 use crate::plugin::fiber::Fiber;
 use crate::plugin::grants::{Denials, Rights};
 use crate::plugin::quotas::{Quota, Refusals};
-use crate::plugin::services::{GuestMetric, Services, Space, Usage};
+use crate::plugin::services::{GuestMetric, Services, Usage};
+use crate::plugin::space::Space;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
 

@@ -27,6 +27,8 @@ pub struct Workshop {
     pub time: Duration,
     /// Memory that it may take, in bytes.
     pub memory: usize,
+    /// Functions that a plugin may have.
+    pub functions: u32,
 }
 
 /// How often the parent looks whether the child has ended.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::plugin::library::SETTLE;
+use crate::plugin::directory::SETTLE;
 
 /// The configuration file.
 #[derive(Debug)]

@@ -6,8 +6,9 @@ use weir_abi::Status;
 
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
+use crate::plugin::quotas::{Quota, Unwritten};
 use crate::plugin::spec::scope_of;
-use crate::plugin::vm::{Outgoing, Vm};
+use crate::plugin::vm::{Outgoing, Root, Vm};
 
 pub fn proxy_get_shared_data(
     host: &mut Host<'_>,
@@ -32,7 +33,7 @@ pub fn proxy_set_shared_data(
     cas: Int,
 ) -> Answer {
     let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
-    Ok(vm.space.set(key, value, cas)?)
+    Ok(vm.space.set(key, value, cas, total(vm)).map_err(|why| tell(vm, why))?)
 }
 
 pub fn proxy_register_shared_queue(host: &mut Host<'_>, name: Ptr, name_len: Len, queue: OutInt) -> Answer {
@@ -40,7 +41,8 @@ pub fn proxy_register_shared_queue(host: &mut Host<'_>, name: Ptr, name_len: Len
     host.check(queue, 4)?;
     let (name, vm) = host.bytes(name, name_len)?;
     let root = vm.root()?.id;
-    let token = vm.services.queues.open(&vm.scope, name).ok_or(Status::InternalFailure)?;
+    let open = vm.services.queues.open(&vm.scope, name);
+    let token = open.ok_or_else(|| tell(vm, Unwritten::Quota(Quota::Shared)))?;
     // One word of it is enough, however often a guest registers in one callback.
     let known = |told: &Outgoing| matches!(told, Outgoing::Listen { root: by, queue } if (*by, *queue) == (root, token));
     if !vm.outbox.iter().any(known) {
@@ -73,7 +75,7 @@ pub fn proxy_resolve_shared_queue(
 pub fn proxy_enqueue_shared_queue(host: &mut Host<'_>, queue: Int, value: Ptr, value_len: Len) -> Answer {
     let (value, vm) = host.bytes(value, value_len)?;
     check(vm, queue)?;
-    Ok(vm.services.queues.push(queue, value)?)
+    Ok(vm.services.queues.push(queue, value, total(vm)).map_err(|why| tell(vm, why))?)
 }
 
 pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr, data_len: OutLen) -> Answer {
@@ -84,6 +86,27 @@ pub fn proxy_dequeue_shared_queue(host: &mut Host<'_>, queue: Int, data: OutPtr,
     let given = value.clone();
     // What the guest has no room for is not lost. What ends its instance is: it would end the next one, too.
     host.give_or(&given, data, data_len, move |vm| vm.services.queues.put_back(queue, value))
+}
+
+/// Whose quotas count. Those of a VM are of one configuration, so that any will do where the guest acts for none.
+fn payer(vm: &Vm) -> Option<&Root> {
+    vm.root().ok().or_else(|| vm.roots.first())
+}
+
+/// Bytes that all scopes may have together.
+fn total(vm: &Vm) -> usize {
+    payer(vm).map_or(0, |root| root.spec.shared_total)
+}
+
+/// What the guest is told of what was not written. A quota that is used up is counted.
+fn tell(vm: &Vm, why: Unwritten) -> Status {
+    match why {
+        Unwritten::Status(status) => status,
+        Unwritten::Quota(quota) => {
+            payer(vm).into_iter().for_each(|root| root.refusals.refuse(quota));
+            Status::InternalFailure
+        }
+    }
 }
 
 /// Whether the filter may use a queue. Its number is no proof of that: numbers can be guessed.

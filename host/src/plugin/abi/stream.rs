@@ -9,7 +9,7 @@ use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::grants::Right;
 use crate::plugin::stream::LocalReply;
-use crate::plugin::vm::{Outgoing, Vm};
+use crate::plugin::vm::{Intents, Outgoing, Vm};
 
 pub fn proxy_continue_stream(host: &mut Host<'_>, stream: Int) -> Answer {
     let kind = StreamKind::try_from(stream).map_err(|_| Status::BadArgument)?;
@@ -56,7 +56,7 @@ pub fn proxy_close_stream(host: &mut Host<'_>, stream: Int) -> Answer {
     vm.stream()?;
     // SDKs panic when it is not OK.
     if !vm.may(Right::Reply, "an end to its stream") {
-        return Ok(());
+        return Ok(meet_on_failure(vm)?);
     }
     let context = vm.stream_mut()?;
     let http = context.stream.borrow().is_http();
@@ -70,6 +70,30 @@ pub fn proxy_close_stream(host: &mut Host<'_>, stream: Int) -> Answer {
         | StreamKind::Upstream => {
             return Ok(());
         }
+    }
+    context.wake();
+    Ok(())
+}
+
+/// A filter would end its stream, and may not. It has no more to say of it, and what it holds would wait in vain: the
+/// stream meets `on_failure` at once.
+fn meet_on_failure(vm: &mut Vm) -> Result<(), Status> {
+    let goes_on = vm.root()?.spec.fail_open;
+    let context = vm.stream_mut()?;
+    let http = context.stream.borrow().is_http();
+    let Intents { resume_received, resume_answered, close, reply, .. } = &mut context.intents;
+    if goes_on {
+        (*resume_received, *resume_answered) = (true, true);
+    } else if http {
+        reply.get_or_insert_with(|| LocalReply {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            grpc_status: None,
+            details: "filter_reply_denied".into(),
+        });
+    } else {
+        *close = true;
     }
     context.wake();
     Ok(())
@@ -114,7 +138,7 @@ pub fn proxy_send_local_response(
         return Ok(());
     }
     if !vm.may(Right::Reply, "a reply of its own") {
-        return Ok(());
+        return Ok(meet_on_failure(vm)?);
     }
     let details = String::from_utf8_lossy(details.get(..MOST_DETAILS).unwrap_or(details)).as_ref().into();
     let ((body, headers), vm) = host.two((body, body_len), (headers, headers_len))?;

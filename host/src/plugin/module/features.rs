@@ -18,7 +18,9 @@ pub fn refusal(bytes: &[u8], reason: String) -> Refusal {
         (WasmFeatures::MEMORY64, Refusal::Memory64),
         (WasmFeatures::MULTI_MEMORY, Refusal::ManyMemories),
         (WasmFeatures::EXCEPTIONS | WasmFeatures::LEGACY_EXCEPTIONS, Refusal::Exceptions),
-        (WasmFeatures::GC | WasmFeatures::GC_TYPES, Refusal::GarbageCollector),
+        (WasmFeatures::GC, Refusal::GarbageCollector),
+        // With all the rest, and without the collector's types, only these are left.
+        (WasmFeatures::GC_TYPES, Refusal::References),
     ];
     let needed = candidates.into_iter().find(|(feature, _)| !validates(all.difference(*feature)));
     needed.map_or(Refusal::Unsupported(reason), |(_, refusal)| refusal)
