@@ -91,7 +91,8 @@ fn calls(c: &mut Criterion) {
     let start = || spec.start(&Arc::new(BTreeSet::new())).expect("an instance");
     let mut group = c.benchmark_group("call");
 
-    let module = Module::new(engine.engine(), GUEST).expect("a module");
+    let wasm = wat::parse_str(GUEST).expect("a module");
+    let module = Module::new(engine.engine(), wasm).expect("a module that compiles");
     let mut store = Store::new(engine.engine(), ());
     store.set_epoch_deadline(u64::MAX / 2);
     let bare = Bare::new(&mut store, &module, &[]).expect("an instance");
