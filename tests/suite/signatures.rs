@@ -66,8 +66,11 @@ async fn serving(client: &mut Client) -> usize {
     version.strip_prefix("this-is-version-").and_then(|number| number.parse().ok()).expect("a version")
 }
 
+/// What is said of a version, its bytes, and its signature.
+type Wrong = (&'static str, Vec<u8>, Option<Vec<u8>>);
+
 /// What is wrong, each with the sentence that says so: signatures of the first of two keys are asked for.
-fn wrong(first: &KeyPair, second: &KeyPair) -> Vec<(&'static str, Vec<u8>, Option<Vec<u8>>)> {
+fn wrong(first: &KeyPair, second: &KeyPair) -> Vec<Wrong> {
     let bytes = version(1);
     let mut tampered = sign(first, &bytes);
     // In the trusted comment, which is signed, too.

@@ -19,6 +19,10 @@ const MOST_OF_FUNCTION: u32 = 4 << 20;
 ///
 /// # Errors
 /// [`Refusal::TooMany`] or [`Refusal::LargeFunction`].
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the sections that are of interest here, of all that there are"
+)]
 pub fn check(bytes: &[u8], functions: u32) -> Result<(), Refusal> {
     for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
         let (count, what, most) = match payload {
