@@ -45,7 +45,7 @@ pub async fn run(scenario: &Scenario, envoy: &Path) -> Transcript {
     until("Envoy to listen", async || listens(address).then_some(())).await;
     let client = client::run(scenario, address).await;
     until("the end of every stream", async || scenario.is_over(&log(&envoy)).then_some(())).await;
-    Transcript::new(client, upstreams.seen(), log(&envoy))
+    Transcript::new(client, upstreams.seen().await, log(&envoy))
 }
 
 /// Whether somebody listens at an address, as the kernel tells it: a connection, to see, would be a stream of its own

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::http::{Body, fed, upstream};
 use crate::parity::{Scenario, in_order};
 use crate::upstream::Upstream;
+use crate::wait::until;
 
 /// What an upstream answers.
 #[derive(Debug, Clone)]
@@ -106,26 +108,30 @@ pub struct Upstreams {
     /// Where nobody listens.
     pub nowhere: SocketAddr,
     seen: Seen,
+    /// TCP connections that have not ended yet.
+    open: Arc<AtomicUsize>,
 }
 
 impl Upstreams {
     /// Starts them.
     pub async fn start(scenario: &Scenario) -> Self {
-        let seen = Seen::default();
+        let (seen, open) = (Seen::default(), Arc::<AtomicUsize>::default());
         let up = if scenario.tcp {
-            tcp(&scenario.answer, &seen).await
+            tcp(&scenario.answer, &seen, &open).await
         } else {
             http("up", &scenario.answer, &seen).await
         };
         let other = http("other", &scenario.other, &seen).await;
-        Self { up, other, nowhere: Upstream::nowhere().await, seen }
+        Self { up, other, nowhere: Upstream::nowhere().await, seen, open }
     }
 
-    /// What they have seen.
+    /// What they have seen. Of a TCP connection that is known when it ends.
     ///
     /// # Panics
-    /// When one of them has panicked.
-    pub fn seen(&self) -> Vec<String> {
+    /// When one of them has panicked, or does not end.
+    pub async fn seen(&self) -> Vec<String> {
+        let ended = async || (self.open.load(Ordering::SeqCst) == 0).then_some(());
+        until("the end of the connections to the upstream", ended).await;
         self.seen.lock().expect("no upstream panics").clone()
     }
 }
@@ -242,10 +248,12 @@ pub fn short(bytes: &[u8]) -> String {
 }
 
 /// Answers what it gets with a piece of its own each, and ends when the client does.
-async fn tcp(answer: &Answer, seen: &Seen) -> Upstream {
-    let (answer, seen) = (answer.clone(), Arc::clone(seen));
+async fn tcp(answer: &Answer, seen: &Seen, open: &Arc<AtomicUsize>) -> Upstream {
+    let (answer, seen, open) = (answer.clone(), Arc::clone(seen), Arc::clone(open));
     Upstream::new(move |mut socket| {
         let (mut pieces, seen) = (VecDeque::from(answer.body.clone()), Arc::clone(&seen));
+        let open = Arc::clone(&open);
+        open.fetch_add(1, Ordering::SeqCst);
         async move {
             let mut buffer = vec![0; 1 << 16];
             let mut all = Vec::new();
@@ -259,6 +267,7 @@ async fn tcp(answer: &Answer, seen: &Seen) -> Upstream {
                 }
             }
             note(&seen, format!("up bytes {}", short(&all)));
+            open.fetch_sub(1, Ordering::SeqCst);
             let _ = socket.shutdown().await;
         }
     })

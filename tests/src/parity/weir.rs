@@ -27,7 +27,7 @@ pub async fn run_with(
     let gateway = start(scenario, &upstreams, settings);
     let client = client::run(scenario, gateway.address("web")).await;
     until("the end of every stream", async || scenario.is_over(&log(&gateway)).then_some(())).await;
-    Transcript::new(client, upstreams.seen(), log(&gateway))
+    Transcript::new(client, upstreams.seen().await, log(&gateway))
 }
 
 /// What guests logged: `filter: line`.
