@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use crate::upstream::Upstream;
@@ -234,6 +234,23 @@ pub async fn raw(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     // A reset after the answer is an end, too.
     let _ = soon("the end of the connection", socket.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// An upstream that holds requests for `/held` until it is told to answer them, and answers others at once. The sender
+/// tells it, and counts those that are held.
+pub async fn holding() -> (Upstream, broadcast::Sender<()>) {
+    let (answer, _) = broadcast::channel(1);
+    let waiting = answer.clone();
+    let up = upstream(move |request| {
+        let held = (request.uri().path() == "/held").then(|| waiting.subscribe());
+        async move {
+            if let Some(mut told) = held {
+                told.recv().await.expect("the test says so");
+            }
+            Response::new(full("answered"))
+        }
+    });
+    (up.await, answer)
 }
 
 /// An upstream that answers with `answer`, over HTTP/1.1 and HTTP/2.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use weir_tests::guests::wat;
-use weir_tests::http::{Client, empty, full, get, mirror, upstream};
+use weir_tests::http::{Client, empty, get, holding, mirror};
 use weir_tests::puppet;
 use weir_tests::upstream::{Upstream, background};
 use weir_tests::wait::until;
@@ -128,18 +128,7 @@ async fn the_timer_that_was_set_while_configuring_runs_in_one_instance_of_each_w
 
 #[tokio::test]
 async fn a_trap_ends_its_stream_alone_however_often_it_comes() {
-    let (answer, _) = tokio::sync::broadcast::channel::<()>(1);
-    let waiting = answer.clone();
-    let up = upstream(move |request| {
-        let mut told = waiting.subscribe();
-        async move {
-            if request.uri().path() == "/held" {
-                told.recv().await.expect("the test says so");
-            }
-            http::Response::new(full("answered"))
-        }
-    })
-    .await;
+    let (up, answer) = holding().await;
     let gateway = counting_gateway(1, per_stream("counting"), &up);
     let address = gateway.address("web");
     let held = background().spawn(get(address, "/held"));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use weir_tests::guests::wat;
-use weir_tests::http::{Client, full, get, mirror, upstream};
+use weir_tests::http::{Client, full, get, holding, mirror};
 use weir_tests::puppet::{self, results};
 use weir_tests::upstream::{Upstream, background};
 use weir_tests::wait::until;
@@ -135,19 +135,7 @@ async fn lines_that_are_too_many_bytes_are_dropped_and_others_are_not() {
 
 #[tokio::test]
 async fn streams_beyond_the_quota_meet_the_failure_policy_and_the_others_go_on() {
-    // It answers when it is told to.
-    let (answer, _) = tokio::sync::broadcast::channel::<()>(1);
-    let waiting = answer.clone();
-    let up = upstream(move |request| {
-        let mut told = waiting.subscribe();
-        async move {
-            if request.uri().path() == "/held" {
-                told.recv().await.expect("the test says so");
-            }
-            http::Response::new(full("answered"))
-        }
-    })
-    .await;
+    let (up, answer) = holding().await;
     for (policy, status) in [("closed", 503), ("open", 200)] {
         let mut filter = puppet::filter("");
         filter["streams"] = 2.into();
