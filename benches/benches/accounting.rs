@@ -17,8 +17,10 @@ use weir::config::metadata::Metadata;
 use weir::net::connection::Connection;
 use weir::plugin::digest::Digest;
 use weir::plugin::engine::PluginEngine;
+use weir::plugin::fiber::Turns;
 use weir::plugin::filter::{GrpcEvent, GrpcSender, PluginHost, VmCell, VmHandle, VmSpec};
 use weir::plugin::instance::Instance;
+use weir::plugin::library::Loaded;
 use weir::plugin::meter::StreamMeter;
 use weir::plugin::module::Compiler;
 use weir::plugin::services::Services;
@@ -34,7 +36,7 @@ const GUEST: &str = r#"(module (memory (export "memory") 1)
 
 const CONFIG: &str = r#"
 listeners: [ { name: web, address: "127.0.0.1:0", http: { routes: [ { respond: { status: 200 } } ],
-    filters: [ { plugin: nothing, cpu_per_second: 0s, cpu_per_stream: 0s } ] } } ]
+    filters: [ { plugin: nothing, cpu_per_second: 0s, cpu_per_stream: 0s, isolation: ISOLATION } ] } } ]
 plugins: { directory: plugins }
 "#;
 
@@ -42,7 +44,8 @@ plugins: { directory: plugins }
 const CPU: Duration = Duration::from_millis(2);
 
 /// A worker that has nothing to do for its plugins.
-struct Nobody;
+#[derive(Default)]
+struct Nobody(Turns);
 
 impl PluginHost for Nobody {
     fn http_call(&self, _: HttpCall, _: Box<dyn FnOnce(Option<CallAnswer>)>) {}
@@ -53,17 +56,24 @@ impl PluginHost for Nobody {
 
     fn condemned(&self, _: &Arc<VmSpec>) {}
 
+    fn stream_failed(&self, _: &Arc<VmSpec>) {}
+
     fn linger(&self, _: Rc<VmCell>) {}
 
     fn retire(&self, _: Box<Instance>) {}
+
+    fn turns(&self) -> &Turns {
+        &self.0
+    }
 }
 
-fn vm(engine: &PluginEngine) -> Arc<VmSpec> {
+fn vm(engine: &PluginEngine, isolation: &str) -> Arc<VmSpec> {
     let wasm = wat::parse_str(GUEST).expect("a module");
     let digest = Digest::of(&wasm);
     let compiler = Compiler::new(engine.engine(), None).expect("a compiler");
     let module = compiler.compile(&wasm, &digest).expect("a plugin");
-    let config = Config::parse(Path::new("weir.yaml"), CONFIG).expect("a configuration").sections;
+    let text = CONFIG.replace("ISOLATION", isolation);
+    let config = Config::parse(Path::new("weir.yaml"), &text).expect("a configuration").sections;
     let defaults = config.plugins.expect("plugins").defaults;
     let surroundings = Arc::new(Surroundings { node: config.node, metadata: Metadata::default() });
     let Some(Service::Http(http)) = config.listeners.into_iter().next().map(|web| web.service) else {
@@ -71,7 +81,8 @@ fn vm(engine: &PluginEngine) -> Arc<VmSpec> {
     };
     let spec = |filter| Arc::new(FilterSpec::new("web", filter, &defaults, None, Arc::clone(&surroundings)));
     let services = Services::new(Registry::new(1), Arc::clone(engine.pulse()));
-    VmSpec::new(digest, module, http.filters.iter().map(spec).collect(), services)
+    let loaded = Loaded { digest, module, bytes: wasm.into(), signature: None };
+    VmSpec::new(&loaded, http.filters.iter().map(spec).collect(), services)
 }
 
 fn connection() -> Arc<Connection> {
@@ -87,7 +98,7 @@ fn connection() -> Arc<Connection> {
 
 fn calls(c: &mut Criterion) {
     let engine = PluginEngine::new().expect("an engine");
-    let spec = vm(&engine);
+    let (spec, of_streams) = (vm(&engine, "worker"), vm(&engine, "stream"));
     let start = || spec.start(&Arc::new(BTreeSet::new())).expect("an instance");
     let mut group = c.benchmark_group("call");
 
@@ -112,7 +123,8 @@ fn calls(c: &mut Criterion) {
         });
     });
 
-    let vm = VmHandle::new(Arc::clone(&spec), Rc::new(Nobody), Box::new(start()));
+    let host: Rc<dyn PluginHost> = Rc::new(Nobody::default());
+    let vm = VmHandle::new(&spec, &host, vec![Box::new(start())]).expect("an instance");
     let created = vm.with(0, |instance| instance.create_stream(1, 0, Stream::new(connection()), CPU));
     let id = created.expect("room");
     let mut meter = StreamMeter::new(coarse_millis());
@@ -126,6 +138,20 @@ fn calls(c: &mut Criterion) {
             let (action, spent) = called.expect("it does nothing");
             assert!(meter.bill(spent, Duration::ZERO, coarse_millis));
             action
+        });
+    });
+
+    let worker = of_streams.start(&Arc::new(BTreeSet::new())).expect("an instance");
+    let vm = VmHandle::new(&of_streams, &host, vec![Box::new(worker)]).expect("an instance");
+    let stream = || Stream::new(connection());
+    group.bench_function("in an instance that is made for the stream, and ends with it", |b| {
+        b.iter(|| {
+            let own = vm.for_stream().expect("room").expect("an instance of its own");
+            let called = own.with(0, |instance| {
+                let id = instance.create_stream(1, 0, stream(), CPU)?;
+                instance.call(id, CPU, |callbacks| &callbacks.proxy_on_request_headers, (id, 4, 1))
+            });
+            called.expect("it does nothing")
         });
     });
     group.finish();
