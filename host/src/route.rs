@@ -242,6 +242,17 @@ impl Route {
 }
 
 impl Action {
+    /// The number of the cluster to forward to, where there is no choice.
+    pub fn planned(&self) -> Option<usize> {
+        match self {
+            Self::Forward { clusters, .. } => match clusters.as_slice() {
+                [(only, _)] => Some(*only),
+                _ => None,
+            },
+            Self::Redirect(_) | Self::Respond { .. } => None,
+        }
+    }
+
     /// The number of the cluster to forward to, by weight.
     pub fn pick(&self) -> Option<usize> {
         match self {

@@ -22,6 +22,7 @@ pub fn connection() -> Arc<Connection> {
             sha256: "00".repeat(32),
             serial: "01".to_owned(),
             validity: (0, 1),
+            der: name.as_bytes().into(),
         })
     };
     Arc::new(Connection {
@@ -50,6 +51,7 @@ pub fn tcp() -> SharedStream {
     let stream = Stream::new(connection());
     {
         let mut stream = stream.borrow_mut();
+        stream.info.endpoints = Some(2);
         stream.info.upstream = Some(Upstream {
             address: SocketAddr::from(([127, 0, 0, 1], 1003)),
             local: Some(SocketAddr::from(([127, 0, 0, 1], 1004))),

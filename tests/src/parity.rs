@@ -7,6 +7,7 @@
 pub mod client;
 pub mod envoy;
 pub mod scenarios;
+pub mod tls;
 pub mod upstreams;
 pub mod weir;
 
@@ -53,6 +54,8 @@ pub struct Scenario {
     pub buffer: usize,
     /// Whether a guest ends by a trap, so that it hears of no stream's end.
     pub traps: bool,
+    /// Whether everybody speaks through mutual TLS.
+    pub tls: bool,
 }
 
 /// A filter of a scenario.
@@ -106,6 +109,7 @@ impl Scenario {
             until: Vec::new(),
             buffer: 1 << 20,
             traps: false,
+            tls: false,
         }
     }
 
@@ -155,6 +159,13 @@ impl Scenario {
     #[must_use]
     pub fn traps(mut self) -> Self {
         self.traps = true;
+        self
+    }
+
+    /// In which everybody speaks through mutual TLS.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
         self
     }
 
@@ -339,7 +350,7 @@ fn comparable(log: Vec<String>) -> Vec<String> {
     }
     lines.extend(waiting.into_iter().flat_map(|block| block.lines));
     let (roots, streams): (Vec<String>, Vec<String>) =
-        lines.into_iter().map(anonymous).partition(|line| line.contains(": root "));
+        lines.into_iter().map(anonymous).map(tls::named).partition(|line| line.contains(": root "));
     [roots, streams].concat()
 }
 

@@ -70,6 +70,11 @@ fn gateway(script: &str, route: Value, upstream: &Upstream, fields: &str) -> Gat
     Setup::new().plugin("puppet").config(format!("runtime: {{ workers: 1 }}\n{config}")).start()
 }
 
+/// A text that is only known when the test runs.
+fn escaped(text: &str) -> &'static str {
+    text.replace('\r', "").escape_debug().to_string().leak()
+}
+
 const NOT_FOUND: Is = Status(1);
 const SERIALIZATION: Is = Status(3);
 
@@ -232,6 +237,7 @@ async fn node_and_metadata_are_read_as_they_are_configured_also_while_the_plugin
 async fn both_ends_of_tls_are_known_on_connections_that_are_used_again_too() {
     let client = certificate(&["spiffe://mesh.internal/client", "client.internal"]);
     let own = certificate(&["spiffe://mesh.internal/gateway", "a.example"]);
+    let server = certificate(&["spiffe://mesh.internal/api", "api.internal"]);
     let expected = [
         ("connection.mtls", Bool(true)),
         ("connection.requested_server_name", Text("a.example")),
@@ -240,6 +246,7 @@ async fn both_ends_of_tls_are_known_on_connections_that_are_used_again_too() {
         ("connection.dns_san_peer_certificate", Text("client.internal")),
         ("connection.subject_peer_certificate", Begins("CN=")),
         ("connection.sha256_peer_certificate_digest", Begins("")),
+        ("connection.peer_certificate", Text(escaped(&client.cert))),
         ("connection.uri_san_local_certificate", Text("spiffe://mesh.internal/gateway")),
         ("connection.dns_san_local_certificate", Text("a.example")),
         ("connection.subject_local_certificate", Begins("CN=")),
@@ -248,13 +255,16 @@ async fn both_ends_of_tls_are_known_on_connections_that_are_used_again_too() {
         ("upstream.dns_san_peer_certificate", Text("api.internal")),
         ("upstream.subject_peer_certificate", Begins("CN=")),
         ("upstream.sha256_peer_certificate_digest", Begins("")),
+        ("upstream.peer_certificate", Text(escaped(&server.cert))),
+        ("upstream.num_endpoints", Number(1)),
+        ("upstream.locality", Text("")),
+        ("upstream.locality.zone", Text("")),
         ("upstream.uri_san_local_certificate", Text("spiffe://mesh.internal/gateway")),
         ("upstream.dns_san_local_certificate", Text("a.example")),
         ("upstream.subject_local_certificate", Begins("CN=")),
         ("upstream.local_address", Begins("127.0.0.1:")),
     ];
     for protocol in ["http/1.1", "h2"] {
-        let server = certificate(&["spiffe://mesh.internal/api", "api.internal"]);
         let upstream = tls_upstream(server_config(&server, true, &[protocol]), reflect).await;
         let http = json!({
             "filters": [puppet::filter(&read("log", &names(&expected)))],
@@ -288,6 +298,7 @@ async fn a_client_without_a_certificate_has_no_subject_and_no_names() {
         ("connection.subject_peer_certificate", Text("")),
         ("connection.uri_san_peer_certificate", NOT_FOUND),
         ("connection.sha256_peer_certificate_digest", NOT_FOUND),
+        ("connection.peer_certificate", NOT_FOUND),
     ];
     let http = json!({
         "filters": [puppet::filter(&read("log", &names(&expected)))],
@@ -310,10 +321,12 @@ async fn what_went_wrong_is_told_in_envoys_flags() {
     let names =
         ["response.flags", "response.code", "response.code_details", "upstream.transport_failure_reason"];
     let script = read("log", &names);
-    let nowhere = Upstream::nowhere().await;
+    let (nowhere, other) = (Upstream::nowhere().await, Upstream::nowhere().await);
     let (silent, _asked) = weir_tests::http::asking().await;
     let routes = json!([
         { "match": { "path": "/refused" }, "cluster": "nowhere" },
+        { "match": { "path": "/refused-twice" }, "cluster": "two" },
+        { "match": { "path": "/refused-often" }, "cluster": "stingy" },
         { "match": { "path": "/empty" }, "cluster": "empty" },
         { "match": { "path": "/slow" }, "cluster": "silent", "timeout": "50ms" },
         { "match": { "path": "/fine" }, "respond": { "status": 204 } },
@@ -321,13 +334,16 @@ async fn what_went_wrong_is_told_in_envoys_flags() {
     let http = json!({ "filters": [puppet::filter(&script)], "routes": routes });
     let config = format!(
         "runtime: {{ workers: 1 }}\nlisteners: [ {{ name: web, address: \"127.0.0.1:0\", http: {http} }} ]\n\
-         clusters: [ {{ name: nowhere, endpoints: [\"{nowhere}\"] }}, {{ name: empty, endpoints: [] }}, \
+         clusters: [ {{ name: nowhere, endpoints: [\"{nowhere}\"] }}, {{ name: two, endpoints: [\"{nowhere}\", \"{other}\"] }}, \
+           {{ name: stingy, endpoints: [\"{nowhere}\", \"{other}\"], retry_budget: \"0%\" }}, {{ name: empty, endpoints: [] }}, \
            {{ name: silent, endpoints: [\"{}\"] }} ]",
         silent.address
     );
     let gateway = Setup::new().plugin("puppet").config(config).start();
     let cases = [
         ("/refused", 0x20, 503, "connect_failure"),
+        ("/refused-twice", 0x8020, 503, "connect_failure"),
+        ("/refused-often", 0xa0, 503, "connect_failure"),
         ("/empty", 0x2, 503, "no_endpoints"),
         ("/slow", 0x4, 504, "upstream_timeout"),
         ("/none", 0x100, 404, "no_route"),
@@ -339,7 +355,7 @@ async fn what_went_wrong_is_told_in_envoys_flags() {
         assert_eq!(told.len(), names.len(), "{told:?}");
         assert_eq!((number(&told[0]), number(&told[1])), (flags, u64::from(status)), "{path}");
         assert_eq!(bytes(&told[2]), details.as_bytes(), "{path}");
-        if path == "/refused" {
+        if path.starts_with("/refused") {
             assert!(!bytes(&told[3]).is_empty(), "{told:?}");
         }
     }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use data_encoding::BASE64;
+
 /// A downstream connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -53,9 +55,25 @@ pub struct Certificate {
     pub serial: String,
     /// When it begins and ends to be valid, in seconds since 1970.
     pub validity: (i64, i64),
+    /// All of it, in DER.
+    pub der: Box<[u8]>,
 }
 
 impl Certificate {
+    /// All of it as text (RFC 7468, section 5.1), with `\n` at the end of each line.
+    pub fn pem(&self) -> String {
+        const COLUMNS: usize = 64;
+        let text = BASE64.encode(&self.der);
+        let mut pem = String::with_capacity(text.len() + text.len() / COLUMNS + 64);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in text.as_bytes().chunks(COLUMNS) {
+            pem.extend(line.iter().copied().map(char::from));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+        pem
+    }
+
     /// The SPIFFE identity: the one URI name, when it is one of `spiffe:` and there is no other URI
     /// (SPIFFE X.509-SVID, section 2).
     pub fn spiffe_id(&self) -> Option<&str> {

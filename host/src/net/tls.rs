@@ -34,6 +34,7 @@ pub fn describe(der: &[u8]) -> Option<Certificate> {
         sha256: hex(&Sha256::digest(der)),
         serial: hex(&parsed.serial.to_bytes_be()),
         validity: (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()),
+        der: der.into(),
         ..Certificate::default()
     };
     if let Ok(Some(names)) = parsed.subject_alternative_name() {

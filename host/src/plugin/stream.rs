@@ -63,6 +63,8 @@ pub struct Info {
     pub cluster: Option<Arc<str>>,
     /// Its metadata.
     pub cluster_metadata: Option<Arc<Metadata>>,
+    /// How many endpoints that cluster has, or the one that the route plans.
+    pub endpoints: Option<usize>,
     /// The endpoint, once there is a connection to it.
     pub upstream: Option<Upstream>,
     /// Attempts to reach the upstream.
@@ -130,6 +132,7 @@ impl Stream {
                 facts: None,
                 cluster: None,
                 cluster_metadata: None,
+                endpoints: None,
                 upstream: None,
                 attempts: 0,
                 pool_wait: None,

@@ -113,7 +113,7 @@ impl<'a> Begin<'a> {
         let method = self.request.method.clone();
         {
             let mut state = stream.borrow_mut();
-            tell(&mut state.info, route.as_ref());
+            tell(&mut state.info, route.as_ref(), &self.local);
             state.request = Some(self.request);
         }
         // Under overload a request is to cost as little as can be.
@@ -204,7 +204,7 @@ impl<'a> Exchange<'a> {
             return Ok(route);
         }
         let route = stream.request.as_ref().and_then(|request| http.routes.find(request)).cloned();
-        tell(&mut stream.info, route.as_ref());
+        tell(&mut stream.info, route.as_ref(), &self.local);
         self.record.borrow_mut().route = route.clone();
         Ok(route)
     }
@@ -431,7 +431,9 @@ impl<'a> Exchange<'a> {
 }
 
 /// Notes which route was chosen.
-fn tell(info: &mut Info, route: Option<&Arc<Route>>) {
+fn tell(info: &mut Info, route: Option<&Arc<Route>>, local: &Local) {
     info.route = route.map(|route| Arc::clone(&route.name));
     info.facts = route.map(|route| Arc::clone(&route.facts));
+    let planned = route.and_then(|route| local.clusters.get(route.action.planned()?));
+    info.endpoints = planned.map(|cluster| cluster.endpoints());
 }

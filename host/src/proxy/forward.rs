@@ -63,6 +63,7 @@ impl Exchange<'_> {
             let cluster = cluster.cluster();
             stream.info.cluster = Some(Arc::clone(&cluster.name));
             stream.info.cluster_metadata = Some(Arc::clone(&cluster.metadata));
+            stream.info.endpoints = Some(cluster.endpoints.len());
             if let Some(request) = &mut stream.request {
                 let rewritten = route.rewritten(request.target());
                 if let Some(path) = rewritten.and_then(|path| HeaderValue::try_from(path).ok()) {

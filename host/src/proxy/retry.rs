@@ -10,7 +10,12 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::reply::Failure;
 use crate::route::Route;
-use crate::upstream::local::{ConnectError, LocalCluster, Wanted};
+use crate::upstream::local::{ConnectError, LocalCluster, Retry, Wanted};
+
+/// `UO` and `URX` of Envoy's response flags (`StreamInfo::CoreResponseFlag`): there were too many retries in all, or of
+/// this request.
+const UPSTREAM_OVERFLOW: u64 = 1 << 7;
+const UPSTREAM_RETRY_LIMIT_EXCEEDED: u64 = 1 << 15;
 
 /// A failed attempt.
 pub(super) struct Attempt {
@@ -41,12 +46,20 @@ impl Exchange<'_> {
                 // A connection that the endpoint closed as the request was on its way says nothing of the endpoint: a new
                 // one will do.
                 Some(_) if failed.stale && !wanted.fresh => wanted.fresh = true,
-                Some(address) if wanted.avoid.is_none() && cluster.may_retry(address) => {
-                    wanted.avoid = Some(address);
-                }
-                Some(_) | None => return Err(failed),
+                Some(address) if wanted.avoid.is_none() => match cluster.retry(address) {
+                    Retry::Elsewhere => wanted.avoid = Some(address),
+                    Retry::OverBudget => return self.given_up(failed, UPSTREAM_OVERFLOW),
+                    Retry::Nowhere => return Err(failed),
+                },
+                Some(_) => return self.given_up(failed, UPSTREAM_RETRY_LIMIT_EXCEEDED),
+                None => return Err(failed),
             }
         }
+    }
+
+    fn given_up<T>(&self, failed: Attempt, flag: u64) -> Result<T, Attempt> {
+        self.stream.borrow_mut().info.flags |= flag;
+        Err(failed)
     }
 
     /// Whether nothing speaks against sending the request once more.

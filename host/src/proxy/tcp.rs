@@ -154,6 +154,7 @@ fn choose(cx: &SessionCx, stream: &SharedStream) -> Result<Rc<LocalCluster>, Clo
     let (info, known) = (&mut stream.borrow_mut().info, cluster.cluster());
     info.cluster = Some(Arc::clone(&known.name));
     info.cluster_metadata = Some(Arc::clone(&known.metadata));
+    info.endpoints = Some(known.endpoints.len());
     Ok(Rc::clone(cluster))
 }
 

@@ -164,6 +164,17 @@ impl HttpConnection {
     }
 }
 
+/// Whether a request is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// On another endpoint.
+    Elsewhere,
+    /// No: too many requests are already.
+    OverBudget,
+    /// No: there is no other endpoint.
+    Nowhere,
+}
+
 /// What a connection is wanted for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -202,6 +213,11 @@ impl LocalCluster {
         Arc::clone(&self.current.borrow())
     }
 
+    /// How many endpoints it has now.
+    pub fn endpoints(&self) -> usize {
+        self.current.borrow().endpoints.len()
+    }
+
     /// Drops connections that have been idle for too long, or that the endpoint has closed.
     pub fn sweep(&self) {
         self.idle.borrow_mut().retain(|_, idle| {
@@ -237,14 +253,17 @@ impl LocalCluster {
     }
 
     /// Whether a request that failed on an endpoint may be tried again on another one. It is counted.
-    pub fn may_retry(&self, failed: SocketAddr) -> bool {
+    pub fn retry(&self, failed: SocketAddr) -> Retry {
         let cluster = self.current.borrow();
         if cluster.endpoints.iter().all(|address| *address == failed) {
-            return false;
+            Retry::Nowhere
+        } else if self.budget.take(cluster.config.retry_budget.0) {
+            cluster.metrics.retries.inc();
+            Retry::Elsewhere
+        } else {
+            cluster.metrics.retries_refused.inc();
+            Retry::OverBudget
         }
-        let may = self.budget.take();
-        if may { &cluster.metrics.retries } else { &cluster.metrics.retries_refused }.inc();
-        may
     }
 
     /// An endpoint has answered.

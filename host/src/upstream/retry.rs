@@ -28,9 +28,9 @@ impl Budget {
         self.0.set((self.0.get() + u64::from(share)).min(MOST * COST));
     }
 
-    /// Takes a retry out of it, when there is one left.
-    pub fn take(&self) -> bool {
-        let left = self.0.get().checked_sub(COST);
+    /// Takes a retry out of it, when there is one left. A share of nothing is no retry, not even at first.
+    pub fn take(&self, share: u8) -> bool {
+        let left = self.0.get().checked_sub(COST).filter(|_| share > 0);
         left.inspect(|left| self.0.set(*left)).is_some()
     }
 }
@@ -44,8 +44,9 @@ mod tests {
         let budget = Budget::default();
         let retries = (0..1_000).filter(|_| {
             budget.earn(20);
-            budget.take()
+            budget.take(20)
         });
         assert_eq!(retries.count(), 210);
+        assert!(!Budget::default().take(0));
     }
 }

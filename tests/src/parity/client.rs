@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 
 use crate::http::{Client, empty, fed};
 use crate::parity::upstreams::{PIECE, short};
-use crate::parity::{Scenario, Send, in_order};
+use crate::parity::{Scenario, Send, in_order, tls};
+use crate::tls::client_config;
 use crate::wait::soon;
 
 /// Sends everything, one after the other, each on a connection of its own.
@@ -21,14 +22,26 @@ pub async fn run(scenario: &Scenario, address: SocketAddr) -> Vec<String> {
         if scenario.tcp {
             seen.extend(tcp(send, address).await);
         } else {
-            seen.extend(soon("an answer, or the end of the stream", http(send, address)).await);
+            let client = client(scenario, send, address).await;
+            seen.extend(soon("an answer, or the end of the stream", http(send, client)).await);
         }
     }
     seen
 }
 
-async fn http(send: &Send, address: SocketAddr) -> Vec<String> {
-    let mut client = if send.h2 { Client::h2(address).await } else { Client::h1(address).await };
+/// A connection for one request.
+async fn client(scenario: &Scenario, send: &Send, address: SocketAddr) -> Client {
+    match (scenario.tls, send.h2) {
+        (true, h2) => {
+            let config = client_config(Some(&tls::CLIENT), &[if h2 { "h2" } else { "http/1.1" }]);
+            Client::tls(address, tls::NAMES.0, config).await.expect("TLS")
+        }
+        (false, true) => Client::h2(address).await,
+        (false, false) => Client::h1(address).await,
+    }
+}
+
+async fn http(send: &Send, mut client: Client) -> Vec<String> {
     let mut request = client.request(send.method, send.path);
     for (name, value) in &send.headers {
         request = request.header(*name, *value);

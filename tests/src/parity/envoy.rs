@@ -13,7 +13,7 @@ use crate::envoy::{self, free_address};
 use crate::gateway::Log;
 use crate::guests;
 use crate::parity::upstreams::Upstreams;
-use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client};
+use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client, tls};
 use crate::wait::until;
 
 /// An Envoy process.
@@ -71,14 +71,23 @@ fn start(scenario: &Scenario, upstreams: &Upstreams, envoy: &Path, address: Sock
     let filters: Vec<Value> =
         scenario.filters.iter().map(|filter| wasm(scenario, filter, folder.path())).collect();
     let chain = if scenario.tcp { network(filters) } else { vec![http(filters)] };
+    let mut up = cluster("up", upstreams.up.address, false);
     let mut listener = envoy::listener("web", address, scenario.buffer, &chain);
     listener["metadata"] = json!({ "filter_metadata": METADATA.clone() });
+    if scenario.tls {
+        let put =
+            |(name, text)| std::fs::write(folder.path().join(name), text).expect("the folder can be written");
+        tls::files().into_iter().for_each(put);
+        listener["listener_filters"] = json!([tls::inspector()]);
+        (listener["filter_chains"][0]["transport_socket"], up["transport_socket"]) =
+            tls::in_envoy(folder.path());
+    }
     let config = json!({
         "node": NODE.clone(),
         "static_resources": {
             "listeners": [listener],
             "clusters": [
-                cluster("up", upstreams.up.address, false),
+                up,
                 cluster("other", upstreams.other.address, scenario.other.grpc_echo || scenario.other.silent),
                 cluster("nowhere", upstreams.nowhere, scenario.other.grpc_echo || scenario.other.silent),
             ],

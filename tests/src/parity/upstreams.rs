@@ -11,8 +11,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::http::{Body, fed, upstream};
+use crate::http::{Body, fed, tls_upstream, upstream};
+use crate::parity::tls::SERVER;
 use crate::parity::{Scenario, in_order};
+use crate::tls::server_config;
 use crate::upstream::Upstream;
 use crate::wait::until;
 
@@ -119,9 +121,9 @@ impl Upstreams {
         let up = if scenario.tcp {
             tcp(&scenario.answer, &seen, &open).await
         } else {
-            http("up", &scenario.answer, &seen).await
+            http("up", &scenario.answer, &seen, scenario.tls).await
         };
-        let other = http("other", &scenario.other, &seen).await;
+        let other = http("other", &scenario.other, &seen, false).await;
         Self { up, other, nowhere: Upstream::nowhere().await, seen, open }
     }
 
@@ -140,9 +142,14 @@ fn note(seen: &Seen, line: String) {
     seen.lock().expect("no upstream panics").push(line);
 }
 
-async fn http(name: &'static str, answer: &Answer, seen: &Seen) -> Upstream {
+async fn http(name: &'static str, answer: &Answer, seen: &Seen, tls: bool) -> Upstream {
     let (answer, seen) = (answer.clone(), Arc::clone(seen));
-    upstream(move |request| respond(name, request, answer.clone(), Arc::clone(&seen))).await
+    let respond = move |request| respond(name, request, answer.clone(), Arc::clone(&seen));
+    if tls {
+        tls_upstream(server_config(&SERVER, true, &["http/1.1"]), respond).await
+    } else {
+        upstream(respond).await
+    }
 }
 
 async fn respond(

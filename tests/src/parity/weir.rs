@@ -2,7 +2,7 @@
 
 use crate::guests;
 use crate::parity::upstreams::Upstreams;
-use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client};
+use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client, tls};
 use crate::puppet::FOREIGN_FUNCTIONS;
 use crate::wait::until;
 use crate::{Gateway, Setup};
@@ -68,6 +68,17 @@ fn start(
     for (key, value) in service.as_object().expect("a mapping") {
         listener[key] = value.clone();
     }
+    let mut up = serde_json::json!({ "name": "up", "endpoints": [upstreams.up.address.to_string()], "metadata": METADATA.clone() });
+    if scenario.tls {
+        listener["tls"] = serde_json::json!({
+            "mode": "terminate",
+            "certificates": [{ "cert": "own.pem", "key": "own.key" }],
+            "client_ca": "ca.pem",
+            "client_certificate": "required",
+        });
+        up["tls"] =
+            serde_json::json!({ "ca": "ca.pem", "cert": "own.pem", "key": "own.key", "sni": tls::NAMES.1 });
+    }
     // Calls of guests go over HTTP/2, where gRPC is spoken.
     let protocol = if scenario.other.grpc_echo || scenario.other.silent { "http2" } else { "http1" };
     let config = serde_json::json!({
@@ -75,7 +86,7 @@ fn start(
         "runtime": { "workers": 1 },
         "listeners": [listener],
         "clusters": [
-            { "name": "up", "endpoints": [upstreams.up.address.to_string()], "metadata": METADATA.clone() },
+            up,
             { "name": "other", "endpoints": [upstreams.other.address.to_string()], "protocol": protocol },
             { "name": "nowhere", "endpoints": [upstreams.nowhere.to_string()], "protocol": protocol },
         ],
@@ -87,6 +98,9 @@ fn start(
     let sections = config.as_object().expect("a mapping").iter();
     let text: String = sections.map(|(name, section)| format!("{name}: {section}\n")).collect();
     let mut setup = Setup::new().config(text);
+    for (name, text) in tls::files().into_iter().filter(|_| scenario.tls) {
+        setup = setup.file(name, text);
+    }
     for filter in &scenario.filters {
         setup = setup.plugin_bytes(filter.guest, &guests::wasm(filter.guest));
     }

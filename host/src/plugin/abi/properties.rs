@@ -119,7 +119,7 @@ fn in_stream<T>(
 
 /// The first names of all that Weir or Envoy answers. Nothing of a guest's own stands in for one of them, not even
 /// where it has no value.
-const ROOTS: [&str; 21] = [
+const ROOTS: [&str; 22] = [
     "request",
     "response",
     "connection",
@@ -128,6 +128,7 @@ const ROOTS: [&str; 21] = [
     "upstream",
     "metadata",
     "filter_state",
+    "upstream_filter_state",
     "xds",
     "node",
     "connection_id",
@@ -152,6 +153,7 @@ fn of_stream<'a>(stream: &'a Stream, segments: &[&str]) -> Option<Value<'a>> {
         ["connection", name] => peers::connection(stream, name),
         ["source", name] => peers::address(stream.connection.peer, name),
         ["destination", name] => peers::address(stream.connection.local, name),
+        ["upstream", "locality", path @ ..] => peers::locality(stream, path),
         ["upstream", name] => peers::upstream(stream, name),
         ["connection_id"] => Some(Value::Uint(stream.connection.id)),
         ["filter_state", key] => stream.info.state.get(key.as_bytes()).map(|value| Value::Bytes(value)),

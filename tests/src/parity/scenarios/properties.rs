@@ -115,6 +115,43 @@ const GROUPS: [&str; 20] = [
     "connection.transport_failure_reason",
 ];
 
+/// What TLS tells of either end, and what there is of the upstream besides.
+const ENDS: [&str; 33] = [
+    "connection.mtls",
+    "connection.requested_server_name",
+    "connection.tls_version",
+    "connection.subject_local_certificate",
+    "connection.subject_peer_certificate",
+    "connection.dns_san_local_certificate",
+    "connection.dns_san_peer_certificate",
+    "connection.uri_san_local_certificate",
+    "connection.uri_san_peer_certificate",
+    "connection.sha256_peer_certificate_digest",
+    "connection.peer_certificate",
+    "upstream.tls_version",
+    "upstream.subject_local_certificate",
+    "upstream.subject_peer_certificate",
+    "upstream.dns_san_local_certificate",
+    "upstream.dns_san_peer_certificate",
+    "upstream.uri_san_local_certificate",
+    "upstream.uri_san_peer_certificate",
+    "upstream.sha256_peer_certificate_digest",
+    "upstream.peer_certificate",
+    "upstream.num_endpoints",
+    "upstream.locality",
+    "upstream.locality.region",
+    "upstream.locality.zone",
+    "upstream.locality.no_such",
+    "xds.upstream_host_locality_metadata",
+    "xds.upstream_host_locality_metadata.filter_metadata",
+    "upstream_host_locality_metadata",
+    "upstream_filter_state",
+    "upstream_filter_state.no_such",
+    "filter_state.no_such",
+    "upstream.transport_failure_reason",
+    "upstream.request_attempt_count",
+];
+
 /// Keys of filter state that some part of Envoy knows, with a value of each form.
 const KEYS: [&str; 24] = [
     "envoy.tcp_proxy.cluster",
@@ -199,7 +236,7 @@ pub fn scenarios() -> Vec<Scenario> {
     let request = read(&REQUEST);
     let response = read(&RESPONSE);
     let place = read(&PLACE);
-    let (around, groups) = (read(&AROUND), read(&GROUPS));
+    let (around, groups, ends) = (read(&AROUND), read(&GROUPS), read(&ENDS));
     let ask = || get("/a/b?c=d").header("x-a", "1").header("referer", "r").header("user-agent", "u");
     vec![
         Scenario::new("properties-of-the-request", &format!("request_headers: {request}")).send(ask()),
@@ -240,6 +277,11 @@ pub fn scenarios() -> Vec<Scenario> {
             &format!("request_headers: {groups}\nresponse_headers: {groups}\nlog: {groups}"),
         )
         .send(get("/").header("x-many", "1").header("x-many", "2")),
+        Scenario::new("properties-of-both-ends", &format!("request_headers: {ends}\nresponse_headers: {ends}\nlog: {ends}"))
+            .send(get("/")),
+        Scenario::new("properties-of-both-ends-with-tls", &format!("request_headers: {ends}\nresponse_headers: {ends}\nlog: {ends}"))
+            .send(get("/"))
+            .tls(),
         Scenario::new("foreign-filter-state-keys", &format!("request_headers: {}", set_keys())).send(get("/")),
         Scenario::new("foreign-expressions-values", &evaluate(&EXPRESSIONS))
             .send(get("/x").header("x-a", "1")),

@@ -27,9 +27,21 @@ pub fn upstream<'a>(stream: &'a Stream, name: &str) -> Option<Value<'a>> {
         }
         "request_attempt_count" => Some(Value::Uint(info.attempts.into())),
         "cx_pool_ready_duration" => info.pool_wait.map(nanos),
+        // Of a cluster that is planned too.
+        "num_endpoints" => Some(Value::Uint(info.endpoints? as u64)),
         "local_address" => Some(Value::Address(info.upstream.as_ref()?.local?)),
         "address" | "port" => address(info.upstream.as_ref()?.address, name),
         name => of_tls(info.upstream.as_ref()?.tls.as_deref()?, name),
+    }
+}
+
+/// Where the endpoint is. The configuration does not say of any, so that every part of it is empty.
+pub fn locality<'a>(stream: &'a Stream, path: &[&str]) -> Option<Value<'a>> {
+    stream.info.upstream.as_ref()?;
+    match path {
+        [] => Some(Value::Message(Vec::new())),
+        ["region" | "zone" | "sub_zone"] => Value::text(""),
+        _ => None,
     }
 }
 
@@ -59,6 +71,8 @@ fn of_tls<'a>(tls: &'a Tls, name: &str) -> Option<Value<'a>> {
         "dns_san_peer_certificate" => first(&peer?.dns_sans),
         "dns_san_local_certificate" => first(&local?.dns_sans),
         "sha256_peer_certificate_digest" => Value::text(&peer?.sha256),
+        // Envoy's documents say URL-encoded; Envoy does not do so.
+        "peer_certificate" => Some(Value::Made(peer?.pem().into_bytes())),
         _ => None,
     }
 }

@@ -49,6 +49,12 @@ pub fn of_stream<'a>(stream: &'a Stream, segments: &[&str]) -> Option<Value<'a>>
         },
         // Endpoints have none: in Envoy that is null, which cannot be written.
         ["upstream_host_metadata"] if info.upstream.is_some() => Some(Value::Group),
+        // Nor has anything by which they are grouped.
+        _ if segments == ["xds", "upstream_host_locality_metadata"] && info.upstream.is_some() => {
+            Some(Value::Group)
+        }
+        // No filters run on the way to an endpoint that could leave something there.
+        _ if segments == ["upstream_filter_state"] && info.upstream.is_some() => Some(Value::Group),
         // What filters tell each other in Envoy. Here they do that by properties.
         ["metadata", path @ ..] => nothing(path),
         // A listener has one chain, without a name.
