@@ -48,18 +48,23 @@ impl Exchange<'_> {
                 Some(_) if failed.stale && !wanted.fresh => wanted.fresh = true,
                 Some(address) if wanted.avoid.is_none() => match cluster.retry(address) {
                     Retry::Elsewhere => wanted.avoid = Some(address),
-                    Retry::OverBudget => return self.given_up(failed, UPSTREAM_OVERFLOW),
+                    Retry::OverBudget => {
+                        self.flag(UPSTREAM_OVERFLOW);
+                        return Err(failed);
+                    }
                     Retry::Nowhere => return Err(failed),
                 },
-                Some(_) => return self.given_up(failed, UPSTREAM_RETRY_LIMIT_EXCEEDED),
+                Some(_) => {
+                    self.flag(UPSTREAM_RETRY_LIMIT_EXCEEDED);
+                    return Err(failed);
+                }
                 None => return Err(failed),
             }
         }
     }
 
-    fn given_up<T>(&self, failed: Attempt, flag: u64) -> Result<T, Attempt> {
+    fn flag(&self, flag: u64) {
         self.stream.borrow_mut().info.flags |= flag;
-        Err(failed)
     }
 
     /// Whether nothing speaks against sending the request once more.
