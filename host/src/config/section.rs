@@ -53,8 +53,12 @@ impl<'a> Context<'a> {
         self.problem_at(&self.place(at), message);
     }
 
-    /// Reports a problem in a field that was read before.
+    /// Reports a problem in a field that was read before. One that could not be read has no place, and what is wrong
+    /// with it has been told.
     pub fn problem_at(&mut self, place: &Place, message: impl Into<String>) {
+        if *place == Place::default() && !self.problems.0.is_empty() {
+            return;
+        }
         self.problems.0.push(place.problem(self.file, message));
     }
 

@@ -203,3 +203,13 @@ fn the_schema_describes_every_field_of_the_interface() {
     assert_eq!(schema["$defs"]["Cluster"]["properties"]["connect_timeout"]["default"], "15s");
     assert_eq!(schema["$defs"]["Cluster"]["required"], json!(["name"]));
 }
+
+#[test]
+fn what_could_not_be_read_is_told_once_and_in_its_place() {
+    let text = "listeners:\n  - name: web\n    address: 127.0.0.1:0\n    http:\n      filters: [ { config: a }, { name: b } ]\n";
+    let problems = Config::parse(Path::new("weir.yaml"), text).expect_err("filters without plugins");
+    let told: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|one| one.contains("the field `plugin` is missing; add it")), "{told:?}");
+    assert!(problems.0.iter().all(|problem| problem.at.line == 5), "{told:?}");
+}
