@@ -228,12 +228,8 @@ impl World {
         let usages: Vec<_> =
             self.specs.iter().map(|spec| Usage::new(&services.registry, digest, spec)).collect();
         let parts = Parts::new(&self.specs, &usages, &services).expect("filters");
-        let instance = Instance::start(&StartCx {
-            module: &self.module.pre,
-            version: self.module.version,
-            parts: &parts,
-            clusters: &self.clusters,
-        });
+        let instance =
+            Instance::start(&StartCx { module: &self.module, parts: &parts, clusters: &self.clusters });
         Trampoline { instance: instance.expect("an instance") }
     }
 }

@@ -293,3 +293,68 @@ async fn a_module_that_changes_tables_or_drops_segments_is_refused_for_this_mode
         assert!(said.contains("use `isolation: worker`"), "{said}");
     }
 }
+
+/// A guest that fills some pages of its memory when it is configured. In a stream it looks whether all of its memory is
+/// as it was then, and traps when it is not; then it writes to a hundred places, and grows, by the time of day, and
+/// writes there too.
+fn scribbling() -> Vec<u8> {
+    wat(r#"(module
+        (import "env" "proxy_get_current_time_nanoseconds" (func $now (param i32) (result i32)))
+        (memory (export "memory") 8)
+        (global $seed (mut i64) (i64.const 0))
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) (i32.const 64))
+        (func $expected (param $at i32) (result i32)
+            ;; Two pages of numbers, two of nothing, and so on.
+            (if (result i32) (i32.and (local.get $at) (i32.const 0x20000))
+                (then (i32.const 0))
+                (else (i32.or (i32.mul (local.get $at) (i32.const 31)) (i32.const 1)))))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.const 1024))
+            (loop $next
+                (if (i32.eqz (i32.and (local.get $at) (i32.const 0x20000)))
+                    (then (i32.store (local.get $at) (call $expected (local.get $at)))))
+                (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 256))) (i32.const 0x80000))))
+            (i32.const 1))
+        (func $random (result i32)
+            (global.set $seed (i64.add (i64.mul (global.get $seed) (i64.const 6364136223846793005)) (i64.const 1442695040888963407)))
+            (i32.wrap_i64 (i64.shr_u (global.get $seed) (i64.const 33))))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (local $at i32) (local $count i32)
+            (if (i32.ne (memory.size) (i32.const 8)) (then unreachable))
+            (local.set $at (i32.const 1024))
+            (loop $next
+                (if (i32.ne (i32.load (local.get $at)) (call $expected (local.get $at))) (then unreachable))
+                (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 256))) (i32.const 0x80000))))
+            (drop (call $now (i32.const 0)))
+            (global.set $seed (i64.load (i32.const 0)))
+            (i64.store (i32.const 0) (i64.const 0))
+            (drop (memory.grow (i32.and (call $random) (i32.const 7))))
+            (loop $next
+                (local.set $at (i32.rem_u (call $random) (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 4))))
+                ;; What a later stream looks at.
+                (i32.store (i32.and (local.get $at) (i32.const 0xffffff00)) (i32.const -1))
+                (br_if $next (i32.lt_u (local.tee $count (i32.add (local.get $count) (i32.const 1))) (i32.const 100))))
+            (i32.const 0)))"#)
+}
+
+#[tokio::test]
+async fn whatever_a_stream_has_written_the_next_finds_all_of_its_memory_as_it_was_configured() {
+    let up = mirror().await;
+    let setup = Setup::new().plugin_bytes("scribbling", &scribbling());
+    let mut filter = per_stream("scribbling");
+    filter["cpu"] = "50ms".into();
+    let gateway = setup.config(config(1, &[filter], &up)).start();
+    let mut client = Client::h1(gateway.address("web")).await;
+    for request in 0..500 {
+        assert_eq!(client.get("/").await.status, 200, "request {request}");
+    }
+    // Where streams share an instance the second of them sees what the first has written.
+    let setup = Setup::new().plugin_bytes("scribbling", &scribbling());
+    let shared = json!({ "plugin": "scribbling", "name": "one", "cpu": "50ms" });
+    let gateway = setup.config(config(1, &[shared], &up)).start();
+    let mut client = Client::h1(gateway.address("web")).await;
+    let statuses = [client.get("/").await.status, client.get("/").await.status];
+    assert_eq!(statuses.map(|status| status.as_u16()), [200, 503]);
+}

@@ -6,6 +6,7 @@
 
 mod body;
 mod call;
+mod entries;
 mod foreign;
 mod grpc;
 mod headers;
@@ -18,13 +19,14 @@ mod stream;
 mod time;
 mod wasi;
 
-use wasmtime::{Caller, Linker};
-use weir_abi::{HOST_MODULE, Status, WASI_MODULES, callbacks, host_functions, wasi_functions};
+use wasmtime::{Caller, ExternType, Linker, ValType};
+use weir_abi::{HOST_MODULE, Status, WASI_MODULES, host_functions, wasi_functions};
 
 use crate::plugin::abi::memory::Host;
 use crate::plugin::vm::Vm;
 
 pub use call::Calls;
+pub use entries::{ALLOCATORS, CALLBACKS, Callbacks, Entries, SHORT_HEADERS};
 pub use foreign::Kept;
 pub use properties::property;
 pub use wasi::{Exited, Wasi, flush};
@@ -64,6 +66,21 @@ pub struct Function {
     pub params: &'static [usize],
     /// Whether it returns an i32, or nothing.
     pub returns: bool,
+}
+
+impl Function {
+    /// Whether an import or an export has this signature.
+    pub fn fits(&self, ty: &ExternType) -> bool {
+        let ExternType::Func(ty) = ty else { return false };
+        let is = |ty: ValType, size: usize| match size {
+            8 => matches!(ty, ValType::I64),
+            _ => matches!(ty, ValType::I32),
+        };
+        ty.params().len() == self.params.len()
+            && ty.params().zip(self.params).all(|(ty, &size)| is(ty, size))
+            && ty.results().len() == usize::from(self.returns)
+            && ty.results().all(|ty| is(ty, 4))
+    }
 }
 
 /// What a host function returns.
@@ -201,47 +218,3 @@ fn link_others(
     WASI_MODULES.iter().try_for_each(|module| link_wasi(linker, module, host))?;
     wasi::link_unstable(linker)
 }
-
-macro_rules! declare_callbacks {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ident),* $(,)?) -> $ret:ty;)*) => {
-        /// The callbacks of a guest, looked up once. One that is not exported is never called.
-        #[derive(Clone, Default)]
-        pub struct Callbacks {
-            $(
-                $(#[$doc])*
-                pub $name: Option<wasmtime::TypedFunc<($($ty,)*), $ret>>,
-            )*
-            /// `proxy_on_request_headers` as 0.1 has it.
-            pub short_request_headers: Option<wasmtime::TypedFunc<(Int, Int), Int>>,
-            /// `proxy_on_response_headers` as 0.1 has it.
-            pub short_response_headers: Option<wasmtime::TypedFunc<(Int, Int), Int>>,
-        }
-
-        impl Callbacks {
-            /// Looks up what an instance exports. A wrong signature was refused when the module was loaded.
-            pub fn of(instance: &wasmtime::Instance, store: &mut wasmtime::Store<Vm>) -> Self {
-                let [request, response] = SHORT_HEADERS.each_ref().map(|short| short.name);
-                Self {
-                    $($name: instance.get_typed_func(&mut *store, stringify!($name)).ok(),)*
-                    short_request_headers: instance.get_typed_func(&mut *store, request).ok(),
-                    short_response_headers: instance.get_typed_func(&mut *store, response).ok(),
-                }
-            }
-        }
-
-        /// The callbacks.
-        pub const CALLBACKS: &[Function] = &[$(Function {
-            name: stringify!($name),
-            params: &[$(size_of::<$ty>()),*],
-            returns: size_of::<$ret>() > 0,
-        },)*];
-    };
-}
-
-callbacks!(declare_callbacks);
-
-/// The callbacks that have one parameter less in 0.1.
-pub const SHORT_HEADERS: [Function; 2] = [
-    Function { name: "proxy_on_request_headers", params: &[4, 4], returns: true },
-    Function { name: "proxy_on_response_headers", params: &[4, 4], returns: true },
-];

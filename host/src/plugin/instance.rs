@@ -9,9 +9,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wasmtime::{InstancePre, Store, Trap, TypedFunc, Val, WasmParams, WasmResults};
+use wasmtime::{Store, Trap, TypedFunc, Val, WasmParams, WasmResults};
 use wasmtime_wizer::{InstanceState, SnapshotVal};
-use weir_abi::Version;
 
 use crate::clock::cycles;
 use crate::plugin::abi::{self, Callbacks, Exited};
@@ -92,10 +91,8 @@ fn details(log: &Option<String>) -> String {
 /// What an instance is started with.
 #[derive(Clone, Copy)]
 pub struct StartCx<'a> {
-    /// The module, linked.
-    pub module: &'a InstancePre<Vm>,
-    /// The ABI that it speaks.
-    pub version: Version,
+    /// The module.
+    pub module: &'a PluginModule,
     /// The filters that live in the instance and share its fate, and what they are given.
     pub parts: &'a Parts,
     /// The clusters that there are.
@@ -137,15 +134,15 @@ impl Instance {
         parts: &Parts,
         clusters: &Arc<BTreeSet<Box<str>>>,
     ) -> Result<Self, StartError> {
-        let PluginModule { pre, version, .. } = &template.module;
-        let cx = StartCx { module: pre, version: *version, parts, clusters };
+        let cx = StartCx { module: &template.module, parts, clusters };
         let mut made = Self::instantiate(&cx, cx.start_cpu())?;
         template.fill(made.vm(), role);
         Ok(made)
     }
 
     fn instantiate(cx: &StartCx<'_>, limit: Duration) -> Result<Self, StartError> {
-        let mut store = Store::new(cx.module.module().engine(), cx.parts.vm(cx.version, cx.clusters)?);
+        let PluginModule { version, pre, on_fibers, entries, .. } = cx.module;
+        let mut store = Store::new(pre.module().engine(), cx.parts.vm(*version, cx.clusters)?);
         store.limiter(|vm| &mut vm.limiter);
         store.epoch_deadline_callback(|mut store| {
             let vm = store.data_mut();
@@ -159,9 +156,9 @@ impl Instance {
         cx.parts.services().pulse.mark();
         store.data_mut().budget.begin(limit);
         let instantiated = if store.data().is_preemptible() {
-            to_its_end(cx.module.instantiate_async(&mut store))
+            to_its_end(on_fibers.instantiate_async(&mut store))
         } else {
-            cx.module.instantiate(&mut store)
+            pre.instantiate(&mut store)
         };
         let instance = instantiated.map_err(|error| match error.downcast_ref::<Trap>() {
             Some(_) => start_fault("the start function", &mut store, error),
@@ -175,12 +172,9 @@ impl Instance {
             }
             None => StartError::NoRoom(format!("{error:#}")),
         })?;
-        store.data_mut().memory = instance.get_memory(&mut store, "memory");
-        let allocator = ["malloc", "proxy_on_memory_allocate"]
-            .into_iter()
-            .find_map(|name| instance.get_typed_func::<u32, u32>(&mut store, name).ok());
-        store.data_mut().allocator = allocator;
-        let callbacks = Callbacks::of(&instance, &mut store);
+        store.data_mut().memory = entries.memory(&instance, &mut store);
+        store.data_mut().allocator = entries.allocator(&instance, &mut store);
+        let callbacks = entries.callbacks(&instance, &mut store);
         // What a VM has of memory is counted of its first filter.
         let initial = store.data().limiter.used as i64;
         store.data().roots.iter().take(1).for_each(|root| root.usage.memory_grew(initial, initial));

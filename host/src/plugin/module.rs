@@ -9,11 +9,12 @@ mod features;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, ValType};
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module};
 use weir_abi::{HOST_MODULE, Version, WASI_MODULES};
 
 use crate::plugin::abi::{
-    self, CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, SHORT_HEADERS, WASI_FUNCTIONS,
+    self, ALLOCATORS, CALLBACKS, COMPILER_FUNCTIONS, Entries, Function, HOST_FUNCTIONS, SHORT_HEADERS,
+    WASI_FUNCTIONS,
 };
 use crate::plugin::digest::Digest;
 use crate::plugin::module::counts::MOST_FUNCTIONS;
@@ -166,6 +167,8 @@ pub struct PluginModule {
     pub short_headers: [bool; 2],
     /// The module with its imports resolved.
     pub pre: InstancePre<Vm>,
+    /// Where it exports what the host enters.
+    pub entries: Entries,
     /// What compiled it.
     pub compiler: Compiler,
     /// The same for instances whose calls run on fibers.
@@ -224,10 +227,10 @@ impl Compiler {
         let link =
             |linker: &Linker<Vm>| linker.instantiate_pre(&module).map_err(|e| Refusal::Invalid(reason(&e)));
         let (pre, on_fibers) = (link(&self.linkers.inline)?, link(&self.linkers.on_fibers)?);
-        let short =
-            |short: &Function| module.get_export(short.name).is_some_and(|ty| has_signature(&ty, short));
+        let short = |short: &Function| module.get_export(short.name).is_some_and(|ty| short.fits(&ty));
         let short_headers = SHORT_HEADERS.each_ref().map(short);
-        Ok(PluginModule { version, short_headers, pre, on_fibers, compiler: self.clone() })
+        let entries = Entries::of(&module);
+        Ok(PluginModule { version, short_headers, pre, entries, on_fibers, compiler: self.clone() })
     }
 }
 
@@ -306,7 +309,7 @@ fn check_imports(module: &Module) -> Result<(), Refusal> {
             }
             return Err(Refusal::UnknownImport { module, name });
         };
-        if !has_signature(&import.ty(), known) {
+        if !known.fits(&import.ty()) {
             let (module, name) = name();
             return Err(Refusal::WrongImport { module, name });
         }
@@ -318,8 +321,7 @@ fn check_exports(module: &Module, version: Version) -> Result<(), Refusal> {
     for callback in CALLBACKS {
         let fits = |ty: &ExternType| {
             let short = SHORT_HEADERS.iter().find(|short| short.name == callback.name);
-            has_signature(ty, callback)
-                || (version == Version::V0_1_0 && short.is_some_and(|short| has_signature(ty, short)))
+            callback.fits(ty) || (version == Version::V0_1_0 && short.is_some_and(|short| short.fits(ty)))
         };
         if module.get_export(callback.name).is_some_and(|ty| !fits(&ty)) {
             return Err(Refusal::WrongExport(callback.name.to_owned()));
@@ -328,31 +330,18 @@ fn check_exports(module: &Module, version: Version) -> Result<(), Refusal> {
     // One with parameters would not be called, and nobody would know why nothing works.
     for name in ["_initialize", "_start"] {
         let start = Function { name, params: &[], returns: false };
-        if module.get_export(name).is_some_and(|ty| !has_signature(&ty, &start)) {
+        if module.get_export(name).is_some_and(|ty| !start.fits(&ty)) {
             return Err(Refusal::WrongExport(name.to_owned()));
         }
     }
     if !matches!(module.get_export("memory"), Some(ExternType::Memory(_))) {
         return Err(Refusal::NoMemory);
     }
-    let allocator = |name| Function { name, params: &[4], returns: true };
-    let allocates = |name| module.get_export(name).is_some_and(|ty| has_signature(&ty, &allocator(name)));
-    if !allocates("malloc") && !allocates("proxy_on_memory_allocate") {
+    let exports = |function: &Function| module.get_export(function.name).is_some_and(|ty| function.fits(&ty));
+    if !ALLOCATORS.iter().any(exports) {
         return Err(Refusal::NoAllocator);
     }
     Ok(())
-}
-
-fn has_signature(ty: &ExternType, function: &Function) -> bool {
-    let ExternType::Func(ty) = ty else { return false };
-    let is = |ty: ValType, size: usize| match size {
-        8 => matches!(ty, ValType::I64),
-        _ => matches!(ty, ValType::I32),
-    };
-    ty.params().len() == function.params.len()
-        && ty.params().zip(function.params).all(|(ty, &size)| is(ty, size))
-        && ty.results().len() == usize::from(function.returns)
-        && ty.results().all(|ty| is(ty, 4))
 }
 
 /// The innermost reason of an error, which is the one that helps.

@@ -84,7 +84,7 @@ fn make(cx: &StartCx<'_>, bytes: &[u8], compiler: &Compiler) -> Result<Template,
         compiled.map_err(|refusal| StartError::Template(refusal.to_string()))
     };
     let readable = compile(&instrumented)?;
-    let mut configured = Instance::start(&StartCx { module: &readable.pre, ..*cx })?;
+    let mut configured = Instance::start(&StartCx { module: &readable, ..*cx })?;
     let image = at_once(wizer.snapshot(&context, &mut configured));
     let image = image.unwrap_or_else(|| Err(wasmtime::Error::msg("it waits"))).map_err(|e| refused(&e))?;
     let module = compile(&image)?;

@@ -181,12 +181,7 @@ fn through(world: &World, bytes: &[u8], usage: &Arc<Usage>, tally: &mut Tally) {
     };
     let filters = std::slice::from_ref(&world.spec);
     let parts = Parts::new(filters, std::slice::from_ref(usage), &world.services).expect("a filter");
-    let started = Instance::start(&StartCx {
-        module: &module.pre,
-        version: module.version,
-        parts: &parts,
-        clusters: &world.clusters,
-    });
+    let started = Instance::start(&StartCx { module: &module, parts: &parts, clusters: &world.clusters });
     let Ok(mut instance) = started else {
         tally.not_started += 1;
         return;

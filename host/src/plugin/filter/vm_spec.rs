@@ -80,8 +80,7 @@ impl VmSpec {
     /// Why it does not start.
     pub fn start(&self, clusters: &Arc<BTreeSet<Box<str>>>) -> Result<Instance, StartError> {
         let parts = self.parts()?;
-        let module = if self.is_preemptible() { &self.module.on_fibers } else { &self.module.pre };
-        let cx = StartCx { module, version: self.module.version, parts, clusters };
+        let cx = StartCx { module: &self.module, parts, clusters };
         if !self.is_per_stream() {
             return Instance::start(&cx);
         }
