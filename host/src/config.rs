@@ -273,6 +273,11 @@ fn check_filters(filters: &[Filter], has_plugins: bool, clusters: &[&str], cx: &
                            holds an instance that others wait for; choose one of them";
             cx.problem_at(&filter.plugin.place, message);
         }
+        if let (Some(instances), None | Some(Scheduling::Inline)) = (&filter.instances, filter.scheduling) {
+            let message = "only filters with `scheduling: preemptible` have `instances`: the calls of others give way to \
+                           nobody, and one instance on each worker is enough; add that, or remove this";
+            cx.problem_at(&instances.place, message);
+        }
         if !has_plugins {
             let cure = "add `plugins: { directory: ... }`";
             let message =

@@ -118,7 +118,7 @@ section! {
         scheduling: Option<Scheduling>,
         /// Instances on each worker that share the streams, where it is `preemptible`: a call that gives way keeps its
         /// instance. The default is 4.
-        instances: Option<u32>,
+        instances: Option<Spanned<u32>>,
         /// CPU time for one call. The default is `plugins.defaults.cpu`; `100ms` where it is `preemptible`.
         cpu: Option<Duration>,
         /// CPU time in a second, on each worker. The default is `plugins.defaults.cpu_per_second`, or `cpu` when that is more.

@@ -164,6 +164,7 @@ fn contradictions_are_named() {
             "as `xn--...`",
         ),
         ("http: { routes: [ { match: { host: \"a:80\" }, respond: { status: 200 } } ] }", "without port"),
+        ("http: { filters: [ { plugin: p, instances: 2 } ] }", "only filters with `scheduling: preemptible`"),
         ("http: { max_headers: many }", "`many` is not a whole number"),
         ("http: { max_header: 5 }", "did you mean `max_headers`?"),
     ] {

@@ -93,7 +93,9 @@ impl FilterSpec {
         surroundings: Arc<Surroundings>,
     ) -> Self {
         let pool = match filter.scheduling {
-            Some(Scheduling::Preemptible) => Some(filter.instances.map_or(POOL, count).max(1)),
+            Some(Scheduling::Preemptible) => {
+                Some(filter.instances.as_ref().map_or(POOL, |instances| count(instances.value)).max(1))
+            }
             Some(Scheduling::Inline) | None => None,
         };
         let default = if pool.is_some() { PREEMPTIBLE_CPU.max(defaults.cpu) } else { defaults.cpu };
