@@ -1,6 +1,7 @@
 //! Weir: a mesh gateway and sidecar that runs sandboxed Proxy-Wasm plugins on every connection and request.
 
 pub mod admin;
+pub mod allocator;
 pub mod app;
 pub mod balance;
 pub mod check;

@@ -85,6 +85,11 @@ impl Overload {
         (most == 0 || before < most).then_some(admitted)
     }
 
+    /// How many connections there are.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
     /// A worker has come round.
     pub fn beat(&self, worker: usize) {
         self.set_beat(worker, coarse_millis());

@@ -85,13 +85,22 @@ pub fn named(name: &str) -> Hostile {
     all().into_iter().find(|guest| guest.name == name).unwrap_or_else(|| panic!("no hostile guest {name}"))
 }
 
+/// One that means no harm, where somebody else does.
+pub fn harmless() -> Hostile {
+    Hostile::new("harmless", Way::Requests, Outcome::Borne, &calm_text())
+}
+
 /// A guest that does nothing but see each request and mark its response: what neighbours have in their chains.
 pub fn calm() -> Vec<u8> {
+    harmless().wasm()
+}
+
+fn calm_text() -> Text {
     let mut text = Text::default();
     let (key, value) = (text.data(b"x-calm"), text.data(b"yes"));
     text.on(
         "proxy_on_response_headers",
         format!("(drop (call $proxy_add_header_map_value (i32.const 2) {key} {value}))"),
     );
-    wat::parse_str(text.to_string()).expect("a module")
+    text
 }

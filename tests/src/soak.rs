@@ -2,6 +2,7 @@
 //! the suite runs short forms of them.
 
 pub mod envoy;
+pub mod floods;
 pub mod load;
 pub mod modules;
 pub mod neighbours;

@@ -13,6 +13,7 @@ mod dns;
 mod examples;
 mod faults;
 mod filters;
+mod floods;
 mod floors;
 mod foreign;
 mod grants;

@@ -92,7 +92,8 @@ impl Session {
             },
         };
         if h2 {
-            self.serve_h2(stream, first.freeze(), &limits).await;
+            // Each in a box, so that HTTP/1 connections are no larger than what they need.
+            Box::pin(self.serve_h2(stream, first.freeze(), &limits)).await;
         } else {
             self.serve_h1(stream, first.freeze(), &limits, &timer).await;
         }
@@ -168,7 +169,7 @@ impl Session {
                     // An end in order would tell the client that the answer is complete.
                     After::Cut => return,
                     After::Upgraded(upgraded, record) => {
-                        return self.tunnel(connection, *upgraded, record, timer).await;
+                        return Box::pin(self.tunnel(connection, *upgraded, record, timer)).await;
                     }
                 },
                 Next::Refused(error) => {
@@ -233,7 +234,8 @@ impl Session {
         let worker = &self.worker;
         let begin =
             Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
-        match begin.run(http).await {
+        // In a box, so that a connection takes that memory only while something is asked for.
+        match Box::pin(begin.run(http)).await {
             Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
             None if side.cut.get() => After::Cut,
             None if side.closes.get() || !connection.is_between_messages() => After::Close,

@@ -1,6 +1,7 @@
 //! A downstream connection, from its acceptance to its end: identify it, then hand it to what its listener does.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,19 +145,27 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Hands an identified connection to what its listener does.
-async fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, first: Bytes) {
+/// Hands an identified connection to what its listener does. That is in a box, so that a connection takes the memory of what
+/// it does, and not that of all that one may do.
+fn dispatch(
+    cx: SessionCx,
+    connection: Arc<Connection>,
+    stream: Stream,
+    first: Bytes,
+) -> Pin<Box<dyn Future<Output = ()>>> {
     let limits = match &cx.listener.listener.service {
-        Service::Tcp { .. } => return tcp::serve(&cx, connection, stream, first).await,
+        Service::Tcp { .. } => {
+            return Box::pin(async move { tcp::serve(&cx, connection, stream, first).await });
+        }
         Service::Http(service) => service.limits.clone(),
     };
     if !cx.listener.filters.is_empty() {
-        return behind_filters::serve(cx, connection, stream, limits).await;
+        return Box::pin(behind_filters::serve(cx, connection, stream, limits));
     }
     let session = http::Session::new(&cx, connection);
     // Each exchange takes the snapshot in force.
     drop(cx);
-    session.serve(stream, limits).await;
+    Box::pin(session.serve(stream, limits))
 }
 
 /// Reads the ClientHello, and keeps its bytes for the upstream.

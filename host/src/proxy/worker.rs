@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::allocator;
 use crate::clock::Timers;
 use crate::drain::Drain;
 use crate::net::relay::Scratch;
@@ -130,6 +131,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
+
+/// When so many connections are gone, and more than are left, their memory is given back.
+const FLOOD: u32 = 100;
 
 /// The streams that are reset in one go under overload.
 const MOST_CUT: usize = 50;
@@ -258,8 +262,15 @@ impl Worker {
     /// Drops upstream connections that nobody will use again.
     async fn sweep_connections(self: Rc<Self>) {
         let mut rounds = tokio::time::interval(SWEEP);
+        let mut most = 0;
         loop {
             rounds.tick().await;
+            let open = self.overload.connections();
+            most = open.max(most);
+            if open < most / 2 && most - open >= FLOOD {
+                most = open;
+                allocator::give_back();
+            }
             if let Some(local) = self.local() {
                 local.clusters.iter().for_each(|cluster| cluster.sweep());
             }

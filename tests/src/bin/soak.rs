@@ -1,31 +1,34 @@
-//! Long runs, by name: `hostile`, `reload`, `modules`. `cargo xtask soak` builds what they need and calls it.
+//! Long runs, by name: `hostile`, `floods`, `reload`, `modules`. `cargo xtask soak` builds what they need and calls it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weir_tests::hostile::{self, Hostile};
-use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
+use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check, check_flood};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
-use weir_tests::soak::{modules, report, upstream};
+use weir_tests::soak::{floods, modules, report, upstream};
 use weir_tests::upstream::Upstream;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.is_empty() {
-        eprintln!("which one: hostile, reload or modules? `cargo xtask soak` says more");
+        eprintln!("which one: hostile, floods, reload or modules? `cargo xtask soak` says more");
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
     let options = Options::take(&mut arguments);
     let passed = match run.as_str() {
         "hostile" => neighbours(&options, &arguments),
+        "floods" => floods(&options, &arguments),
         "reload" => storm(&options),
         "modules" => random_modules(&options),
         other => {
-            eprintln!("there is no `{other}`: hostile, reload, modules");
+            eprintln!("there is no `{other}`: hostile, floods, reload, modules");
             false
         }
     };
@@ -62,6 +65,33 @@ impl Options {
         let weir = path("WEIR").unwrap_or_else(|| "target/release/weir".into());
         Self { weir, envoy, only_envoy, seconds, baseline, runs, count }
     }
+}
+
+/// Every flood, or those whose names hold one of the arguments; each with its neighbours.
+fn floods(options: &Options, names: &[String]) -> bool {
+    let mut plan = Plan::default();
+    plan.attack = options.seconds.map_or(plan.attack, Duration::from_secs);
+    plan.baseline = options.baseline.map_or(plan.baseline, Duration::from_secs);
+    let clients = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(2000);
+    let upstream = upstream();
+    println!("{}", report::head(&["Weir"]));
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
+    let (mut breaches, mut count) = (Vec::new(), 0);
+    for flood in floods::ALL.into_iter().filter(|flood| wanted(flood.name())) {
+        count += 1;
+        let sent = Arc::new(AtomicU64::new(0));
+        let weir = Subject::Weir(&options.weir);
+        let outcomes = check_flood(weir, flood, clients, plan, upstream.address, &sent);
+        let sent = sent.load(Ordering::Relaxed);
+        println!("| {} |{}", flood.name(), report::cells(&outcomes, 1));
+        eprintln!("{}: {} attacks, {} KiB sent", flood.name(), outcomes.provoked, sent >> 10);
+        let memory = floods::out_of_proportion(&outcomes, clients, sent);
+        breaches.extend(told(flood.name(), &outcomes));
+        breaches.extend(memory.map(|breach| format!("{}: {breach}", flood.name())));
+    }
+    println!("\n{count} floods of {clients} clients, {} breaches", breaches.len());
+    breaches.iter().for_each(|breach| println!("- {breach}"));
+    count > 0 && breaches.is_empty()
 }
 
 /// Every hostile guest, or those whose names hold one of the arguments; each with its neighbours.
@@ -171,6 +201,6 @@ fn repeated(
     }
 }
 
-fn told(guest: &str, outcomes: &Outcomes) -> Vec<String> {
-    outcomes.breaches.iter().map(|breach| format!("{guest}: {breach}")).collect()
+fn told(name: &str, outcomes: &Outcomes) -> Vec<String> {
+    outcomes.breaches.iter().map(|breach| format!("{name}: {breach}")).collect()
 }

@@ -3,13 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use crate::hostile::{Hostile, Outcome, Way};
+use crate::hostile::{Hostile, Outcome, Way, harmless};
 use crate::soak::envoy::Envoy;
+use crate::soak::floods::Flood;
 use crate::soak::load::{Load, Measured};
 use crate::soak::process::{Process, Usage};
-use crate::soak::provoke;
+use crate::soak::provoke::{self, Provoking};
 use crate::soak::weir::Weir;
 
 /// Where a proxy listens.
@@ -147,6 +150,35 @@ impl Running {
 /// # Panics
 /// When the harness itself fails.
 pub fn check(subject: Subject<'_>, guest: &Hostile, plan: Plan, upstream: SocketAddr) -> Outcomes {
+    check_beside(subject, guest, plan, upstream, |running| {
+        provoke::start(guest.way, running.addresses().hostile, running.copies(guest))
+    })
+}
+
+/// Checks a flood, on the listener where a guest stands that does no harm. `sent` counts the bytes of it.
+///
+/// # Panics
+/// When the harness itself fails.
+pub fn check_flood(
+    subject: Subject<'_>,
+    flood: Flood,
+    clients: usize,
+    plan: Plan,
+    upstream: SocketAddr,
+    sent: &Arc<AtomicU64>,
+) -> Outcomes {
+    check_beside(subject, &harmless(), plan, upstream, |running| {
+        flood.start(running.addresses().hostile, clients, sent)
+    })
+}
+
+fn check_beside(
+    subject: Subject<'_>,
+    guest: &Hostile,
+    plan: Plan,
+    upstream: SocketAddr,
+    provoke: impl FnOnce(&Running) -> Provoking,
+) -> Outcomes {
     let mut outcomes = Outcomes::default();
     let mut running = match Running::start(subject, guest, upstream) {
         Ok(running) => running,
@@ -161,7 +193,7 @@ pub fn check(subject: Subject<'_>, guest: &Hostile, plan: Plan, upstream: Socket
     let before = running.process().usage().unwrap_or_default();
     let held = running.held();
     let alone = measure(&running, plan, plan.baseline, |_| {});
-    let provoking = provoke::start(guest.way, running.addresses().hostile, running.copies(guest));
+    let provoking = provoke(&running);
     let mut peak = before;
     let beside = measure(&running, plan, plan.attack, |usage| {
         peak.resident = peak.resident.max(usage.resident);

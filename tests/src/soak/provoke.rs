@@ -77,6 +77,13 @@ pub fn start(way: Way, address: SocketAddr, copies: Option<(PathBuf, Vec<u8>)>) 
 }
 
 impl Provoking {
+    /// Does something else on a thread of its own, until it is told that it is over; it counts what it has begun.
+    pub fn with(run: impl FnOnce(Arc<AtomicBool>, Arc<AtomicUsize>) + Send + 'static) -> Self {
+        let (over, provoked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let own = (Arc::clone(&over), Arc::clone(&provoked));
+        Self { threads: vec![std::thread::spawn(move || run(own.0, own.1))], over, provoked }
+    }
+
     /// Stops, and tells how often the guest was provoked.
     ///
     /// # Panics

@@ -10,6 +10,9 @@ use crate::upstream::Upstream;
 const LONGEST: usize = 256 << 10;
 
 const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello\n";
+/// The body of what is asked for as `/large`.
+const LARGE: usize = 4 << 20;
+
 const WITH_TRAILERS: &[u8] =
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n6\r\nhello\n\r\n0\r\nx-end: 1\r\n\r\n";
 
@@ -19,8 +22,11 @@ pub async fn start() -> Upstream {
         let mut received = Vec::new();
         loop {
             while let Some((len, answer)) = first_request(&received) {
+                let large = received.starts_with(b"GET /large ");
                 received.drain(..len);
-                if socket.write_all(answer).await.is_err() {
+                let written =
+                    if large { write_large(&mut socket).await } else { socket.write_all(answer).await };
+                if written.is_err() {
                     return;
                 }
             }
@@ -33,6 +39,16 @@ pub async fn start() -> Upstream {
         }
     })
     .await
+}
+
+async fn write_large(socket: &mut TcpStream) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await?;
+    let piece = [b'x'; 16 << 10];
+    for _ in 0..LARGE / piece.len() {
+        socket.write_all(&piece).await?;
+    }
+    Ok(())
 }
 
 /// The length of the first request, once it is there, and its answer. What is no HTTP is answered at once.

@@ -135,7 +135,10 @@ impl Reader {
             // A connection that has nothing to say holds no buffer.
             ready!(socket.poll_read_ready(cx))?;
         }
-        self.buffer.reserve(room);
+        // Who sends a byte at a time is not to have the buffer grow by it.
+        if self.buffer.capacity() - self.buffer.len() < LEAST_ROOM {
+            self.buffer.reserve(room);
+        }
         let read = pin!(io.read_buf(&mut self.buffer)).poll(cx);
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
