@@ -3,33 +3,43 @@
 //! A downstream stream becomes a request, its body, and a [`Responder`]; what answers it is a task of its own,
 //! cancelled when the client resets the stream. Bodies that Weir sends go through pipes.
 
+mod frames;
+mod ledger;
+mod receive;
+mod watched;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderMap;
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use http::{Uri, header};
 use hyper::body::{Body as HyperBody, Frame as HyperFrame, Incoming as HyperIncoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, spawn_local};
 
+use crate::clock::Timer;
 use crate::config::limits::Underscores;
 use crate::http::body::Frame;
-use crate::http::h1::{BodyError, HeadError, Length, check_authority};
-use crate::http::message::{Request, Response, Scheme, Version};
-use crate::http::path::{PathRules, canonical};
+use crate::http::h1::{BodyError, HeadError, Length};
+use crate::http::h2::ledger::Ledger;
+use crate::http::h2::receive::{receive, receive_trailers};
+use crate::http::h2::watched::Watched;
+use crate::http::message::{Request, Response, Scheme};
+use crate::http::path::PathRules;
 use crate::http::pipe::{self, BrokenOff};
+use crate::net::close::CloseReason;
 use crate::net::stream::Stream;
+
+pub use ledger::{FrameLimits, Refusal};
 
 /// What a client sends first when it speaks HTTP/2 without asking (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -43,8 +53,18 @@ pub struct Limits {
     pub stream_window: u32,
     /// What may come on all of them.
     pub connection_window: u32,
-    /// A header list, in bytes.
+    /// A header list, in bytes, each field with 32 more (RFC 9113 section 6.5.2).
     pub header_bytes: u32,
+    /// What may wait to be written of one answer, in bytes.
+    pub send_buffer: usize,
+    /// Streams that are malformed, or more than there may be, over the life of the connection; 0 is no limit.
+    pub stream_errors: usize,
+    /// Frames that get nothing done.
+    pub frames: FrameLimits,
+    /// How long the preface may take, a header block, and every frame but DATA; zero is no limit.
+    pub head_timeout: Duration,
+    /// What a client that was told to go may still send, in bytes, and how long it may take to do so.
+    pub linger: (usize, Duration),
     /// Its fields.
     pub fields: usize,
     /// A target, in bytes.
@@ -78,58 +98,22 @@ where
     }
 }
 
-/// A connection, with bytes that were read from it before.
-struct Io {
-    first: Bytes,
-    stream: Stream,
-}
-
-impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let io = self.get_mut();
-        if !io.first.is_empty() {
-            let part = io.first.split_to(io.first.len().min(buf.remaining()));
-            buf.put_slice(&part);
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut io.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
 /// The body of a message that comes through HTTP/2.
 #[derive(Debug)]
-pub struct Incoming(RefCell<HyperIncoming>);
+pub struct Incoming {
+    body: RefCell<HyperIncoming>,
+    /// What becomes of trailers with an underscore in their name.
+    underscores: Underscores,
+}
 
 impl Incoming {
+    fn new(body: HyperIncoming, underscores: Underscores) -> Self {
+        Self { body: RefCell::new(body), underscores }
+    }
+
     /// Reads a piece; `None` at the end.
     pub fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, BodyError>> {
-        let mut body = self.0.borrow_mut();
+        let mut body = self.body.borrow_mut();
         loop {
             match ready!(Pin::new(&mut *body).poll_frame(cx)) {
                 None => return Poll::Ready(Ok(None)),
@@ -137,7 +121,8 @@ impl Incoming {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => return Poll::Ready(Ok(Some(Frame::Data(data)))),
                     Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            receive_trailers(&mut trailers, self.underscores).map_err(BodyError::Trailers)?;
                             return Poll::Ready(Ok(Some(Frame::Trailers(trailers))));
                         }
                     }
@@ -148,7 +133,7 @@ impl Incoming {
 
     /// Whether it is at its end.
     pub fn at_end(&self) -> bool {
-        self.0.borrow().is_end_stream()
+        self.body.borrow().is_end_stream()
     }
 
     fn length(&self, headers: &HeaderMap) -> Length {
@@ -164,6 +149,8 @@ impl Incoming {
 struct Outgoing {
     pipe: pipe::Reader,
     task: Option<AbortHandle>,
+    /// Where it is noted that it went out whole.
+    ledger: Option<Rc<Ledger>>,
 }
 
 impl HyperBody for Outgoing {
@@ -189,11 +176,11 @@ impl HyperBody for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            // What has ended in order is past cancelling.
-            if !self.pipe.is_end() {
-                task.abort();
-            }
+        // What has ended in order is past cancelling.
+        if self.pipe.is_end() {
+            self.ledger.iter().for_each(|ledger| ledger.answered());
+        } else {
+            self.task.iter().for_each(AbortHandle::abort);
         }
     }
 }
@@ -212,6 +199,13 @@ impl Responder {
             // The stream was reset meanwhile.
             let _ = head.send(response);
         }
+    }
+
+    /// Sends an answer that is here in full.
+    pub fn send_whole(&self, response: Response, body: Bytes) {
+        self.send_head(response);
+        self.body.data(body);
+        self.body.end(None);
     }
 
     /// Where the body goes.
@@ -233,137 +227,196 @@ pub struct Received {
     pub responder: Responder,
 }
 
-/// Serves a connection: every request is handed to `serve`, whose future answers it; what is none that a proxy serves
-/// is answered with what `refuse` returns. Once `drain` says so, no further streams are taken, and the connection ends
-/// with the last one.
+/// A connection that is to be served.
+pub struct Begun {
+    /// The connection.
+    pub stream: Stream,
+    /// What was read from it already.
+    pub first: Bytes,
+    /// How requests reach Weir on it.
+    pub scheme: Scheme,
+    /// Ends what must not take long.
+    pub timer: Timer,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// It goes on.
+    On,
+    /// It takes no further streams, and ends with the last one.
+    Drain,
+    /// It ends now.
+    End,
+}
+
+/// What requests are handed to.
+pub trait Front: 'static {
+    /// What becomes of the connection. Asked whenever something happens on it.
+    fn course(&self, cx: &Context<'_>) -> Course;
+
+    /// The answer to what is no request that a proxy serves.
+    fn refuse(&self, error: HeadError) -> (Response, Bytes);
+
+    /// Takes note of what was refused before it could be looked at.
+    fn note(&self, refusal: Refusal);
+
+    /// Answers a request.
+    fn answer(self: Rc<Self>, received: Received) -> impl Future<Output = ()> + 'static;
+}
+
+/// How a connection ended that did not end in order.
+#[derive(Debug)]
+pub struct Ended {
+    /// Why Weir ended it; `None` when the client did, or the connection failed.
+    pub reason: Option<CloseReason>,
+    /// Why, in words.
+    pub text: String,
+}
+
+/// Serves a connection.
 ///
 /// # Errors
-/// When the connection fails.
-pub async fn serve<F>(
-    stream: Stream,
-    first: Bytes,
-    scheme: Scheme,
-    limits: Limits,
-    mut drain: impl FnMut(&mut Context<'_>) -> bool,
-    refuse: impl Fn(HeadError) -> (Response, Bytes),
-    serve: impl Fn(Received) -> F,
-) -> Result<(), String>
-where
-    F: Future<Output = ()> + 'static,
-{
+/// When it does not end in order.
+pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) -> Result<(), Ended> {
+    let Begun { stream, first, scheme, timer } = begun;
+    let ledger = Rc::new(Ledger::new(limits.frames));
+    let mut io = Watched::new(stream, first, Rc::clone(&ledger));
+    let (counted, answering) = (Rc::clone(&ledger), Rc::clone(&front));
     let service = service_fn(move |request: http::Request<HyperIncoming>| {
-        let (parts, body) = request.into_parts();
-        let (head, told) = oneshot::channel();
-        let (body_writer, pipe) = pipe::pipe();
-        let responder = Responder { head: RefCell::new(Some(head)), body: body_writer };
-        let task = match receive(parts, body, scheme, &limits) {
-            Ok((request, length, body)) => {
-                let received = Received { request, length, body, responder };
-                Some(spawn_local(serve(received)).abort_handle())
-            }
-            Err(error) => {
-                let (response, body) = refuse(error);
-                responder.send_head(response);
-                responder.body.data(body);
-                responder.body.end(None);
-                None
-            }
-        };
-        let body = Outgoing { pipe, task };
-        async move {
-            // A task that ends without an answer resets the stream.
-            let Response { status, headers } = told.await.map_err(|_| BrokenOff)?;
-            let mut response = http::Response::new(body);
-            *response.status_mut() = status;
-            *response.headers_mut() = headers;
-            Ok::<_, BrokenOff>(response)
-        }
+        begin(request, scheme, &limits, Rc::clone(&counted), &answering)
     });
-    let connection = hyper::server::conn::http2::Builder::new(OnWorker)
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(limits.header_bytes)
-        .initial_stream_window_size(limits.stream_window)
-        .initial_connection_window_size(limits.connection_window)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
-        .serve_connection(TokioIo::new(Io { first, stream }), service);
-    let mut connection = pin!(connection);
-    let mut draining = false;
-    poll_fn(|cx| {
-        if !draining && drain(cx) {
-            draining = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        connection.as_mut().poll(cx)
-    })
-    .await
-    .map_err(|error| error.to_string())
-}
-
-/// Does about underscores in names what is to be done.
-fn treat_underscores(headers: &mut HeaderMap, action: Underscores) -> Result<(), HeadError> {
-    let underscored = |name: &&HeaderName| name.as_str().contains('_');
-    match action {
-        Underscores::Allow => {}
-        Underscores::Reject if headers.keys().any(|name| underscored(&name)) => {
-            return Err(HeadError::Underscore);
-        }
-        Underscores::Drop if headers.keys().any(|name| underscored(&name)) => {
-            let names: Vec<HeaderName> = headers.keys().filter(underscored).cloned().collect();
-            names.iter().for_each(|name| drop(headers.remove(name)));
-        }
-        Underscores::Reject | Underscores::Drop => {}
+    let ended = {
+        let connection = hyper::server::conn::http2::Builder::new(OnWorker)
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.header_bytes)
+            .initial_stream_window_size(limits.stream_window)
+            .initial_connection_window_size(limits.connection_window)
+            .max_send_buf_size(limits.send_buffer)
+            .max_pending_accept_reset_streams(PENDING_RESETS)
+            .max_local_error_reset_streams(Some(limits.stream_errors).filter(|most| *most > 0))
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PONG)
+            .serve_connection(TokioIo::new(&mut io), service);
+        let mut connection = pin!(connection);
+        let (mut draining, mut awaited) = (false, None);
+        poll_fn(|cx| {
+            match front.course(cx) {
+                Course::On => {}
+                Course::Drain if draining => {}
+                Course::Drain => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                Course::End => return Poll::Ready(Ok(())),
+            }
+            let polled = connection.as_mut().poll(cx);
+            ledger.tell_refusals(|refusal| front.note(refusal));
+            if let Poll::Ready(ended) = polled {
+                return Poll::Ready(ended.map_err(|error| Ended::of(&error, &ledger)));
+            }
+            if awaited != ledger.awaited() {
+                awaited = ledger.awaited();
+                timer.set_limit(if awaited.is_some() { limits.head_timeout } else { Duration::ZERO });
+            }
+            timer.poll_expired(cx).map(|()| Err(Ended::by(CloseReason::Http2HeadTimeout)))
+        })
+        .await
+    };
+    if let Err(Ended { reason: Some(reason), .. }) = &ended {
+        let (most, time) = limits.linger;
+        timer.set(time);
+        let told = ledger.broken() == Some(*reason) || *reason == CloseReason::Http2HeadTimeout;
+        let leaving = async {
+            if told {
+                io.say_goodbye(h2::Reason::ENHANCE_YOUR_CALM.into(), reason.as_str()).await?;
+            }
+            io.linger(most).await
+        };
+        // The client may be gone, or send for ever.
+        let _ = timer.limit(leaving).await;
     }
-    Ok(())
+    ended
 }
 
-/// A request in Weir's form.
-fn receive(
-    parts: http::request::Parts,
-    body: HyperIncoming,
+/// Streams that may be reset before they were looked at: more than that come in no other way than by the dozen.
+const PENDING_RESETS: usize = 20;
+
+/// Begins to answer a request.
+fn begin<F: Front>(
+    request: http::Request<HyperIncoming>,
     scheme: Scheme,
     limits: &Limits,
-) -> Result<(Request, Length, Incoming), HeadError> {
-    let mut headers = parts.headers;
-    if parts.method == http::Method::CONNECT {
-        return Err(HeadError::Connect);
-    }
-    if headers.len() > limits.fields {
-        return Err(HeadError::TooManyFields);
-    }
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(HeadError::SeveralHosts);
-    }
-    treat_underscores(&mut headers, limits.underscores)?;
-    let host = headers.remove(header::HOST);
-    let authority = match (parts.uri.authority(), &host) {
-        (Some(authority), _) => {
-            HeaderValue::from_str(authority.as_str()).map_err(|_| HeadError::InvalidHost)?
+    ledger: Rc<Ledger>,
+    front: &Rc<F>,
+) -> impl Future<Output = Result<http::Response<Outgoing>, BrokenOff>> + use<F> {
+    let (parts, body) = request.into_parts();
+    let (head, told) = oneshot::channel();
+    let (body_writer, pipe) = pipe::pipe();
+    let responder = Responder { head: RefCell::new(Some(head)), body: body_writer };
+    let task = match receive(parts, scheme, limits) {
+        Ok(request) => {
+            let body = Incoming::new(body, limits.underscores);
+            let length = body.length(&request.headers);
+            let received = Received { request, length, body, responder };
+            Some(spawn_local(Rc::clone(front).answer(received)).abort_handle())
         }
-        (None, Some(host)) => host.clone(),
-        (None, None) => return Err(HeadError::MissingHost),
+        Err(error) => {
+            let (response, body) = front.refuse(error);
+            responder.send_whole(response, body);
+            None
+        }
     };
-    check_authority(authority.as_bytes())?;
-    // The two are to be the same (RFC 9113 section 8.3.1).
-    if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())) {
-        return Err(HeadError::InvalidHost);
+    let body = Outgoing { pipe, task, ledger: Some(ledger) };
+    async move {
+        // A task that ends without an answer resets the stream.
+        let Response { status, headers } = told.await.map_err(|_| BrokenOff)?;
+        let mut response = http::Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
     }
-    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    if path.len() > limits.target {
-        return Err(HeadError::TargetTooLong);
+}
+
+impl Ended {
+    fn by(reason: CloseReason) -> Self {
+        Self { reason: Some(reason), text: reason.as_str().to_owned() }
     }
-    let changed = if path == "*" { None } else { canonical(path.as_bytes(), limits.path)? };
-    let path = match changed {
-        Some(path) => HeaderValue::from_maybe_shared(Bytes::from(path)),
-        None => HeaderValue::from_str(path),
-    };
-    let path = path.map_err(|_| HeadError::Target)?;
-    let body = Incoming(RefCell::new(body));
-    let length = body.length(&headers);
-    let request = Request { method: parts.method, scheme, authority, path, version: Version::Http2, headers };
-    Ok((request, length, body))
+
+    /// Why a connection ended: for what Weir has counted, or for what h2 did not want to go on with.
+    fn of(error: &hyper::Error, ledger: &Ledger) -> Self {
+        if let Some(reason) = ledger.broken() {
+            return Self::by(reason);
+        }
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        let own = cause.filter(|cause| cause.is_go_away() && cause.is_library());
+        Self { reason: own.map(close_reason), text: explain(error) }
+    }
+}
+
+/// What h2 ended a connection for: its code, and where that says too little, the word that it sends along.
+fn close_reason(error: &h2::Error) -> CloseReason {
+    match error.reason() {
+        Some(h2::Reason::FLOW_CONTROL_ERROR) => CloseReason::Http2FlowControl,
+        Some(h2::Reason::FRAME_SIZE_ERROR) => CloseReason::Http2FrameSize,
+        Some(h2::Reason::COMPRESSION_ERROR) => CloseReason::Http2Compression,
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => {
+            let text = error.to_string();
+            [
+                ("too_many_resets", CloseReason::Http2Resets),
+                ("too_many_internal_resets", CloseReason::Http2StreamErrors),
+                ("too_many_continuations", CloseReason::Http2Continuations),
+                ("header_list_way_too_large", CloseReason::Http2HeaderList),
+                ("too_many_data_frames", CloseReason::Http2Data),
+            ]
+            .into_iter()
+            .find(|(word, _)| text.contains(word))
+            .map_or(CloseReason::Http2Protocol, |(_, reason)| reason)
+        }
+        Some(_) | None => CloseReason::Http2Protocol,
+    }
 }
 
 /// A connection to an endpoint that speaks HTTP/2. Clones share it.
@@ -409,7 +462,7 @@ impl Client {
     /// # Errors
     /// When the connection fails.
     pub async fn new(stream: Stream, held: impl Sized + 'static) -> Result<Self, String> {
-        let io = TokioIo::new(Io { first: Bytes::new(), stream });
+        let io = TokioIo::new(stream);
         let (client, connection) = hyper::client::conn::http2::Builder::new(OnWorker)
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -453,7 +506,7 @@ impl Client {
             )
             .build()
             .map_err(|error| error.to_string())?;
-        let mut message = http::Request::new(Outgoing { pipe, task: None });
+        let mut message = http::Request::new(Outgoing { pipe, task: None, ledger: None });
         *message.method_mut() = request.method.clone();
         *message.uri_mut() = uri;
         *message.version_mut() = http::Version::HTTP_2;
@@ -472,7 +525,7 @@ impl Client {
             let answered = answer.await.map_err(|error| NoAnswer::of(&error));
             let answered = answered.inspect_err(|error| over.set(over.get() || error.over));
             let (parts, body) = answered?.into_parts();
-            let body = Incoming(RefCell::new(body));
+            let body = Incoming::new(body, Underscores::Allow);
             let length = body.length(&parts.headers);
             Ok((Response { status: parts.status, headers: parts.headers }, length, body))
         });

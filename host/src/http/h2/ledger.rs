@@ -1,0 +1,308 @@
+//! What a client has used up of what it may do on one HTTP/2 connection. It is told the frames of both directions, and
+//! knows when there were too many that get nothing done; what h2 bounds by itself is not counted here.
+
+use std::cell::Cell;
+
+use crate::clock::coarse_millis;
+use crate::http::h1::HeadError;
+use crate::http::h2::frames::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, RST_STREAM, Scanner,
+};
+use crate::net::close::CloseReason;
+
+/// How many frames a client may send that get nothing done.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameLimits {
+    /// Resets of streams, less the streams that were answered; 0 is no limit.
+    pub resets: u32,
+    /// Frames that are about the connection, in [`PERIOD`]; 0 is no limit.
+    pub control: u32,
+}
+
+/// The time in which control frames are counted, in milliseconds.
+const PERIOD: u64 = 10_000;
+
+/// The control frames that a client may send for each stream that it begins: its priority, and windows.
+const FOR_STREAM: u32 = 4;
+
+/// Those that it may send for each DATA frame that it is sent: its windows, and pings that measure how fast it comes.
+const FOR_DATA: u32 = 10;
+
+/// Codes of RST_STREAM (RFC 9113 section 7).
+const PROTOCOL_ERROR: u32 = 0x1;
+const FLOW_CONTROL_ERROR: u32 = 0x3;
+const STREAM_CLOSED: u32 = 0x5;
+const FRAME_SIZE_ERROR: u32 = 0x6;
+const REFUSED_STREAM: u32 = 0x7;
+
+/// What h2 has refused of its own accord, before anything was made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A malformed stream, which it has reset.
+    Malformed,
+    /// A header list that is too large, which it has answered by 431.
+    TooLarge,
+    /// One stream more than there may be.
+    TooMany,
+}
+
+impl Refusal {
+    /// The words of those that no request has that Weir refuses.
+    pub const WORDS: [&'static str; 2] = ["malformed_stream", "too_many_streams"];
+
+    /// As metrics and logs have it.
+    pub const fn as_str(self) -> &'static str {
+        let [malformed, too_many] = Self::WORDS;
+        match self {
+            Self::Malformed => malformed,
+            Self::TooLarge => HeadError::TooLarge.as_str(),
+            Self::TooMany => too_many,
+        }
+    }
+}
+
+/// What a client has used up on one connection.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: FrameLimits,
+    resets: Cell<u32>,
+    control: Cell<u32>,
+    /// When counting began, in milliseconds.
+    since: Cell<u64>,
+    /// The last stream that the client began.
+    last: Cell<u32>,
+    /// The frames that have come.
+    frames: Cell<u64>,
+    /// Where a header block began that has not ended: the number of its frame.
+    block: Cell<Option<u64>>,
+    /// Whether a frame other than DATA has come in part.
+    partial: Cell<bool>,
+    /// The last stream whose answer was nothing but a head.
+    ended: Cell<u32>,
+    refused: [Cell<u32>; 3],
+    broken: Cell<Option<CloseReason>>,
+}
+
+impl Ledger {
+    /// A connection that begins.
+    pub fn new(limits: FrameLimits) -> Self {
+        Self {
+            limits,
+            resets: Cell::new(0),
+            control: Cell::new(0),
+            since: Cell::new(coarse_millis()),
+            last: Cell::new(0),
+            frames: Cell::new(0),
+            block: Cell::new(None),
+            // The preface.
+            partial: Cell::new(true),
+            ended: Cell::new(0),
+            refused: Default::default(),
+            broken: Cell::new(None),
+        }
+    }
+
+    /// Takes note of bytes that have come. False once the client has sent too much of something.
+    pub fn received(&self, scanner: &mut Scanner, bytes: &[u8]) -> bool {
+        scanner.scan(bytes, |frame| self.came(frame));
+        // How fast DATA is to come is the business of whoever reads the body.
+        self.partial.set(scanner.is_within_other_than(DATA));
+        self.broken.get().is_none()
+    }
+
+    fn came(&self, frame: Frame) {
+        self.frames.set(self.frames.get() + 1);
+        match frame.kind {
+            HEADERS | CONTINUATION => {
+                let begun = self.block.get().unwrap_or(self.frames.get());
+                self.block.set((frame.flags & END_HEADERS == 0).then_some(begun));
+                if frame.stream > self.last.get() {
+                    self.last.set(frame.stream);
+                    self.earn(FOR_STREAM);
+                }
+            }
+            RST_STREAM => {
+                let resets = self.resets.get() + 1;
+                self.resets.set(resets);
+                if resets == self.limits.resets {
+                    self.broken.set(Some(CloseReason::Http2Resets));
+                }
+            }
+            // h2 bounds those that are empty, and those that are tiny.
+            DATA => {}
+            _ => self.spend(),
+        }
+    }
+
+    /// One control frame more.
+    fn spend(&self) {
+        let spent = self.control.get() + 1;
+        self.control.set(spent);
+        if spent <= self.limits.control || self.limits.control == 0 {
+            return;
+        }
+        // The clock is looked at only here.
+        let now = coarse_millis();
+        if now.saturating_sub(self.since.get()) < PERIOD {
+            self.broken.set(Some(CloseReason::Http2Control));
+        }
+        self.since.set(now);
+        self.control.set(1);
+    }
+
+    fn earn(&self, frames: u32) {
+        self.control.set(self.control.get().saturating_sub(frames));
+    }
+
+    /// Takes note of bytes that were sent.
+    pub fn sent(&self, scanner: &mut Scanner, bytes: &[u8]) {
+        scanner.scan(bytes, |frame| match (frame.kind, frame.code) {
+            (DATA, _) => self.earn(FOR_DATA),
+            (HEADERS, _) if frame.flags & END_STREAM != 0 => self.ended.set(frame.stream),
+            // h2 resets a stream that it has answered only when its header list was too large.
+            (RST_STREAM, PROTOCOL_ERROR) if self.ended.get() == frame.stream => {
+                self.refuse(Refusal::TooLarge)
+            }
+            (RST_STREAM, PROTOCOL_ERROR | FLOW_CONTROL_ERROR | STREAM_CLOSED | FRAME_SIZE_ERROR) => {
+                self.refuse(Refusal::Malformed);
+            }
+            (RST_STREAM, REFUSED_STREAM) => self.refuse(Refusal::TooMany),
+            _ => {}
+        });
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        if let Some(count) = self.refused.get(refusal as usize) {
+            count.set(count.get() + 1);
+        }
+    }
+
+    /// Tells each refusal since the last time.
+    pub fn tell_refusals(&self, tell: impl Fn(Refusal)) {
+        for refusal in [Refusal::Malformed, Refusal::TooLarge, Refusal::TooMany] {
+            let count = self.refused.get(refusal as usize).map_or(0, Cell::take);
+            (0..count).for_each(|_| tell(refusal));
+        }
+    }
+
+    /// An answer went out whole.
+    pub fn answered(&self) {
+        self.resets.set(self.resets.get().saturating_sub(1));
+    }
+
+    /// What is awaited in full when something is that must not take long, by a number of its own: the preface, a frame,
+    /// or the rest of a header block.
+    pub fn awaited(&self) -> Option<u64> {
+        self.block.get().or_else(|| self.partial.get().then_some(self.frames.get()))
+    }
+
+    /// The last stream that the client began.
+    pub fn last_stream(&self) -> u32 {
+        self.last.get()
+    }
+
+    /// What the client has sent too much of.
+    pub fn broken(&self) -> Option<CloseReason> {
+        self.broken.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PING: u8 = 0x6;
+
+    fn ledger(resets: u32, control: u32) -> Ledger {
+        Ledger::new(FrameLimits { resets, control })
+    }
+
+    /// A frame without payload on the wire.
+    fn wire(kind: u8, flags: u8, stream: u8) -> [u8; 9] {
+        [0, 0, 0, kind, flags, 0, 0, 0, stream]
+    }
+
+    /// Whether the connection goes on after so many frames.
+    fn goes_on(ledger: &Ledger, kind: u8, times: usize) -> bool {
+        let mut scanner = Scanner::behind(0);
+        (0..times).all(|_| ledger.received(&mut scanner, &wire(kind, 0, 1)))
+    }
+
+    #[test]
+    fn a_flood_of_control_frames_ends_the_connection_and_bytes_that_are_sent_pay_for_some() {
+        let one = ledger(0, 100);
+        assert!(goes_on(&one, PING, 100) && !goes_on(&one, PING, 1));
+        assert_eq!(one.broken(), Some(CloseReason::Http2Control));
+        // Whatever is not known is one, too.
+        assert!(!goes_on(&ledger(0, 100), 0xfa, 101));
+        let other = ledger(0, 100);
+        assert!(goes_on(&other, PING, 100));
+        other.sent(&mut Scanner::behind(0), &wire(DATA, 0, 1));
+        assert!(goes_on(&other, PING, 10) && !goes_on(&other, PING, 1));
+        assert!(goes_on(&ledger(0, 0), PING, 10_000), "no limit");
+    }
+
+    #[test]
+    fn control_frames_are_counted_anew_after_a_while() {
+        let slow = ledger(0, 100);
+        assert!(goes_on(&slow, PING, 100));
+        slow.since.set(slow.since.get() - PERIOD);
+        assert!(goes_on(&slow, PING, 100) && !goes_on(&slow, PING, 1));
+    }
+
+    #[test]
+    fn resets_end_the_connection_unless_as_many_streams_are_answered() {
+        let rapid = ledger(50, 0);
+        assert!(goes_on(&rapid, RST_STREAM, 49) && !goes_on(&rapid, RST_STREAM, 1));
+        assert_eq!(rapid.broken(), Some(CloseReason::Http2Resets));
+        let fair = ledger(50, 0);
+        for _ in 0..1_000 {
+            fair.answered();
+            assert!(goes_on(&fair, RST_STREAM, 1));
+        }
+    }
+
+    #[test]
+    fn what_h2_refuses_is_told_by_what_it_sends() {
+        let ledger = ledger(0, 0);
+        let reset =
+            |stream, code| [&[0, 0, 4, RST_STREAM, 0, 0, 0, 0, stream, 0, 0, 0][..], &[code]].concat();
+        let mut scanner = Scanner::behind(0);
+        for bytes in [
+            reset(1, 1),
+            wire(HEADERS, END_STREAM, 3).to_vec(),
+            reset(3, 1),
+            reset(5, 7),
+            // Weir itself, and clients that are gone.
+            reset(7, 2),
+            reset(9, 8),
+        ] {
+            ledger.sent(&mut scanner, &bytes);
+        }
+        let told = std::cell::RefCell::new(Vec::new());
+        ledger.tell_refusals(|refusal| told.borrow_mut().push(refusal));
+        assert_eq!(*told.borrow(), [Refusal::Malformed, Refusal::TooLarge, Refusal::TooMany]);
+        ledger.tell_refusals(|refusal| panic!("{refusal:?} is told once"));
+    }
+
+    #[test]
+    fn a_header_block_is_awaited_from_its_beginning_and_a_piece_of_data_is_not() {
+        let ledger = ledger(0, 0);
+        assert!(ledger.awaited().is_some(), "the preface");
+        let mut scanner = Scanner::behind(0);
+        ledger.received(&mut scanner, &wire(PING, 0, 0));
+        assert_eq!(ledger.awaited(), None);
+        ledger.received(&mut scanner, &wire(HEADERS, 0, 1));
+        let begun = ledger.awaited();
+        assert!(begun.is_some());
+        ledger.received(&mut scanner, &wire(CONTINUATION, 0, 1));
+        assert_eq!(ledger.awaited(), begun, "it is the same block");
+        ledger.received(&mut scanner, &wire(CONTINUATION, END_HEADERS, 1));
+        assert_eq!(ledger.awaited(), None);
+        ledger.received(&mut scanner, &[0, 0, 9, DATA, 0, 0, 0, 0, 1, 7]);
+        assert_eq!(ledger.awaited(), None, "DATA");
+        ledger.received(&mut scanner, &[7; 8]);
+        ledger.received(&mut scanner, &[0, 0]);
+        assert!(ledger.awaited().is_some(), "the head of a frame");
+    }
+}
