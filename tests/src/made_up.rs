@@ -22,6 +22,7 @@ pub fn connection() -> Arc<Connection> {
             sha256: "00".repeat(32),
             serial: "01".to_owned(),
             validity: (0, 1),
+            ..Certificate::default()
         })
     };
     Arc::new(Connection {
@@ -36,6 +37,7 @@ pub fn connection() -> Arc<Connection> {
             version: "TLSv1.3",
             peer: Some(certificate("peer")),
             local: Some(certificate("local")),
+            bound: false,
         }),
     })
 }

@@ -263,6 +263,9 @@ pub trait Front: 'static {
 
     /// Answers a request.
     fn answer(self: Rc<Self>, received: Received) -> impl Future<Output = ()> + 'static;
+
+    /// Takes note that the connection has not ended in order.
+    fn ended(&self, ended: Ended);
 }
 
 /// How a connection ended that did not end in order.
@@ -274,12 +277,11 @@ pub struct Ended {
     pub text: String,
 }
 
-/// Serves a connection.
-///
-/// # Errors
-/// When it does not end in order.
-pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) -> Result<(), Ended> {
+/// Serves a connection until its end.
+pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
     let Begun { stream, first, scheme, timer } = begun;
+    // It may stand for what has come already.
+    timer.clear();
     let ledger = Rc::new(Ledger::new(limits.frames));
     let mut io = Watched::new(stream, first, Rc::clone(&ledger));
     let (counted, answering) = (Rc::clone(&ledger), Rc::clone(&front));
@@ -325,20 +327,22 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) -> Resul
         })
         .await
     };
-    if let Err(Ended { reason: Some(reason), .. }) = &ended {
-        let (most, time) = limits.linger;
-        timer.set(time);
-        let told = ledger.broken() == Some(*reason) || *reason == CloseReason::Http2HeadTimeout;
-        let leaving = async {
-            if told {
-                io.say_goodbye(h2::Reason::ENHANCE_YOUR_CALM.into(), reason.as_str()).await?;
-            }
-            io.linger(most).await
-        };
-        // The client may be gone, or send for ever.
-        let _ = timer.limit(leaving).await;
-    }
-    ended
+    let Err(ended) = ended else { return };
+    let reason = ended.reason;
+    front.ended(ended);
+    let Some(reason) = reason else { return };
+    let (most, time) = limits.linger;
+    timer.set(time);
+    // What h2 ended it has told of by itself.
+    let told = ledger.broken() != Some(reason) && reason != CloseReason::Http2HeadTimeout;
+    let leaving = async {
+        if !told {
+            io.say_goodbye(h2::Reason::ENHANCE_YOUR_CALM.into(), reason.as_str()).await?;
+        }
+        io.linger(most).await
+    };
+    // The client may be gone, or send for ever.
+    let _ = timer.limit(leaving).await;
 }
 
 /// Streams that may be reset before they were looked at: more than that come in no other way than by the dozen.
@@ -392,29 +396,17 @@ impl Ended {
         }
         let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
         let own = cause.filter(|cause| cause.is_go_away() && cause.is_library());
-        Self { reason: own.map(close_reason), text: explain(error) }
+        let reason = own.map(|own| ledger.calmed().unwrap_or_else(|| close_reason(own)));
+        Self { reason, text: explain(error) }
     }
 }
 
-/// What h2 ended a connection for: its code, and where that says too little, the word that it sends along.
+/// What h2 ended a connection for.
 fn close_reason(error: &h2::Error) -> CloseReason {
     match error.reason() {
         Some(h2::Reason::FLOW_CONTROL_ERROR) => CloseReason::Http2FlowControl,
         Some(h2::Reason::FRAME_SIZE_ERROR) => CloseReason::Http2FrameSize,
         Some(h2::Reason::COMPRESSION_ERROR) => CloseReason::Http2Compression,
-        Some(h2::Reason::ENHANCE_YOUR_CALM) => {
-            let text = error.to_string();
-            [
-                ("too_many_resets", CloseReason::Http2Resets),
-                ("too_many_internal_resets", CloseReason::Http2StreamErrors),
-                ("too_many_continuations", CloseReason::Http2Continuations),
-                ("header_list_way_too_large", CloseReason::Http2HeaderList),
-                ("too_many_data_frames", CloseReason::Http2Data),
-            ]
-            .into_iter()
-            .find(|(word, _)| text.contains(word))
-            .map_or(CloseReason::Http2Protocol, |(_, reason)| reason)
-        }
         Some(_) | None => CloseReason::Http2Protocol,
     }
 }

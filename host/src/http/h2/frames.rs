@@ -18,11 +18,13 @@ pub const END_STREAM: u8 = 0x1;
 pub const END_HEADERS: u8 = 0x4;
 
 /// The head of a frame, in bytes.
-pub const HEAD: usize = 9;
-/// With the code that RST_STREAM carries.
-const WITH_CODE: usize = HEAD + 4;
+const HEAD: usize = 9;
+/// With the front of its payload.
+const WITH_FRONT: usize = HEAD + FRONT;
+/// What is looked at of a payload at the most: as much as tells what a GOAWAY of h2 is for.
+const FRONT: usize = 18;
 
-/// What is known of a frame before its payload has come.
+/// What is known of a frame before all of its payload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame {
     /// Its kind.
@@ -31,14 +33,28 @@ pub struct Frame {
     pub flags: u8,
     /// The stream that it concerns; 0 is the connection.
     pub stream: u32,
-    /// The code of RST_STREAM (RFC 9113 section 7); else 0.
-    pub code: u32,
+    /// The bytes of its payload.
+    pub len: usize,
+    /// The first of them, of RST_STREAM, HEADERS and GOAWAY; where there are none, zeros.
+    pub front: [u8; FRONT],
+}
+
+impl Frame {
+    /// The code of an RST_STREAM (RFC 9113 section 7).
+    pub fn code(&self) -> u32 {
+        let [a, b, c, d, ..] = self.front;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    fn is_looked_into(kind: u8) -> bool {
+        matches!(kind, RST_STREAM | HEADERS | GOAWAY)
+    }
 }
 
 /// Finds the heads of frames in the bytes of one direction, however they are cut.
 #[derive(Debug)]
 pub struct Scanner {
-    head: [u8; WITH_CODE],
+    head: [u8; WITH_FRONT],
     have: usize,
     /// What is still to come of a payload.
     skip: usize,
@@ -47,7 +63,7 @@ pub struct Scanner {
 impl Scanner {
     /// A scanner for a direction that begins with so many bytes that are no frame.
     pub fn behind(preface: usize) -> Self {
-        Self { head: [u8::MAX; WITH_CODE], have: 0, skip: preface }
+        Self { head: [u8::MAX; WITH_FRONT], have: 0, skip: preface }
     }
 
     /// Reads on, and tells of each frame whose head is now complete.
@@ -62,7 +78,7 @@ impl Scanner {
             }
             self.have += part.len();
             bytes = rest;
-            // With the head complete it is clear whether a code is wanted, too.
+            // With the head complete it is clear how much of the payload is wanted, too.
             if self.have == self.wanted() {
                 self.skip = HEAD + self.len() - self.have;
                 self.have = 0;
@@ -82,8 +98,8 @@ impl Scanner {
     }
 
     fn wanted(&self) -> usize {
-        let coded = self.have >= HEAD && self.kind() == RST_STREAM && self.len() >= WITH_CODE - HEAD;
-        if coded { WITH_CODE } else { HEAD }
+        let fronted = self.have >= HEAD && Frame::is_looked_into(self.kind());
+        if fronted { WITH_FRONT.min(HEAD + self.len()) } else { HEAD }
     }
 
     fn kind(&self) -> u8 {
@@ -97,10 +113,12 @@ impl Scanner {
     }
 
     fn frame(&self) -> Frame {
-        let [_, _, _, kind, flags, a, b, c, d, code @ ..] = self.head;
-        let code = if kind == RST_STREAM { u32::from_be_bytes(code) } else { 0 };
+        let [_, _, _, kind, flags, a, b, c, d, mut front @ ..] = self.head;
+        let known = if Frame::is_looked_into(kind) { self.len() } else { 0 };
+        front.iter_mut().skip(known).for_each(|byte| *byte = 0);
         // The first bit is reserved.
-        Frame { kind, flags, stream: u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1), code }
+        let stream = u32::from_be_bytes([a, b, c, d]) & (u32::MAX >> 1);
+        Frame { kind, flags, stream, len: self.len(), front }
     }
 }
 
@@ -137,15 +155,23 @@ mod tests {
         bytes.extend(wire(RST_STREAM, 0, 0x8000_0003, &[9, 9]));
         bytes.extend(wire(DATA, END_STREAM, 5, b""));
         bytes.extend(wire(DATA, 0, 5, &[7; 300]));
-        let frame = |kind, flags, stream, code| Frame { kind, flags, stream, code };
+        let frame = |kind, flags, stream, len, known: &[u8]| {
+            let mut front = [0; FRONT];
+            front[..known.len()].copy_from_slice(known);
+            Frame { kind, flags, stream, len, front }
+        };
         for size in 1..bytes.len() {
             let mut scanner = Scanner::behind(3);
             let mut found = Vec::new();
             bytes.chunks(size).for_each(|chunk| scanner.scan(chunk, |frame| found.push(frame)));
-            let codes: Vec<u32> = found.iter().map(|frame| frame.code).collect();
-            assert_eq!(found[0], frame(HEADERS, END_HEADERS, 1, 0), "{size}");
-            assert_eq!((codes[1], found[2].stream), (8, 3), "{size}");
-            assert_eq!(found[3..], [frame(DATA, END_STREAM, 5, 0), frame(DATA, 0, 5, 0)], "{size}");
+            let expected = [
+                frame(HEADERS, END_HEADERS, 1, 7, b"headers"),
+                frame(RST_STREAM, 0, 1, 4, &[0, 0, 0, 8]),
+                frame(RST_STREAM, 0, 3, 2, &[9, 9]),
+                frame(DATA, END_STREAM, 5, 0, &[]),
+                frame(DATA, 0, 5, 300, &[]),
+            ];
+            assert_eq!(found, expected, "{size}");
             assert!(!scanner.is_within(), "{size}");
         }
     }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use crate::clock::coarse_millis;
 use crate::http::h1::HeadError;
 use crate::http::h2::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, HEADERS, RST_STREAM, Scanner,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, Scanner,
 };
 use crate::net::close::CloseReason;
 
@@ -77,10 +77,11 @@ pub struct Ledger {
     block: Cell<Option<u64>>,
     /// Whether a frame other than DATA has come in part.
     partial: Cell<bool>,
-    /// The last stream whose answer was nothing but a head.
-    ended: Cell<u32>,
+    /// The last stream that h2 has answered by 431; 0 when there was none.
+    too_large: Cell<u32>,
     refused: [Cell<u32>; 3],
     broken: Cell<Option<CloseReason>>,
+    calmed: Cell<Option<CloseReason>>,
 }
 
 impl Ledger {
@@ -96,9 +97,10 @@ impl Ledger {
             block: Cell::new(None),
             // The preface.
             partial: Cell::new(true),
-            ended: Cell::new(0),
+            too_large: Cell::new(0),
             refused: Default::default(),
             broken: Cell::new(None),
+            calmed: Cell::new(None),
         }
     }
 
@@ -156,19 +158,31 @@ impl Ledger {
 
     /// Takes note of bytes that were sent.
     pub fn sent(&self, scanner: &mut Scanner, bytes: &[u8]) {
-        scanner.scan(bytes, |frame| match (frame.kind, frame.code) {
+        scanner.scan(bytes, |frame| match (frame.kind, frame.code()) {
             (DATA, _) => self.earn(FOR_DATA),
-            (HEADERS, _) if frame.flags & END_STREAM != 0 => self.ended.set(frame.stream),
-            // h2 resets a stream that it has answered only when its header list was too large.
-            (RST_STREAM, PROTOCOL_ERROR) if self.ended.get() == frame.stream => {
-                self.refuse(Refusal::TooLarge)
+            (HEADERS, _) if self.is_too_large(frame) => {
+                self.too_large.set(frame.stream);
+                self.refuse(Refusal::TooLarge);
             }
+            // It comes behind the answer when the client has not sent all.
+            (RST_STREAM, PROTOCOL_ERROR) if self.too_large.get() == frame.stream => {}
             (RST_STREAM, PROTOCOL_ERROR | FLOW_CONTROL_ERROR | STREAM_CLOSED | FRAME_SIZE_ERROR) => {
                 self.refuse(Refusal::Malformed);
             }
             (RST_STREAM, REFUSED_STREAM) => self.refuse(Refusal::TooMany),
+            (GOAWAY, _) => self.calmed.set(calmed_for(&frame)),
             _ => {}
         });
+    }
+
+    /// Whether it is h2's own answer to a header list that is too large: `:status: 431` and nothing else, as a literal
+    /// with Huffman's code (RFC 7541 section 6.2), or once that was sent by its place in the table. Weir's answers and
+    /// those of upstreams have fields.
+    fn is_too_large(&self, frame: Frame) -> bool {
+        let ends = frame.flags & END_STREAM != 0;
+        let literal = matches!((frame.len, frame.front), (5, [0x48 | 0x08, 0x83, 0x69, 0x90, ..]));
+        let indexed = matches!((frame.len, frame.front), (1, [0xbe..=0xff, ..])) && self.too_large.get() > 0;
+        ends && (literal || indexed)
     }
 
     fn refuse(&self, refusal: Refusal) {
@@ -204,6 +218,23 @@ impl Ledger {
     /// What the client has sent too much of.
     pub fn broken(&self) -> Option<CloseReason> {
         self.broken.get()
+    }
+
+    /// What h2 has told the client to be calm about.
+    pub fn calmed(&self) -> Option<CloseReason> {
+        self.calmed.get()
+    }
+}
+
+/// What h2 says in a GOAWAY behind the last stream and the code. Its error does not tell.
+fn calmed_for(goaway: &Frame) -> Option<CloseReason> {
+    match goaway.front.get(8..)? {
+        b"too_many_r" => Some(CloseReason::Http2Resets),
+        b"too_many_i" => Some(CloseReason::Http2StreamErrors),
+        b"too_many_c" => Some(CloseReason::Http2Continuations),
+        b"header_lis" => Some(CloseReason::Http2HeaderList),
+        b"too_many_d" => Some(CloseReason::Http2Data),
+        _ => None,
     }
 }
 
@@ -267,21 +298,29 @@ mod tests {
         let ledger = ledger(0, 0);
         let reset =
             |stream, code| [&[0, 0, 4, RST_STREAM, 0, 0, 0, 0, stream, 0, 0, 0][..], &[code]].concat();
+        let head = |stream, block: &[u8]| {
+            let head = [0, 0, block.len() as u8, HEADERS, END_STREAM | END_HEADERS, 0, 0, 0, stream];
+            [&head[..], block].concat()
+        };
         let mut scanner = Scanner::behind(0);
         for bytes in [
             reset(1, 1),
-            wire(HEADERS, END_STREAM, 3).to_vec(),
-            reset(3, 1),
-            reset(5, 7),
+            // An answer of an upstream that has no field.
+            head(3, &[0xbe]),
+            head(5, &[0x48, 0x83, 0x69, 0x90, 0xff]),
+            reset(5, 1),
+            head(7, &[0xbe]),
+            reset(9, 7),
             // Weir itself, and clients that are gone.
-            reset(7, 2),
-            reset(9, 8),
+            reset(11, 2),
+            reset(13, 8),
         ] {
             ledger.sent(&mut scanner, &bytes);
         }
         let told = std::cell::RefCell::new(Vec::new());
         ledger.tell_refusals(|refusal| told.borrow_mut().push(refusal));
-        assert_eq!(*told.borrow(), [Refusal::Malformed, Refusal::TooLarge, Refusal::TooMany]);
+        let expected = [Refusal::Malformed, Refusal::TooLarge, Refusal::TooLarge, Refusal::TooMany];
+        assert_eq!(*told.borrow(), expected);
         ledger.tell_refusals(|refusal| panic!("{refusal:?} is told once"));
     }
 

@@ -2,6 +2,8 @@
 //! downgrade reads the same (RFC 9113 sections 8.2, 8.3 and 10.3). h2 has refused already what breaks a connection or a
 //! stream: pseudo-headers out of order, names in upper case, control characters, connection-specific fields.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -52,9 +54,13 @@ pub fn receive(parts: request::Parts, scheme: Scheme, limits: &Limits) -> Result
     Ok(Request { method, scheme, authority, path, version: Version::Http2, headers })
 }
 
+/// No path at all: what is left of a `:path` that is missing, or nothing but a fragment.
+static NO_PATH: LazyLock<Option<PathAndQuery>> = LazyLock::new(|| PathAndQuery::try_from("#").ok());
+
 /// The path as Weir goes on with it. It begins with a slash, or is the asterisk of OPTIONS.
 fn path_of(path: Option<&PathAndQuery>, method: &Method, limits: &Limits) -> Result<HeaderValue, HeadError> {
-    let path = path.map_or("", PathAndQuery::as_str);
+    // As text, a path that is missing looks like a slash.
+    let path = path.filter(|path| NO_PATH.as_ref() != Some(*path)).map_or("", PathAndQuery::as_str);
     if path.len() > limits.target {
         return Err(HeadError::TargetTooLong);
     }

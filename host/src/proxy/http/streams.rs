@@ -11,7 +11,7 @@ use crate::clock::Timer;
 use crate::config::limits::Limits;
 use crate::config::value::Size;
 use crate::http::h1::HeadError;
-use crate::http::h2::{self, Begun, Course, FrameLimits, Front, Received, Refusal};
+use crate::http::h2::{self, Begun, Course, Ended, FrameLimits, Front, Received, Refusal};
 use crate::http::message::Response;
 use crate::net::stream::Stream;
 use crate::proxy::downstream::Downstream;
@@ -54,20 +54,7 @@ impl Session {
         // Woken when the drain starts, too.
         let idle = Rc::new(Idle::new(self.worker.timers.timer(), limits.idle_timeout));
         let begun = Begun { stream, first, scheme: self.scheme, timer };
-        let streams = Rc::new(Streams { session: self, idle });
-        let ended = h2::serve(begun, limits_of(limits), Rc::clone(&streams)).await;
-        let Err(ended) = ended else { return };
-        let session = &streams.session;
-        let (listener, peer) = (&*session.connection.listener, session.connection.peer);
-        if let Some(reason) = ended.reason {
-            if let Some((_, listener)) = session.listener() {
-                listener.listener.metrics.closed(reason).into_iter().for_each(Counter::inc);
-            }
-            let (reason, text) = (reason.as_str(), ended.text);
-            tracing::info!(listener, %peer, reason, text, "HTTP/2 connection closed");
-        } else {
-            tracing::debug!(listener, %peer, reason = ended.text, "HTTP/2 connection ended");
-        }
+        h2::serve(begun, limits_of(limits), Rc::new(Streams { session: self, idle })).await;
     }
 }
 
@@ -116,6 +103,18 @@ impl Front for Streams {
         let busy = Idle::busy(&self.idle);
         self.exchange(received).await;
         drop(busy);
+    }
+
+    fn ended(&self, ended: Ended) {
+        let Ended { reason, text } = ended;
+        let (listener, peer) = (&*self.session.connection.listener, self.session.connection.peer);
+        let Some(reason) = reason else {
+            return tracing::debug!(listener, %peer, reason = text, "HTTP/2 connection ended");
+        };
+        if let Some((_, listener)) = self.session.listener() {
+            listener.listener.metrics.closed(reason).into_iter().for_each(Counter::inc);
+        }
+        tracing::info!(listener, %peer, reason = reason.as_str(), text, "HTTP/2 connection closed");
     }
 }
 
