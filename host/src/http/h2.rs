@@ -63,6 +63,8 @@ pub struct Limits {
     pub frames: FrameLimits,
     /// How long the preface may take, a header block, and every frame but DATA; zero is no limit.
     pub head_timeout: Duration,
+    /// How long nothing may move when all is answered and the client does not take it; zero is no limit.
+    pub stream_idle: Duration,
     /// What a client that was told to go may still send, in bytes, and how long it may take to do so.
     pub linger: (usize, Duration),
     /// Its fields.
@@ -149,9 +151,13 @@ impl Incoming {
 struct Outgoing {
     pipe: pipe::Reader,
     task: Option<AbortHandle>,
-    /// Where it is noted that it went out whole.
-    ledger: Option<Rc<Ledger>>,
+    /// What is left of a piece that is handed on frame by frame.
+    rest: Bytes,
 }
+
+/// What is handed on at a time: a frame. hyper gives all of it to h2 once the client takes a byte, and there no deadline
+/// sees it any more.
+const PIECE: usize = 16 * 1024;
 
 impl HyperBody for Outgoing {
     type Data = Bytes;
@@ -161,25 +167,31 @@ impl HyperBody for Outgoing {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<HyperFrame<Bytes>, BrokenOff>>> {
-        Poll::Ready(match ready!(self.pipe.poll_frame(cx)) {
+        let outgoing = self.get_mut();
+        if !outgoing.rest.is_empty() {
+            let piece = outgoing.rest.split_to(outgoing.rest.len().min(PIECE));
+            return Poll::Ready(Some(Ok(HyperFrame::data(piece))));
+        }
+        Poll::Ready(match ready!(outgoing.pipe.poll_frame(cx)) {
             Ok(None) => None,
-            Ok(Some(Frame::Data(data))) => Some(Ok(HyperFrame::data(data))),
+            Ok(Some(Frame::Data(mut data))) => {
+                outgoing.rest = data.split_off(data.len().min(PIECE));
+                Some(Ok(HyperFrame::data(data)))
+            }
             Ok(Some(Frame::Trailers(trailers))) => Some(Ok(HyperFrame::trailers(trailers))),
             Err(broken) => Some(Err(broken)),
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.pipe.is_end()
+        self.rest.is_empty() && self.pipe.is_end()
     }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // What has ended in order is past cancelling.
-        if self.pipe.is_end() {
-            self.ledger.iter().for_each(|ledger| ledger.answered());
-        } else {
+        if !self.is_end_stream() {
             self.task.iter().for_each(AbortHandle::abort);
         }
     }
@@ -235,8 +247,8 @@ pub struct Begun {
     pub first: Bytes,
     /// How requests reach Weir on it.
     pub scheme: Scheme,
-    /// Ends what must not take long.
-    pub timer: Timer,
+    /// End what must not take long.
+    pub timers: [Timer; 2],
 }
 
 /// What becomes of a connection.
@@ -254,6 +266,9 @@ pub enum Course {
 pub trait Front: 'static {
     /// What becomes of the connection. Asked whenever something happens on it.
     fn course(&self, cx: &Context<'_>) -> Course;
+
+    /// Whether nothing is being answered.
+    fn is_idle(&self) -> bool;
 
     /// The answer to what is no request that a proxy serves.
     fn refuse(&self, error: HeadError) -> (Response, Bytes);
@@ -279,15 +294,13 @@ pub struct Ended {
 
 /// Serves a connection until its end.
 pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
-    let Begun { stream, first, scheme, timer } = begun;
-    // It may stand for what has come already.
-    timer.clear();
+    let Begun { stream, first, scheme, timers: [head, answers] } = begun;
+    let (mut head, mut answers) = (Awaited::new(head), Awaited::new(answers));
     let ledger = Rc::new(Ledger::new(limits.frames));
     let mut io = Watched::new(stream, first, Rc::clone(&ledger));
-    let (counted, answering) = (Rc::clone(&ledger), Rc::clone(&front));
-    let service = service_fn(move |request: http::Request<HyperIncoming>| {
-        begin(request, scheme, &limits, Rc::clone(&counted), &answering)
-    });
+    let answering = Rc::clone(&front);
+    let service =
+        service_fn(move |request: http::Request<HyperIncoming>| begin(request, scheme, &limits, &answering));
     let ended = {
         let connection = hyper::server::conn::http2::Builder::new(OnWorker)
             .timer(TokioTimer::new())
@@ -303,7 +316,7 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
             .keep_alive_timeout(PONG)
             .serve_connection(TokioIo::new(&mut io), service);
         let mut connection = pin!(connection);
-        let (mut draining, mut awaited) = (false, None);
+        let mut draining = false;
         poll_fn(|cx| {
             match front.course(cx) {
                 Course::On => {}
@@ -314,16 +327,23 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
                 }
                 Course::End => return Poll::Ready(Ok(())),
             }
+            ledger.begin_turn();
             let polled = connection.as_mut().poll(cx);
             ledger.tell_refusals(|refusal| front.note(refusal));
             if let Poll::Ready(ended) = polled {
                 return Poll::Ready(ended.map_err(|error| Ended::of(&error, &ledger)));
             }
-            if awaited != ledger.awaited() {
-                awaited = ledger.awaited();
-                timer.set_limit(if awaited.is_some() { limits.head_timeout } else { Duration::ZERO });
+            if head.is_late(ledger.awaited(), limits.head_timeout, cx) {
+                return Poll::Ready(Err(Ended::by(CloseReason::Http2HeadTimeout)));
             }
-            timer.poll_expired(cx).map(|()| Err(Ended::by(CloseReason::Http2HeadTimeout)))
+            while answers.is_late(ledger.unsent(), limits.stream_idle, cx) {
+                if front.is_idle() {
+                    return Poll::Ready(Err(Ended::by(CloseReason::Http2Stalled)));
+                }
+                // As long as exchanges are under way, they have deadlines of their own.
+                answers.what = None;
+            }
+            Poll::Pending
         })
         .await
     };
@@ -332,17 +352,39 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
     front.ended(ended);
     let Some(reason) = reason else { return };
     let (most, time) = limits.linger;
-    timer.set(time);
+    head.timer.set(time);
     // What h2 ended it has told of by itself.
-    let told = ledger.broken() != Some(reason) && reason != CloseReason::Http2HeadTimeout;
+    let own = [Some(CloseReason::Http2HeadTimeout), Some(CloseReason::Http2Stalled), ledger.broken()];
     let leaving = async {
-        if !told {
+        if own.contains(&Some(reason)) {
             io.say_goodbye(h2::Reason::ENHANCE_YOUR_CALM.into(), reason.as_str()).await?;
         }
         io.linger(most).await
     };
     // The client may be gone, or send for ever.
-    let _ = timer.limit(leaving).await;
+    let _ = head.timer.limit(leaving).await;
+}
+
+/// Something that must not take long, by a number that tells it from what was awaited before.
+struct Awaited {
+    timer: Timer,
+    what: Option<u64>,
+}
+
+impl Awaited {
+    fn new(timer: Timer) -> Self {
+        // It may stand for what has come already.
+        timer.clear();
+        Self { timer, what: None }
+    }
+
+    fn is_late(&mut self, what: Option<u64>, limit: Duration, cx: &Context<'_>) -> bool {
+        if self.what != what {
+            self.what = what;
+            self.timer.set_limit(if what.is_some() { limit } else { Duration::ZERO });
+        }
+        self.timer.poll_expired(cx).is_ready()
+    }
 }
 
 /// Streams that may be reset before they were looked at: more than that come in no other way than by the dozen.
@@ -353,7 +395,6 @@ fn begin<F: Front>(
     request: http::Request<HyperIncoming>,
     scheme: Scheme,
     limits: &Limits,
-    ledger: Rc<Ledger>,
     front: &Rc<F>,
 ) -> impl Future<Output = Result<http::Response<Outgoing>, BrokenOff>> + use<F> {
     let (parts, body) = request.into_parts();
@@ -373,7 +414,7 @@ fn begin<F: Front>(
             None
         }
     };
-    let body = Outgoing { pipe, task, ledger: Some(ledger) };
+    let body = Outgoing { pipe, task, rest: Bytes::new() };
     async move {
         // A task that ends without an answer resets the stream.
         let Response { status, headers } = told.await.map_err(|_| BrokenOff)?;
@@ -498,7 +539,7 @@ impl Client {
             )
             .build()
             .map_err(|error| error.to_string())?;
-        let mut message = http::Request::new(Outgoing { pipe, task: None, ledger: None });
+        let mut message = http::Request::new(Outgoing { pipe, task: None, rest: Bytes::new() });
         *message.method_mut() = request.method.clone();
         *message.uri_mut() = uri;
         *message.version_mut() = http::Version::HTTP_2;

@@ -87,6 +87,8 @@ reasons! {
     Http2Protocol = "http2_protocol_error",
     /// The preface of HTTP/2, a header block or a frame did not come in time.
     Http2HeadTimeout = "http2_header_timeout",
+    /// An HTTP/2 client did not take its answers.
+    Http2Stalled = "http2_answers_not_taken",
 }
 
 impl From<Full> for CloseReason {

@@ -289,7 +289,7 @@ async fn a_client_that_never_opens_its_window_costs_little_and_is_cut_off() {
     let counting = Counting::new().await;
     for http in [
         // Too slow.
-        "min_response_body_rate: 1KiB, body_rate_grace_period: 300ms,",
+        "min_response_body_rate: 1MiB, body_rate_grace_period: 300ms,",
         // Nothing moves.
         "min_response_body_rate: 0, stream_idle_timeout: 300ms,",
     ] {
@@ -319,6 +319,17 @@ async fn a_client_that_never_opens_its_window_costs_little_and_is_cut_off() {
         );
         assert!(peer.is_alive().await);
     }
+}
+
+#[tokio::test]
+async fn answers_that_are_not_taken_end_the_connection_when_nothing_else_is_asked() {
+    let counting = Counting::new().await;
+    let gateway = gateway(&counting.upstream, "stream_idle_timeout: 300ms,");
+    let mut peer = begin(&gateway, "web").await;
+    // A byte of the answer is taken, which is all in h2's hands then.
+    peer.send(&[setting(4, 1), get(1, "/")].concat()).await;
+    assert_eq!(peer.fate(1).await, Fate::Status(200));
+    cut_off(&gateway, &mut peer, "http2_answers_not_taken").await;
 }
 
 #[tokio::test]

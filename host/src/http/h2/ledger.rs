@@ -1,7 +1,7 @@
 //! What a client has used up of what it may do on one HTTP/2 connection. It is told the frames of both directions, and
 //! knows when there were too many that get nothing done; what h2 bounds by itself is not counted here.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use crate::clock::coarse_millis;
 use crate::http::h1::HeadError;
@@ -27,6 +27,12 @@ const FOR_STREAM: u32 = 4;
 
 /// Those that it may send for each DATA frame that it is sent: its windows, and pings that measure how fast it comes.
 const FOR_DATA: u32 = 10;
+
+/// The frames that are read before others have their turn.
+const TURN: u32 = 100;
+
+/// The streams that are remembered until their answer has ended. h2 has no more than it may.
+const MOST_OPEN: usize = 4096;
 
 /// Codes of RST_STREAM (RFC 9113 section 7).
 const PROTOCOL_ERROR: u32 = 0x1;
@@ -77,6 +83,12 @@ pub struct Ledger {
     block: Cell<Option<u64>>,
     /// Whether a frame other than DATA has come in part.
     partial: Cell<bool>,
+    /// The frames of this turn.
+    turn: Cell<u32>,
+    /// The streams that have begun, and whose answer has not ended on the wire.
+    open: RefCell<Vec<u32>>,
+    /// The frames of streams that have gone either way.
+    moved: Cell<u64>,
     /// The last stream that h2 has answered by 431; 0 when there was none.
     too_large: Cell<u32>,
     refused: [Cell<u32>; 3],
@@ -97,6 +109,9 @@ impl Ledger {
             block: Cell::new(None),
             // The preface.
             partial: Cell::new(true),
+            turn: Cell::new(0),
+            open: RefCell::default(),
+            moved: Cell::new(0),
             too_large: Cell::new(0),
             refused: Default::default(),
             broken: Cell::new(None),
@@ -114,16 +129,23 @@ impl Ledger {
 
     fn came(&self, frame: Frame) {
         self.frames.set(self.frames.get() + 1);
+        self.turn.set(self.turn.get() + 1);
         match frame.kind {
             HEADERS | CONTINUATION => {
                 let begun = self.block.get().unwrap_or(self.frames.get());
                 self.block.set((frame.flags & END_HEADERS == 0).then_some(begun));
+                self.moved.set(self.moved.get() + 1);
                 if frame.stream > self.last.get() {
                     self.last.set(frame.stream);
                     self.earn(FOR_STREAM);
+                    let mut open = self.open.borrow_mut();
+                    if open.len() < MOST_OPEN {
+                        open.push(frame.stream);
+                    }
                 }
             }
             RST_STREAM => {
+                self.close(frame.stream);
                 let resets = self.resets.get() + 1;
                 self.resets.set(resets);
                 if resets == self.limits.resets {
@@ -131,7 +153,7 @@ impl Ledger {
                 }
             }
             // h2 bounds those that are empty, and those that are tiny.
-            DATA => {}
+            DATA => self.moved.set(self.moved.get() + 1),
             _ => self.spend(),
         }
     }
@@ -156,9 +178,31 @@ impl Ledger {
         self.control.set(self.control.get().saturating_sub(frames));
     }
 
+    fn close(&self, stream: u32) {
+        let mut open = self.open.borrow_mut();
+        if let Some(at) = open.iter().position(|open| *open == stream) {
+            open.swap_remove(at);
+        }
+    }
+
     /// Takes note of bytes that were sent.
     pub fn sent(&self, scanner: &mut Scanner, bytes: &[u8]) {
-        scanner.scan(bytes, |frame| match (frame.kind, frame.code()) {
+        scanner.scan(bytes, |frame| {
+            let ends = matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
+            if ends || frame.kind == RST_STREAM {
+                self.close(frame.stream);
+            }
+            self.moved.set(self.moved.get() + u64::from(frame.stream > 0));
+            self.went(frame);
+            // An answer that has left makes up for one that was not waited for.
+            if ends && self.too_large.get() != frame.stream {
+                self.resets.set(self.resets.get().saturating_sub(1));
+            }
+        });
+    }
+
+    fn went(&self, frame: Frame) {
+        match (frame.kind, frame.code()) {
             (DATA, _) => self.earn(FOR_DATA),
             (HEADERS, _) if self.is_too_large(frame) => {
                 self.too_large.set(frame.stream);
@@ -172,7 +216,7 @@ impl Ledger {
             (RST_STREAM, REFUSED_STREAM) => self.refuse(Refusal::TooMany),
             (GOAWAY, _) => self.calmed.set(calmed_for(&frame)),
             _ => {}
-        });
+        }
     }
 
     /// Whether it is h2's own answer to a header list that is too large: `:status: 431` and nothing else, as a literal
@@ -199,9 +243,20 @@ impl Ledger {
         }
     }
 
-    /// An answer went out whole.
-    pub fn answered(&self) {
-        self.resets.set(self.resets.get().saturating_sub(1));
+    /// A turn of the connection begins.
+    pub fn begin_turn(&self) {
+        self.turn.set(0);
+    }
+
+    /// Whether others are to have their turn before more is read: those who take what has come, too, so that little of it
+    /// piles up.
+    pub fn turn_is_over(&self) -> bool {
+        self.turn.get() >= TURN
+    }
+
+    /// By a number that changes with every frame of a stream, whether answers are not on their way in full.
+    pub fn unsent(&self) -> Option<u64> {
+        (!self.open.borrow().is_empty()).then(|| self.moved.get())
     }
 
     /// What is awaited in full when something is that must not take long, by a number of its own: the preface, a frame,
@@ -287,10 +342,29 @@ mod tests {
         assert!(goes_on(&rapid, RST_STREAM, 49) && !goes_on(&rapid, RST_STREAM, 1));
         assert_eq!(rapid.broken(), Some(CloseReason::Http2Resets));
         let fair = ledger(50, 0);
+        let mut sent = Scanner::behind(0);
         for _ in 0..1_000 {
-            fair.answered();
+            fair.sent(&mut sent, &wire(DATA, END_STREAM, 1));
             assert!(goes_on(&fair, RST_STREAM, 1));
         }
+    }
+
+    #[test]
+    fn an_answer_is_unsent_until_its_last_frame_has_gone() {
+        let ledger = ledger(0, 0);
+        let (mut scanner, mut sent) = (Scanner::behind(0), Scanner::behind(0));
+        assert_eq!(ledger.unsent(), None);
+        for stream in [1, 3, 5] {
+            ledger.received(&mut scanner, &wire(HEADERS, END_HEADERS | END_STREAM, stream));
+        }
+        let before = ledger.unsent();
+        ledger.sent(&mut sent, &wire(HEADERS, END_HEADERS, 1));
+        assert!(ledger.unsent() > before, "something has moved");
+        ledger.sent(&mut sent, &wire(DATA, END_STREAM, 1));
+        ledger.sent(&mut sent, &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 3, 0, 0, 0, 1]);
+        assert!(ledger.unsent().is_some());
+        ledger.received(&mut scanner, &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 5, 0, 0, 0, 8]);
+        assert_eq!(ledger.unsent(), None);
     }
 
     #[test]
@@ -317,7 +391,7 @@ mod tests {
         ] {
             ledger.sent(&mut scanner, &bytes);
         }
-        let told = std::cell::RefCell::new(Vec::new());
+        let told = RefCell::new(Vec::new());
         ledger.tell_refusals(|refusal| told.borrow_mut().push(refusal));
         let expected = [Refusal::Malformed, Refusal::TooLarge, Refusal::TooLarge, Refusal::TooMany];
         assert_eq!(*told.borrow(), expected);

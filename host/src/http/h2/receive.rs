@@ -153,6 +153,7 @@ mod tests {
         stream_errors: 1,
         frames: FrameLimits { resets: 1, control: 1 },
         head_timeout: std::time::Duration::ZERO,
+        stream_idle: std::time::Duration::ZERO,
         linger: (0, std::time::Duration::ZERO),
         fields: 5,
         target: 20,

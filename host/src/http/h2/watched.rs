@@ -63,6 +63,10 @@ impl Watched {
 impl AsyncRead for Watched {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let io = self.get_mut();
+        if io.ledger.turn_is_over() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let known = buf.filled().len();
         if io.first.is_empty() {
             std::task::ready!(Pin::new(&mut io.stream).poll_read(cx, buf))?;

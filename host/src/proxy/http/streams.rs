@@ -40,6 +40,7 @@ fn limits_of(limits: &Limits) -> h2::Limits {
         stream_errors: limits.max_stream_errors as usize,
         frames: FrameLimits { resets: limits.max_stream_resets, control: limits.max_control_frames },
         head_timeout: limits.request_headers_timeout,
+        stream_idle: limits.stream_idle_timeout,
         linger: (LINGER, LINGER_TIME),
         fields: limits.max_headers.into(),
         target: limits.max_target.0,
@@ -53,7 +54,8 @@ impl Session {
     pub(super) async fn serve_h2(self, stream: Stream, first: Bytes, limits: &Limits, timer: Timer) {
         // Woken when the drain starts, too.
         let idle = Rc::new(Idle::new(self.worker.timers.timer(), limits.idle_timeout));
-        let begun = Begun { stream, first, scheme: self.scheme, timer };
+        let timers = [timer, self.worker.timers.timer()];
+        let begun = Begun { stream, first, scheme: self.scheme, timers };
         h2::serve(begun, limits_of(limits), Rc::new(Streams { session: self, idle })).await;
     }
 }
@@ -78,6 +80,10 @@ impl Front for Streams {
                 Course::Drain
             }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.idle.busy.get() == 0
     }
 
     fn refuse(&self, error: HeadError) -> (Response, Bytes) {
