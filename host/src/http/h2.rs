@@ -100,6 +100,28 @@ where
     }
 }
 
+/// Spawns the streams of one connection on the worker, each in the place that was made for it.
+#[derive(Debug, Clone, Default)]
+struct OnConnection(Rc<RefCell<Option<Place>>>);
+
+/// Where the task of a stream is, with which hyper sends the answer.
+type Place = Rc<RefCell<Option<AbortHandle>>>;
+
+impl<F> hyper::rt::Executor<F> for OnConnection
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        let task = spawn_local(async move {
+            future.await;
+        });
+        // hyper spawns a stream as soon as its request was taken.
+        if let Some(place) = self.0.borrow_mut().take() {
+            place.replace(Some(task.abort_handle()));
+        }
+    }
+}
+
 /// The body of a message that comes through HTTP/2.
 #[derive(Debug)]
 pub struct Incoming {
@@ -202,9 +224,19 @@ impl Drop for Outgoing {
 pub struct Responder {
     head: RefCell<Option<oneshot::Sender<Response>>>,
     body: pipe::Writer,
+    sending: Place,
 }
 
 impl Responder {
+    /// Cuts the answer off: the stream is reset.
+    pub fn cut(&self) {
+        self.body.break_off();
+        // hyper asks for nothing while it waits for a window, and would not learn of it.
+        if self.body.is_lent() {
+            self.sending.borrow().iter().for_each(AbortHandle::abort);
+        }
+    }
+
     /// Sends the head. A client that is gone does not get it.
     pub fn send_head(&self, response: Response) {
         if let Some(head) = self.head.borrow_mut().take() {
@@ -298,11 +330,16 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
     let (mut head, mut answers) = (Awaited::new(head), Awaited::new(answers));
     let ledger = Rc::new(Ledger::new(limits.frames));
     let mut io = Watched::new(stream, first, Rc::clone(&ledger));
-    let answering = Rc::clone(&front);
-    let service =
-        service_fn(move |request: http::Request<HyperIncoming>| begin(request, scheme, &limits, &answering));
+    let on_connection = OnConnection::default();
+    let requests = Requests { scheme, limits, front: Rc::clone(&front) };
+    let places = Rc::clone(&on_connection.0);
+    let service = service_fn(move |request: http::Request<HyperIncoming>| {
+        let place = Place::default();
+        places.replace(Some(Rc::clone(&place)));
+        requests.begin(request, place)
+    });
     let ended = {
-        let connection = hyper::server::conn::http2::Builder::new(OnWorker)
+        let connection = hyper::server::conn::http2::Builder::new(on_connection)
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(limits.streams)
@@ -390,38 +427,46 @@ impl Awaited {
 /// Streams that may be reset before they were looked at: more than that come in no other way than by the dozen.
 const PENDING_RESETS: usize = 20;
 
-/// Begins to answer a request.
-fn begin<F: Front>(
-    request: http::Request<HyperIncoming>,
+/// What the requests of a connection have in common.
+struct Requests<F> {
     scheme: Scheme,
-    limits: &Limits,
-    front: &Rc<F>,
-) -> impl Future<Output = Result<http::Response<Outgoing>, BrokenOff>> + use<F> {
-    let (parts, body) = request.into_parts();
-    let (head, told) = oneshot::channel();
-    let (body_writer, pipe) = pipe::pipe();
-    let responder = Responder { head: RefCell::new(Some(head)), body: body_writer };
-    let task = match receive(parts, scheme, limits) {
-        Ok(request) => {
-            let body = Incoming::new(body, limits.underscores);
-            let length = body.length(&request.headers);
-            let received = Received { request, length, body, responder };
-            Some(spawn_local(Rc::clone(front).answer(received)).abort_handle())
+    limits: Limits,
+    front: Rc<F>,
+}
+
+impl<F: Front> Requests<F> {
+    /// Begins to answer a request.
+    fn begin(
+        &self,
+        request: http::Request<HyperIncoming>,
+        sending: Place,
+    ) -> impl Future<Output = Result<http::Response<Outgoing>, BrokenOff>> + use<F> {
+        let (parts, body) = request.into_parts();
+        let (head, told) = oneshot::channel();
+        let (body_writer, pipe) = pipe::pipe();
+        let responder = Responder { head: RefCell::new(Some(head)), body: body_writer, sending };
+        let task = match receive(parts, self.scheme, &self.limits) {
+            Ok(request) => {
+                let body = Incoming::new(body, self.limits.underscores);
+                let length = body.length(&request.headers);
+                let received = Received { request, length, body, responder };
+                Some(spawn_local(Rc::clone(&self.front).answer(received)).abort_handle())
+            }
+            Err(error) => {
+                let (response, body) = self.front.refuse(error);
+                responder.send_whole(response, body);
+                None
+            }
+        };
+        let body = Outgoing { pipe, task, rest: Bytes::new() };
+        async move {
+            // A task that ends without an answer resets the stream.
+            let Response { status, headers } = told.await.map_err(|_| BrokenOff)?;
+            let mut response = http::Response::new(body);
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            Ok(response)
         }
-        Err(error) => {
-            let (response, body) = front.refuse(error);
-            responder.send_whole(response, body);
-            None
-        }
-    };
-    let body = Outgoing { pipe, task, rest: Bytes::new() };
-    async move {
-        // A task that ends without an answer resets the stream.
-        let Response { status, headers } = told.await.map_err(|_| BrokenOff)?;
-        let mut response = http::Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        Ok(response)
     }
 }
 

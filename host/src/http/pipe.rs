@@ -97,6 +97,11 @@ impl Writer {
         Poll::Pending
     }
 
+    /// Whether what was read last may not have gone on: whoever reads has not come back for more.
+    pub fn is_lent(&self) -> bool {
+        self.0.borrow().lent
+    }
+
     /// From now on what is given is dropped, but for the end: for responses that have no body.
     pub fn mute(&self) {
         self.0.borrow_mut().mute = true;
