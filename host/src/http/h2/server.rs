@@ -63,7 +63,7 @@ pub enum Course {
     On,
     /// It takes no further streams, and ends with the last one.
     Drain,
-    /// It ends now.
+    /// It ends as soon as the answers have left.
     End,
 }
 
@@ -128,20 +128,20 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
         let mut connection = pin!(connection);
         let mut draining = false;
         poll_fn(|cx| {
-            match front.course(cx) {
-                Course::On => {}
-                Course::Drain if draining => {}
-                Course::Drain => {
-                    draining = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                Course::End => return Poll::Ready(Ok(())),
+            let course = front.course(cx);
+            if course != Course::On && !draining {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
             }
             ledger.begin_turn();
             let polled = connection.as_mut().poll(cx);
             ledger.tell_refusals(|refusal| front.note(refusal));
             if let Poll::Ready(ended) = polled {
                 return Poll::Ready(ended.map_err(|error| Ended::of(&error, &ledger)));
+            }
+            // What was answered is not cut off; how long it may take has a bound of its own.
+            if course == Course::End && ledger.unsent().is_none() {
+                return Poll::Ready(Ok(()));
             }
             if head.is_late(ledger.awaited(), limits.head_timeout, cx) {
                 return Poll::Ready(Err(Ended::by(CloseReason::Http2HeadTimeout)));
@@ -157,22 +157,29 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
         })
         .await
     };
-    let Err(ended) = ended else { return };
-    let reason = ended.reason;
-    front.ended(ended);
-    let Some(reason) = reason else { return };
-    let (most, time) = limits.linger;
-    head.timer.set(time);
-    // What h2 ended it has told of by itself.
-    let own = [Some(CloseReason::Http2HeadTimeout), Some(CloseReason::Http2Stalled), ledger.broken()];
+    if let Err(ended) = ended {
+        let reason = ended.reason;
+        front.ended(ended);
+        if let Some(reason) = reason {
+            // What h2 ended it has told of by itself.
+            let own = [Some(CloseReason::Http2HeadTimeout), Some(CloseReason::Http2Stalled), ledger.broken()];
+            leave(&mut io, &head.timer, limits.linger, own.contains(&Some(reason)).then_some(reason)).await;
+        }
+    }
+}
+
+/// Closes a connection so that the client can read why; `untold`: what it is still to be told.
+async fn leave(io: &mut Watched, timer: &Timer, linger: (usize, Duration), untold: Option<CloseReason>) {
+    let (most, time) = linger;
+    timer.set(time);
     let leaving = async {
-        if own.contains(&Some(reason)) {
+        if let Some(reason) = untold {
             io.say_goodbye(h2::Reason::ENHANCE_YOUR_CALM.into(), reason.as_str()).await?;
         }
         io.linger(most).await
     };
     // The client may be gone, or send for ever.
-    let _ = head.timer.limit(leaving).await;
+    let _ = timer.limit(leaving).await;
 }
 
 /// Something that must not take long, by a number that tells it from what was awaited before.
