@@ -362,7 +362,7 @@ async fn a_window_that_is_opened_byte_by_byte_is_served_and_tiny_data_reaches_th
         (":scheme", "http"),
         (":path", "/body"),
         (":authority", "a"),
-        ("content-length", "20000"),
+        ("content-length", "20001"),
     ];
     let before = (counting.starts(), gateway.resident());
     let fate = beside(&gateway, async {
@@ -373,7 +373,7 @@ async fn a_window_that_is_opened_byte_by_byte_is_served_and_tiny_data_reaches_th
             peer.send(&frame(DATA, 0, 1, b"x").repeat(500)).await;
             assert!(peer.is_alive().await);
         }
-        peer.send(&frame(DATA, END_STREAM, 1, b"")).await;
+        peer.send(&frame(DATA, END_STREAM, 1, b"x")).await;
         peer.fate(1).await
     })
     .await;
