@@ -2,6 +2,7 @@
 //! from source. Ports are always 0, and what is waited for is an event, never a span of time.
 
 pub mod envoy;
+pub mod frames;
 pub mod gateway;
 pub mod guests;
 pub mod hostile;

@@ -23,6 +23,7 @@ pub fn connection() -> Arc<Connection> {
             serial: "01".to_owned(),
             validity: (0, 1),
             der: name.as_bytes().into(),
+            ..Certificate::default()
         })
     };
     Arc::new(Connection {
@@ -37,6 +38,7 @@ pub fn connection() -> Arc<Connection> {
             version: "TLSv1.3",
             peer: Some(certificate("peer")),
             local: Some(certificate("local")),
+            bound: false,
         }),
     })
 }

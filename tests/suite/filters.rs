@@ -9,7 +9,7 @@ use xtask::certs::Certificate;
 
 /// A gateway that asks for client certificates and sends everything through one filter.
 fn gateway(plugin: &str, config: &str, upstream: &Upstream) -> Gateway {
-    let own = certificate(&["edge.example", "spiffe://mesh.internal/edge"]);
+    let own = certificate(&["edge.example", "example.com", "spiffe://mesh.internal/edge"]);
     let text = format!(
         "listeners: [ {{ name: edge, address: \"127.0.0.1:0\", tls: {{ mode: terminate, \
            certificates: [ {{ cert: edge.pem, key: edge.key }} ], client_ca: ca.pem, client_certificate: optional }}, \
@@ -124,7 +124,7 @@ async fn header_rewrite_edits_requests_and_responses_with_properties() {
 #[tokio::test]
 async fn three_filters_in_a_chain_work_together() {
     let mirror = mirror().await;
-    let own = certificate(&["edge.example"]);
+    let own = certificate(&["edge.example", "example.com"]);
     let text = format!(
         "listeners: [ {{ name: edge, address: \"127.0.0.1:0\", tls: {{ mode: terminate, \
            certificates: [ {{ cert: edge.pem, key: edge.key }} ], client_ca: ca.pem, client_certificate: required }}, \

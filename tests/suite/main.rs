@@ -20,6 +20,7 @@ mod grants;
 mod hardening;
 mod http1;
 mod http2;
+mod http2_frames;
 mod isolation;
 mod languages;
 mod life;

@@ -236,7 +236,7 @@ async fn node_and_metadata_are_read_as_they_are_configured_also_while_the_plugin
 #[tokio::test]
 async fn both_ends_of_tls_are_known_on_connections_that_are_used_again_too() {
     let client = certificate(&["spiffe://mesh.internal/client", "client.internal"]);
-    let own = certificate(&["spiffe://mesh.internal/gateway", "a.example"]);
+    let own = certificate(&["spiffe://mesh.internal/gateway", "a.example", "example.com"]);
     let server = certificate(&["spiffe://mesh.internal/api", "api.internal"]);
     let expected = [
         ("connection.mtls", Bool(true)),

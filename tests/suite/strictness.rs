@@ -25,15 +25,15 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// An upstream that counts its connections, answers on each once as many bytes have come as it is told to wait for, and
 /// tells all that came on it.
-struct Recorder {
-    upstream: Upstream,
-    connections: Arc<AtomicUsize>,
-    wait_for: watch::Sender<usize>,
+pub struct Recorder {
+    pub upstream: Upstream,
+    pub connections: Arc<AtomicUsize>,
+    pub wait_for: watch::Sender<usize>,
     told: mpsc::UnboundedReceiver<Vec<u8>>,
 }
 
 impl Recorder {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let (tell, told) = mpsc::unbounded_channel();
         let (wait_for, waiting) = watch::channel(usize::MAX);
         let connections = Arc::new(AtomicUsize::new(0));
@@ -55,7 +55,7 @@ impl Recorder {
     }
 
     /// What came on the next connection.
-    async fn next(&mut self) -> String {
+    pub async fn next(&mut self) -> String {
         let seen = soon("the upstream's end", self.told.recv()).await.expect("a connection");
         String::from_utf8(seen).expect("text")
     }
@@ -193,7 +193,7 @@ async fn what_is_served_reaches_the_upstream_in_one_spelling_byte_for_byte() {
 }
 
 /// A message whose fields are in the order of their names: that of different names says nothing.
-fn sorted(message: &str) -> (Vec<&str>, &str) {
+pub fn sorted(message: &str) -> (Vec<&str>, &str) {
     let (head, body) = message.split_once("\r\n\r\n").expect("a whole head");
     let mut lines: Vec<&str> = head.split("\r\n").collect();
     if let Some(fields) = lines.get_mut(2..) {

@@ -35,7 +35,8 @@ fn listening(tls: &str) -> String {
 async fn ask(gateway: &Gateway, name: &str, certificate: Option<&Certificate>) -> Result<String, String> {
     let config = client_config(certificate, &["http/1.1"]);
     let mut client = Client::tls(gateway.address("web"), name, config).await.map_err(|e| e.to_string())?;
-    let request = client.request("GET", "/").body(weir_tests::http::empty()).expect("a request");
+    let request = http::Request::builder().uri("/").header("host", name);
+    let request = request.body(weir_tests::http::empty()).expect("a request");
     client.call(request).await.map(|answer| answer.text()).map_err(|e| e.to_string())
 }
 

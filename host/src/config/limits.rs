@@ -8,7 +8,8 @@ use crate::config::value::Size;
 section! {
     /// The limits of an HTTP listener. The defaults are those of Envoy's edge guide where it names one.
     pub struct Limits {
-        /// The request line and the headers of one request together. Responses of endpoints may have 60 KiB.
+        /// The request line and the headers of one request together; through HTTP/2 each header counts 32 bytes more.
+        /// Responses of endpoints may have 60 KiB.
         max_header_bytes: Size = "60KiB",
         /// The headers of one request; 256 at most. Responses of endpoints may have 100.
         max_headers: u16 = "100",
@@ -16,7 +17,8 @@ section! {
         max_target: Size = "16KiB",
         /// What a filter may hold of a body. More is answered by 413, or by 500 in a response.
         max_buffered_body: Size = "1MiB",
-        /// How long the headers of a request may take. `0s` is no limit.
+        /// How long the headers of a request may take; through HTTP/2 also the preface, and any frame but DATA. `0s` is
+        /// no limit.
         request_headers_timeout: Duration = "10s",
         /// How long a request may take to arrive, its body included. `0s` is no limit.
         request_timeout: Duration = "5m",
@@ -41,6 +43,15 @@ section! {
         initial_connection_window_size: Size = "1MiB",
         /// The streams that one HTTP/2 connection may have at a time.
         max_concurrent_streams: u32 = "100",
+        /// The streams that an HTTP/2 client may reset on one connection before their answer has ended, less those that
+        /// were answered; at so many the connection is closed. `0` is no limit.
+        max_stream_resets: u32 = "50",
+        /// The streams that may be malformed, or more than there may be at a time, over the life of an HTTP/2 connection.
+        /// `0` is no limit.
+        max_stream_errors: u32 = "100",
+        /// The frames about the connection itself (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown ones) that an HTTP/2
+        /// client may send in ten seconds beyond those that its streams need. `0` is no limit.
+        max_control_frames: u32 = "1000",
         /// What becomes of a request with an underscore in the name of a header: many applications cannot tell `a_b`
         /// from `a-b`.
         headers_with_underscores_action: Underscores = "reject",

@@ -16,6 +16,19 @@ section! {
         client_ca: Option<Spanned<PathBuf>>,
         /// Whether clients show a certificate.
         client_certificate: Spanned<ClientCertificate> = "none",
+        /// The hosts (`:authority`, Host) that requests may be for when clients are asked for a certificate.
+        authority: Authority = "certified",
+    }
+}
+
+choice! {
+    /// The hosts that requests may be for on a connection whose client was asked for a certificate.
+    pub enum Authority {
+        /// The server name of the handshake, and the hosts of the certificate that the client was shown; others are
+        /// answered by 421. A certificate without any host (SPIFFE) allows every one.
+        Certified = "certified",
+        /// Every one.
+        Any = "any",
     }
 }
 

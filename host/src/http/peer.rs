@@ -110,4 +110,12 @@ impl Sink<'_> {
             Self::H2(_) => Poll::Ready(Ok(())),
         }
     }
+
+    /// Ready when all of it has gone on its way: as far as a window of HTTP/2 allows, too.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<Result<(), SinkError>> {
+        match self {
+            Self::H1(connection) => connection.poll_flush(cx).map_err(SinkError::Io),
+            Self::H2(pipe) => pipe.poll_drained(cx).map(Ok),
+        }
+    }
 }

@@ -16,6 +16,8 @@ use crate::http::body::Frame;
 struct Shared {
     frames: VecDeque<Frame>,
     queued: usize,
+    /// Whether what was read last may not have gone on.
+    lent: bool,
     state: State,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -84,14 +86,20 @@ impl Writer {
         Poll::Pending
     }
 
-    /// Ready when everything has been read, or nobody reads any more.
+    /// Ready when everything has been read and has gone on (whoever reads asks for more only then), or nobody reads any
+    /// more.
     pub fn poll_drained(&self, cx: &Context<'_>) -> Poll<()> {
         let mut shared = self.0.borrow_mut();
-        if shared.frames.is_empty() || shared.deaf {
+        if (shared.frames.is_empty() && !shared.lent) || shared.deaf {
             return Poll::Ready(());
         }
         shared.writer = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Whether what was read last may not have gone on: whoever reads has not come back for more.
+    pub fn is_lent(&self) -> bool {
+        self.0.borrow().lent
     }
 
     /// From now on what is given is dropped, but for the end: for responses that have no body.
@@ -145,7 +153,14 @@ impl Reader {
         if shared.state == State::Broken {
             return Poll::Ready(Err(BrokenOff));
         }
-        if let Some(frame) = shared.frames.pop_front() {
+        let next = shared.frames.pop_front();
+        if std::mem::replace(&mut shared.lent, next.is_some())
+            && next.is_none()
+            && let Some(writer) = shared.writer.take()
+        {
+            writer.wake();
+        }
+        if let Some(frame) = next {
             if let Frame::Data(data) = &frame {
                 shared.queued -= data.len();
             }
@@ -214,6 +229,21 @@ mod tests {
         writer.data(Bytes::from_static(b"a"));
         drop(writer);
         assert!(matches!(reader.poll_frame(&cx()), Poll::Ready(Err(BrokenOff))));
+    }
+
+    #[test]
+    fn a_pipe_is_drained_when_its_reader_comes_back_for_more_or_goes() {
+        let (writer, reader) = pipe();
+        assert!(writer.poll_drained(&cx()).is_ready());
+        writer.data(Bytes::from_static(b"a"));
+        assert!(writer.poll_drained(&cx()).is_pending());
+        assert!(reader.poll_frame(&cx()).is_ready());
+        assert!(writer.poll_drained(&cx()).is_pending(), "the reader still holds it");
+        assert!(reader.poll_frame(&cx()).is_pending());
+        assert!(writer.poll_drained(&cx()).is_ready());
+        writer.data(Bytes::from_static(b"a"));
+        drop(reader);
+        assert!(writer.poll_drained(&cx()).is_ready());
     }
 
     #[test]

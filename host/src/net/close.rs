@@ -65,6 +65,30 @@ reasons! {
     Overload = "overload",
     /// Nothing came for too long.
     Idle = "idle_timeout",
+    /// An HTTP/2 client reset more streams than it let be answered.
+    Http2Resets = "http2_too_many_resets",
+    /// An HTTP/2 client sent more PING, SETTINGS, PRIORITY and the like than its streams need.
+    Http2Control = "http2_too_many_control_frames",
+    /// An HTTP/2 header block came in too many pieces.
+    Http2Continuations = "http2_too_many_continuations",
+    /// An HTTP/2 header list was far larger than it may be.
+    Http2HeaderList = "http2_header_list_too_large",
+    /// An HTTP/2 client sent too many DATA frames with nothing or next to nothing in them.
+    Http2Data = "http2_too_many_data_frames",
+    /// Too many HTTP/2 streams were malformed, or more than there may be.
+    Http2StreamErrors = "http2_too_many_stream_errors",
+    /// An HTTP/2 client sent more than its window, or made Weir's too large.
+    Http2FlowControl = "http2_flow_control_error",
+    /// An HTTP/2 frame has a size that it may not have.
+    Http2FrameSize = "http2_frame_size_error",
+    /// An HTTP/2 header block cannot be decompressed.
+    Http2Compression = "http2_compression_error",
+    /// HTTP/2 is violated in some other way.
+    Http2Protocol = "http2_protocol_error",
+    /// The preface of HTTP/2, a header block or a frame did not come in time.
+    Http2HeadTimeout = "http2_header_timeout",
+    /// An HTTP/2 client did not take its answers.
+    Http2Stalled = "http2_answers_not_taken",
 }
 
 impl From<Full> for CloseReason {

@@ -1,10 +1,12 @@
 //! What is known of a downstream connection once it has been identified. Shared by all of its streams.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
+
+use crate::net::client_hello::canonical_name;
 
 /// A downstream connection.
 #[derive(Debug)]
@@ -36,6 +38,28 @@ pub struct Tls {
     pub peer: Option<Arc<Certificate>>,
     /// Weir's own certificate on this connection.
     pub local: Option<Arc<Certificate>>,
+    /// Whether requests may only be for hosts that the handshake was for.
+    pub bound: bool,
+}
+
+impl Tls {
+    /// Whether a request may be for a host: the one that the client asked for in the handshake, or one of the certificate
+    /// that it was shown (RFC 9110 section 7.4, RFC 9113 section 9.1.1). A certificate that names no host at all, as of
+    /// SPIFFE, says nothing of hosts.
+    pub fn allows(&self, host: &str) -> bool {
+        if !self.bound {
+            return true;
+        }
+        let shown = |is: &dyn Fn(&Certificate) -> bool| {
+            self.local.as_ref().is_some_and(|shown| shown.names_no_host() || is(shown))
+        };
+        let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if let Ok(address) = literal.parse::<IpAddr>() {
+            return shown(&|certificate| certificate.ip_sans.contains(&address));
+        }
+        let Some(name) = canonical_name(host) else { return false };
+        self.server_name.as_deref() == Some(&*name) || shown(&|certificate| certificate.names(&name))
+    }
 }
 
 /// What filters and logs may know of a certificate.
@@ -49,6 +73,8 @@ pub struct Certificate {
     pub uri_sans: Vec<String>,
     /// The DNS subject alternative names.
     pub dns_sans: Vec<String>,
+    /// The IP subject alternative names.
+    pub ip_sans: Vec<IpAddr>,
     /// SHA-256 of the DER encoding, in lower-case hexadecimal.
     pub sha256: String,
     /// The serial number, in lower-case hexadecimal.
@@ -82,6 +108,20 @@ impl Certificate {
             _ => None,
         }
     }
+
+    fn names_no_host(&self) -> bool {
+        self.dns_sans.is_empty() && self.ip_sans.is_empty()
+    }
+
+    /// Whether a name in its canonical form is one of those that it is for. An asterisk stands for one label (RFC 9525
+    /// section 6.3).
+    fn names(&self, name: &str) -> bool {
+        let behind_label = name.find('.').and_then(|dot| name.get(dot..));
+        self.dns_sans.iter().any(|san| match san.strip_prefix('*') {
+            Some(suffix) => behind_label.is_some_and(|rest| rest.eq_ignore_ascii_case(suffix)),
+            None => san.eq_ignore_ascii_case(name),
+        })
+    }
 }
 
 impl Connection {
@@ -99,5 +139,36 @@ impl Connection {
     pub fn identity(&self) -> Option<&str> {
         let certificate = self.peer_certificate()?;
         certificate.spiffe_id().or(Some(&certificate.subject))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_connection_is_for_its_server_name_and_the_names_of_its_certificate() {
+        let certificate = Certificate {
+            dns_sans: vec!["a.example".into(), "*.B.example".into()],
+            ip_sans: vec![[10, 0, 0, 1].into(), "::1".parse().expect("an address")],
+            ..Certificate::default()
+        };
+        let local = Some(Arc::new(certificate));
+        let tls = Tls { bound: true, local, server_name: Some("sni.example".into()), ..Tls::default() };
+        for host in ["sni.example", "A.example", "x.b.example", "10.0.0.1", "[::1]"] {
+            assert!(tls.allows(host), "{host}");
+        }
+        for host in ["b.example", "x.y.b.example", "sni.example.evil", "10.0.0.2", "[::2]", "", "a example"] {
+            assert!(!tls.allows(host), "{host}");
+        }
+        assert!(Tls { bound: false, ..tls }.allows("any"));
+    }
+
+    #[test]
+    fn a_certificate_without_a_host_binds_to_none() {
+        let spiffe = Certificate { uri_sans: vec!["spiffe://a/b".into()], ..Certificate::default() };
+        let tls = Tls { bound: true, local: Some(Arc::new(spiffe)), ..Tls::default() };
+        assert!(tls.allows("any.example") && tls.allows("10.0.0.1"));
+        assert!(!Tls { bound: true, ..Tls::default() }.allows("any.example"), "and without a certificate");
     }
 }

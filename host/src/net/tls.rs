@@ -4,6 +4,7 @@ pub mod client;
 pub mod files;
 pub mod server;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -43,10 +44,18 @@ pub fn describe(der: &[u8]) -> Option<Certificate> {
                 described.uri_sans.push((*uri).to_owned());
             } else if let GeneralName::DNSName(name) = name {
                 described.dns_sans.push((*name).to_owned());
+            } else if let GeneralName::IPAddress(address) = name {
+                described.ip_sans.extend(ip_address(address));
             }
         }
     }
     Some(described)
+}
+
+/// An address as certificates have it (RFC 5280 section 4.2.1.6).
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
 /// A version of the protocol by the name that it has in properties and logs. Empty for one that is not spoken here.

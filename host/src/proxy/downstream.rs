@@ -128,7 +128,7 @@ impl<'a> Downstream<'a> {
                 side.cut.set(true);
                 side.connection.with_stream(Stream::reset);
             }
-            Self::H2 { responder, .. } => responder.body().break_off(),
+            Self::H2 { responder, .. } => responder.cut(),
         }
     }
 }

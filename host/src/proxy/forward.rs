@@ -132,7 +132,9 @@ impl Exchange<'_> {
                 Upstream::H1(http) => !http.connection.has_buffered(),
                 Upstream::H2 { .. } => true,
             };
-            if failure.is_upstreams() && !(stale && unanswered) {
+            // An endpoint is not to blame for a client that does not take what it has answered.
+            let blamed = failure.is_upstreams() && !self.download.is_waiting();
+            if blamed && !(stale && unanswered) {
                 cluster.failed(address);
             }
             Attempt { failure, address: Some(address), stale, unanswered }

@@ -1,4 +1,6 @@
-//! HTTP connections: requests one after the other over HTTP/1, side by side over HTTP/2.
+//! HTTP connections: requests one after the other over HTTP/1, side by side (`streams`) over HTTP/2.
+
+mod streams;
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -13,13 +15,12 @@ use tokio::io::AsyncReadExt;
 
 use crate::clock::Timer;
 use crate::config::limits::Limits;
-use crate::config::value::Size;
 use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
-use crate::http::h2::{self, PREFACE, Received};
-use crate::http::message::{Response, Scheme};
+use crate::http::h2::PREFACE;
+use crate::http::message::{Request, Response, Scheme};
 use crate::http::path::PathRules;
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Tls};
 use crate::net::relay::{Relay, Relayed};
 use crate::net::stream::Stream;
 use crate::net::tls::H2;
@@ -93,7 +94,7 @@ impl Session {
         };
         if h2 {
             // Each in a box, so that HTTP/1 connections are no larger than what they need.
-            Box::pin(self.serve_h2(stream, first.freeze(), &limits)).await;
+            Box::pin(self.serve_h2(stream, first.freeze(), &limits, timer)).await;
         } else {
             self.serve_h1(stream, first.freeze(), &limits, &timer).await;
         }
@@ -208,7 +209,10 @@ impl Session {
             timer.poll_expired(cx).map(|()| None)
         });
         match read.await {
-            Some(Ok(Some(head))) => Next::Request(Box::new(head)),
+            Some(Ok(Some(head))) => match self.check_authority(&head.request) {
+                Ok(()) => Next::Request(Box::new(head)),
+                Err(error) => Next::Refused(error),
+            },
             Some(Err(HeadFailure::Refused(error))) => Next::Refused(error),
             None if begun.get() => Next::TimedOut,
             Some(Ok(None) | Err(HeadFailure::Cut | HeadFailure::Io(_))) | None => Next::End,
@@ -241,6 +245,12 @@ impl Session {
             None if side.closes.get() || !connection.is_between_messages() => After::Close,
             None => After::Next,
         }
+    }
+
+    /// Whether a request is for a host that the connection is for (RFC 9110 section 7.4).
+    fn check_authority(&self, request: &Request) -> Result<(), HeadError> {
+        let allows = |tls: &Tls| tls.allows(request.host());
+        if self.connection.tls.as_ref().is_none_or(allows) { Ok(()) } else { Err(HeadError::Misdirected) }
     }
 
     /// The answer to what is no request.
@@ -304,107 +314,6 @@ impl Session {
         stream.info.answered_bytes += relayed.sent + rest.len() as u64;
         drop(stream);
         drop(record);
-    }
-
-    /// Serves requests side by side.
-    async fn serve_h2(self, stream: Stream, first: Bytes, limits: &Limits) {
-        let session = Rc::new(self);
-        let number = |size: Size| u32::try_from(size.0).unwrap_or(u32::MAX);
-        let streams = h2::Limits {
-            streams: limits.max_concurrent_streams,
-            stream_window: number(limits.initial_stream_window_size),
-            connection_window: number(limits.initial_connection_window_size),
-            header_bytes: number(limits.max_header_bytes),
-            fields: limits.max_headers.into(),
-            target: limits.max_target.0,
-            underscores: limits.headers_with_underscores_action,
-            path: path_rules(limits),
-        };
-        // Woken when the drain starts, too.
-        let idle = Rc::new(Idle::new(session.worker.timers.timer(), limits.idle_timeout));
-        let (drained, watched) = (Rc::clone(&session), Rc::clone(&idle));
-        let drain = move |cx: &mut Context<'_>| {
-            let idle = watched.poll_expired(cx);
-            idle || drained.leaves() || (watched.was_busy() && drained.ends())
-        };
-        let (scheme, served, refusing) = (session.scheme, Rc::clone(&session), Rc::clone(&session));
-        let refuse = move |error| refusing.refuse(error);
-        let ended = h2::serve(stream, first, scheme, streams, drain, refuse, move |received| {
-            let (session, busy) = (Rc::clone(&served), Idle::busy(&idle));
-            async move {
-                session.exchange_h2(received).await;
-                drop(busy);
-            }
-        })
-        .await;
-        if let Err(reason) = ended {
-            let (listener, peer) = (&*session.connection.listener, session.connection.peer);
-            tracing::debug!(listener, %peer, reason, "HTTP/2 connection ended");
-        }
-    }
-
-    async fn exchange_h2(&self, received: Received) {
-        let Some((local, listener)) = self.listener() else { return };
-        let Received { mut request, length, body, responder } = received;
-        prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
-        let down = Downstream::H2 { body: &body, responder: &responder };
-        let shared = Rc::clone(&listener);
-        let Service::Http(http) = &shared.listener.service else { return };
-        let (worker, connection) = (&self.worker, &self.connection);
-        Begin { worker, local, listener, connection, down, request, length, upgrade: None }.run(http).await;
-    }
-}
-
-/// Ends a connection on which no exchange has been for too long.
-struct Idle {
-    timer: Timer,
-    after: Duration,
-    /// Exchanges that are under way.
-    busy: Cell<usize>,
-    /// Whether there has been one.
-    was_busy: Cell<bool>,
-}
-
-/// An exchange that is under way.
-struct Busy(Rc<Idle>);
-
-impl Idle {
-    fn new(timer: Timer, after: Duration) -> Self {
-        timer.set_limit(after);
-        Self { timer, after, busy: Cell::new(0), was_busy: Cell::new(false) }
-    }
-
-    fn busy(idle: &Rc<Self>) -> Busy {
-        idle.busy.set(idle.busy.get() + 1);
-        idle.was_busy.set(true);
-        Busy(Rc::clone(idle))
-    }
-
-    fn was_busy(&self) -> bool {
-        self.was_busy.get()
-    }
-
-    fn poll_expired(&self, cx: &Context<'_>) -> bool {
-        if self.timer.poll_expired(cx).is_pending() {
-            return false;
-        }
-        let idle = self.busy.get() == 0;
-        if !idle {
-            // Whoever waits is to be woken again, and not only by this.
-            self.timer.set_limit(self.after);
-            let _ = self.timer.poll_expired(cx);
-        }
-        idle
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let busy = self.0.busy.get() - 1;
-        self.0.busy.set(busy);
-        if busy == 0 {
-            self.0.timer.set_limit(self.0.after);
-        }
     }
 }
 

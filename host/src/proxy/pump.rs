@@ -68,7 +68,7 @@ impl Pump<'_, '_> {
             self.sink.data(data).map_err(Broken::Sink)?;
             if end {
                 self.sink.end(trailers).map_err(Broken::Sink)?;
-                return poll_fn(|cx| self.taken(self.sink.poll_flush(cx), cx)).await;
+                return poll_fn(|cx| self.taken(self.sink.poll_gone(cx), cx)).await;
             }
         }
     }

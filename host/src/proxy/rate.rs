@@ -43,12 +43,15 @@ impl Rate {
 
     /// The client is waited for.
     pub fn wait(&self, cx: &Context<'_>) {
+        let begins = self.since.get().is_none();
+        if begins {
+            self.since.set(Some(coarse_millis()));
+        }
         if self.least == 0 {
             return;
         }
         let timer = self.timer.get_or_init(|| self.timers.timer());
-        if self.since.get().is_none() {
-            self.since.set(Some(coarse_millis()));
+        if begins {
             timer.set(Duration::from_millis(self.credit.get()));
         }
         // Whoever is woken looks at it.
@@ -61,6 +64,11 @@ impl Rate {
             let waited = coarse_millis().saturating_sub(since);
             self.credit.set(self.credit.get().saturating_sub(waited));
         }
+    }
+
+    /// Whether the client is waited for.
+    pub fn is_waiting(&self) -> bool {
+        self.since.get().is_some()
     }
 
     /// Bytes have moved.

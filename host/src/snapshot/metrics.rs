@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::http::h1::{BodyError, HeadError};
+use crate::http::h2::Refusal;
 use crate::net::close::CloseReason;
 use crate::route::{Requests, Route};
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
@@ -67,6 +68,7 @@ impl ListenerMetrics {
                 .iter()
                 .map(|error| error.as_str())
                 .chain(BodyError::REFUSED)
+                .chain(Refusal::WORDS)
                 .map(|reason| {
                     let labels = [("listener", listener), ("reason", reason)];
                     let help = "Requests that could not be read, by reason.";

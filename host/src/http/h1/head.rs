@@ -155,14 +155,18 @@ pub fn parse_trailers(section: Bytes, limits: &Limits) -> Result<HeaderMap, Head
     match httparse::parse_headers(&section, room) {
         Ok(httparse::Status::Complete((_, parsed))) => {
             let (mut trailers, _) = header_map(&section, parsed, false, limits.underscores)?;
-            for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION]
-            {
-                trailers.remove(name);
-            }
+            drop_forbidden(&mut trailers);
             Ok(trailers)
         }
         Ok(httparse::Status::Partial) => Err(HeadError::Malformed),
         Err(error) => Err(HeadError::of_grammar(&section, error)),
+    }
+}
+
+/// Drops the trailers that would say something about framing or routing (RFC 9110 section 6.5.1).
+pub fn drop_forbidden(trailers: &mut HeaderMap) {
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HOST, header::CONNECTION] {
+        trailers.remove(name);
     }
 }
 

@@ -64,6 +64,8 @@ reasons! {
     TransferEncoding = "invalid_transfer_encoding", "invalid Transfer-Encoding";
     /// CONNECT, which a reverse proxy does not serve.
     Connect = "connect_refused", "CONNECT is not served";
+    /// A host that the connection is not for (RFC 9110 section 15.5.20).
+    Misdirected = "misdirected_request", "this connection is not for that host";
 }
 
 impl HeadError {
@@ -74,6 +76,7 @@ impl HeadError {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::BareLf
             | Self::BareCr
             | Self::Nul

@@ -22,6 +22,8 @@ use crate::net::stream::Stream;
 pub(super) struct Writer {
     /// What goes first.
     head: BytesMut,
+    /// Whether that has become large.
+    large: bool,
     /// What goes behind it.
     tail: VecDeque<Bytes>,
     /// The bytes of both.
@@ -48,6 +50,9 @@ enum Body {
 /// A piece below this is copied behind what is there.
 const SMALL: usize = 4 * 1024;
 
+/// Memory above this is given back when what was in it is written.
+const LARGE: usize = 16 * 1024;
+
 /// The most pieces of one write.
 const PIECES: usize = 16;
 
@@ -59,7 +64,7 @@ pub struct WrongLength;
 impl Writer {
     pub(super) fn new(full: usize) -> Self {
         let (head, tail) = (BytesMut::new(), VecDeque::new());
-        Self { head, tail, queued: 0, full, unflushed: false, body: Body::Done }
+        Self { head, large: false, tail, queued: 0, full, unflushed: false, body: Body::Done }
     }
 
     /// Begins a request.
@@ -104,6 +109,7 @@ impl Writer {
             let before = self.head.len();
             write(&mut self.head);
             self.queued += self.head.len() - before;
+            self.large |= self.head.len() > LARGE;
         } else {
             let mut bytes = BytesMut::new();
             write(&mut bytes);
@@ -225,7 +231,12 @@ impl Writer {
             }
         }
         if self.queued == 0 {
-            self.head.clear();
+            // What a large head took is not to be held while its answer is awaited.
+            if std::mem::take(&mut self.large) {
+                self.head = BytesMut::new();
+            } else {
+                self.head.clear();
+            }
         }
     }
 

@@ -161,6 +161,7 @@ impl ClientTls {
             version: version(session.protocol_version()),
             peer: peer.map(Arc::new),
             local: self.own.clone(),
+            bound: false,
         }
     }
 

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::tls::{CertificateFiles, ClientCertificate, ListenerTls};
+use crate::config::tls::{Authority, CertificateFiles, ClientCertificate, ListenerTls};
 use crate::net::client_hello::canonical_name;
 use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
@@ -115,6 +115,8 @@ impl ServerTls {
             peer: peer.map(Arc::new),
             local: self.certificates.find(server_name.as_deref()).map(|(_, described)| Arc::clone(described)),
             server_name: server_name.map(Arc::from),
+            bound: self.config.client_certificate.value != ClientCertificate::None
+                && self.config.authority == Authority::Certified,
         };
         Ok((Stream::Tls(Box::new(stream.into())), tls))
     }
