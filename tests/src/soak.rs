@@ -9,5 +9,6 @@ pub mod process;
 pub mod provoke;
 pub mod reload;
 pub mod report;
+pub mod takeover;
 pub mod upstream;
 pub mod weir;

@@ -43,6 +43,7 @@ mod sdk;
 mod signatures;
 mod soaks;
 mod strictness;
+mod takeover;
 mod tcp;
 mod tls;
 mod upstream_faults;

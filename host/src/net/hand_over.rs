@@ -213,9 +213,9 @@ impl Predecessor {
         };
         match said {
             Ok(Message::Refused { reason }) => Err(io::Error::other(reason)),
-            Ok(
-                Message::Ask { .. } | Message::Offer { .. } | Message::Ready {} | Message::Draining {},
-            ) => Ok(()),
+            Ok(Message::Ask { .. } | Message::Offer { .. } | Message::Ready {} | Message::Draining {}) => {
+                Ok(())
+            }
             // It has ended meanwhile: nobody serves but this process.
             Err(error) => {
                 tracing::warn!(%error, "the old process has gone");
@@ -247,9 +247,10 @@ async fn soon<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 async fn within<T>(time: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match tokio::time::timeout(time, work).await {
         Ok(done) => done,
-        Err(_) => {
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("the other side has not answered for {time:?}")))
-        }
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the other side has not answered for {time:?}"),
+        )),
     }
 }
 
@@ -342,7 +343,10 @@ mod tests {
         assert_eq!(given.take("many", any).len(), BATCH + 2);
         assert_eq!(given.take("few", addresses[1]).len(), 1);
         drop(old);
-        assert!(serving.await.expect("no panic").is_err(), "one that goes before it is ready has not taken over");
+        assert!(
+            serving.await.expect("no panic").is_err(),
+            "one that goes before it is ready has not taken over"
+        );
     }
 
     #[tokio::test(flavor = "local")]

@@ -43,7 +43,9 @@ impl Inheritance {
         let mut all = Vec::new();
         for number in 0..passed.len() {
             let of_no_use = |why: String| {
-                let message = format!("the service manager passes a socket that Weir cannot use: {why}; give `ListenStream=` with an address and a port");
+                let message = format!(
+                    "the service manager passes a socket that Weir cannot use: {why}; give `ListenStream=` with an address and a port"
+                );
                 io::Error::new(io::ErrorKind::InvalidInput, message)
             };
             let socket = passed.take_tcp_listener(number).map_err(|error| of_no_use(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Long runs, by name: `hostile`, `reload`, `modules`. `cargo xtask soak` builds what they need and calls it.
+//! Long runs, by name: `hostile`, `reload`, `modules`, `takeover`. `cargo xtask soak` builds what they need and calls it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
-use weir_tests::soak::{modules, report, upstream};
+use weir_tests::soak::{modules, report, takeover, upstream};
 use weir_tests::upstream::Upstream;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.is_empty() {
-        eprintln!("which one: hostile, reload or modules? `cargo xtask soak` says more");
+        eprintln!("which one: hostile, reload, modules or takeover? `cargo xtask soak` says more");
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
@@ -24,8 +24,9 @@ fn main() -> ExitCode {
         "hostile" => neighbours(&options, &arguments),
         "reload" => storm(&options),
         "modules" => random_modules(&options),
+        "takeover" => takeovers(&options),
         other => {
-            eprintln!("there is no `{other}`: hostile, reload, modules");
+            eprintln!("there is no `{other}`: hostile, reload, modules, takeover");
             false
         }
     };
@@ -105,6 +106,31 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
 fn upstream() -> Upstream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(upstream::start())
+}
+
+/// One process after the other takes over under load.
+fn takeovers(options: &Options) -> bool {
+    let count = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(200);
+    let plan = takeover::Plan { takeovers: count, rate: 1000, connections: 16 };
+    let survived = takeover::run(&options.weir, plan, upstream().address);
+    let [longest, all] = survived.took;
+    println!(
+        "{count} takeovers, ready after {:.2?} on average, {longest:.2?} at most",
+        all / u32::try_from(count).unwrap_or(u32::MAX).max(1)
+    );
+    for (what, measured) in [("kept", &survived.kept), ("new", &survived.fresh)] {
+        println!(
+            "{} requests on {what} connections: {} failed {:?}, p50 {:.2?}, p99 {:.2?}, longest {:.2?}",
+            measured.latencies.len() + measured.failed(),
+            measured.failed(),
+            measured.failures,
+            measured.quantile(0.5),
+            measured.quantile(0.99),
+            measured.quantile(1.0)
+        );
+    }
+    survived.breaches.iter().for_each(|breach| println!("- {breach}"));
+    survived.breaches.is_empty()
 }
 
 /// Reloads at a steady rate under load.

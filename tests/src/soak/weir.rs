@@ -43,7 +43,9 @@ impl Weir {
         std::fs::write(plugins.join("calm.wasm"), calm()).expect("it can be written");
         let file = folder.path().join("weir.yaml");
         std::fs::write(&file, config(guest.way, upstream)).expect("it can be written");
-        let process = Process::start(Command::new(weir).args(["run", "--config"]).arg(&file));
+        let mut command = Command::new(weir);
+        command.args(["run", "--config"]).arg(&file).env("XDG_RUNTIME_DIR", folder.path());
+        let process = Process::start(&mut command);
         let serves = process.wait_for("ready to serve", PATIENCE);
         serves.ok_or_else(|| process.log())?;
         let address = |text: &str| {
