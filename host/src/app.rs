@@ -264,7 +264,7 @@ impl App {
                 Done::Settled => unsettled = false,
                 Done::Unsettled => unsettled = true,
                 Done::Kept => {}
-                Done::HandedOver => return,
+                Done::HandedOver => return succession.leave(),
             }
         }
     }

@@ -11,4 +11,5 @@ pub mod reload;
 pub mod report;
 pub mod takeover;
 pub mod upstream;
+pub mod upstream_kills;
 pub mod weir;

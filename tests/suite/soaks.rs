@@ -1,10 +1,11 @@
-//! Short forms of the long runs that `cargo xtask soak` makes of random modules and of reloads.
+//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads and of upstreams that are
+//! killed.
 
 use std::time::Duration;
 
 use weir_tests::guests;
 use weir_tests::soak::reload::{self, Storm};
-use weir_tests::soak::{modules, upstream};
+use weir_tests::soak::{modules, upstream, upstream_kills};
 
 /// How long one module may take to be compiled and to use up all of its budgets, on a machine that is busy.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -29,4 +30,17 @@ async fn twenty_reloads_at_ten_a_second_fail_no_request_though_one_in_five_is_br
     let survived = tokio::task::spawn_blocking(storm).await.expect("a storm");
     assert!(survived.breaches().is_empty(), "{:?}", survived.breaches());
     assert!(survived.requests.latencies.len() > 150, "there was load: {}", survived.requests.latencies.len());
+}
+
+#[tokio::test]
+async fn nine_upstreams_that_are_killed_cost_no_request_that_may_be_repeated() {
+    let rhythm = Duration::from_millis(100);
+    let plan = upstream_kills::Plan { kills: 9, rhythm, rate: 200, connections: 8 };
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_soak"));
+    let run = move || upstream_kills::run(guests::weir(), program, plan);
+    let survived = tokio::task::spawn_blocking(run).await.expect("a run");
+    let requests = &survived.requests;
+    assert_eq!(requests.failed(), 0, "{:?}\n{}", requests.failures, survived.log);
+    assert!(requests.latencies.len() > 100, "there was load: {}", requests.latencies.len());
+    assert!(survived.retries > 0.0, "nobody noticed");
 }

@@ -75,6 +75,13 @@ impl Succession {
         Ok(Self::default())
     }
 
+    /// Leaves the place of the door to the one that has taken over.
+    pub fn leave(&mut self) {
+        if let Some((door, _)) = &mut self.0 {
+            door.leave();
+        }
+    }
+
     /// The next one that asks.
     pub async fn next(&mut self) -> Option<Successor> {
         match &mut self.0 {

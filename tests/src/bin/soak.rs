@@ -1,4 +1,4 @@
-//! Long runs, by name: `hostile`, `reload`, `modules`, `takeover`. `cargo xtask soak` builds what they need and calls it.
+//! Long runs, by name: `hostile`, `reload`, `modules`, `takeover`, `upstream-kills`. `cargo xtask soak` builds what they need and calls it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,15 @@ use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
-use weir_tests::soak::{modules, report, takeover, upstream};
+use weir_tests::soak::{modules, report, takeover, upstream, upstream_kills};
 use weir_tests::upstream::Upstream;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.is_empty() {
-        eprintln!("which one: hostile, reload, modules or takeover? `cargo xtask soak` says more");
+        eprintln!(
+            "which one: hostile, reload, modules, takeover or upstream-kills? `cargo xtask soak` says more"
+        );
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
@@ -25,8 +27,14 @@ fn main() -> ExitCode {
         "reload" => storm(&options),
         "modules" => random_modules(&options),
         "takeover" => takeovers(&options),
+        "upstream-kills" => kills(&options),
+        // One of the processes of `upstream-kills`.
+        "upstream" => {
+            let address = arguments.first().and_then(|address| address.parse().ok());
+            address.is_some_and(|address| upstream::run(address).is_ok())
+        }
         other => {
-            eprintln!("there is no `{other}`: hostile, reload, modules, takeover");
+            eprintln!("there is no `{other}`: hostile, reload, modules, takeover, upstream-kills");
             false
         }
     };
@@ -106,6 +114,29 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
 fn upstream() -> Upstream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(upstream::start())
+}
+
+/// One upstream of three after the other is killed under load.
+fn kills(options: &Options) -> bool {
+    let count = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(300);
+    let rhythm = Duration::from_millis(200);
+    let plan = upstream_kills::Plan { kills: count, rhythm, rate: 1000, connections: 16 };
+    let program = std::env::current_exe().expect("Linux tells where the program is");
+    let survived = upstream_kills::run(&options.weir, &program, plan);
+    let (requests, retries) = (&survived.requests, survived.retries);
+    println!(
+        "{count} kills, {} requests: {} failed {:?}, {retries} retries, p50 {:.2?}, p99 {:.2?}, longest {:.2?}",
+        requests.latencies.len() + requests.failed(),
+        requests.failed(),
+        requests.failures,
+        requests.quantile(0.5),
+        requests.quantile(0.99),
+        requests.quantile(1.0)
+    );
+    if requests.failed() > 0 {
+        println!("{}", survived.log);
+    }
+    requests.failed() == 0 && retries > 0.0
 }
 
 /// One process after the other takes over under load.

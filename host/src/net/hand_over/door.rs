@@ -16,12 +16,12 @@ use crate::net::hand_over::Successor;
 /// How long to wait when the process or the system is out of something.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// A place where successors knock. It is closed when this is dropped, and removed if it is still this one's.
+/// A place where successors knock. It is closed when this is dropped, and removed unless it is left to one of them.
 #[derive(Debug)]
 pub struct Door {
     place: PathBuf,
-    /// Device and number of the socket's file: a successor puts its own in the same place.
-    file: (u64, u64),
+    /// Device and number of the socket's file, while it is this one's to remove.
+    file: Option<(u64, u64)>,
     task: JoinHandle<()>,
 }
 
@@ -77,18 +77,27 @@ impl Door {
         };
         let (tell, successors) = mpsc::unbounded_channel();
         let task = tokio::task::spawn_local(welcome(socket, tell));
-        Ok((Self { place: place.to_owned(), file, task }, successors))
+        Ok((Self { place: place.to_owned(), file: Some(file), task }, successors))
+    }
+}
+
+impl Door {
+    /// Leaves the place to a successor, which puts a door of its own there: between a look at whose it is and its removal
+    /// it could become another one's.
+    pub fn leave(&mut self) {
+        self.file = None;
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.task.abort();
-        let own = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;
-        if fs::symlink_metadata(&self.place).is_ok_and(own) {
+        let own = |file: fs::Metadata| Some((file.dev(), file.ino())) == self.file;
+        if self.file.is_some() && fs::symlink_metadata(&self.place).is_ok_and(own) {
             // One that cannot be removed does no harm: nobody answers there.
             let _ = fs::remove_file(&self.place);
         }
+        // Only now: as long as somebody answers, nobody else takes the place.
+        self.task.abort();
     }
 }
 
@@ -137,15 +146,16 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "local")]
-    async fn a_door_is_its_users_alone_and_goes_with_its_process_unless_another_has_taken_its_place() {
+    async fn a_door_is_its_users_alone_and_goes_with_its_process_unless_it_is_left_to_another() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("below/door");
-        let (first, _told) = Door::open(&place).await.expect("a door");
+        let (mut first, _told) = Door::open(&place).await.expect("a door");
         let mode = |path: &Path| fs::symlink_metadata(path).expect("it is there").mode() & 0o7777;
         assert_eq!((mode(&place), mode(&folder.path().join("below"))), (0o600, 0o700));
         let error = Door::open(&place).await.expect_err("it is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         let (second, _told) = Door::replace(&place).expect("a door in its place");
+        first.leave();
         drop(first);
         assert!(UnixStream::connect(&place).await.is_ok(), "the second one's is still there");
         drop(second);
