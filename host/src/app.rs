@@ -38,11 +38,14 @@ use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
 use crate::reload::{Control, ReloadMetrics, prepare, shed, used_plugins};
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::sink::Losses;
 use crate::upstream::discovery::Discovery;
 
-/// Where the listening sockets come from that are not bound.
+/// What a process begins with besides its configuration.
 #[derive(Debug, Default)]
 pub struct Origin {
+    /// What Weir's own log has lost.
+    pub log: Losses,
     /// What a service manager has passed.
     pub given: Inheritance,
     /// Whether the process that serves the same configuration is asked for its own.
@@ -79,12 +82,14 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    reopen: Signal,
 }
 
 /// What a signal asks for.
 enum Told {
     End,
     Reload,
+    Reopen,
 }
 
 impl Signals {
@@ -97,6 +102,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -113,6 +119,7 @@ impl Signals {
             _ = self.terminate.recv() => Told::End,
             _ = self.interrupt.recv() => Told::End,
             _ = self.hang_up.recv() => Told::Reload,
+            _ = self.reopen.recv() => Told::Reopen,
         }
     }
 }
@@ -163,7 +170,10 @@ impl App {
             StartWorker { index, overload, reports, reaper: retire.clone() }.run()
         };
         let workers = (0..count).map(start).collect::<std::io::Result<Vec<WorkerHandle>>>()?;
-        let access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
+        let lost = Losses::default();
+        lost.expose(&registry, "access");
+        origin.log.expose(&registry, "weir");
+        let access_log = prepare::access_log(&config, &lost).map_err(|problem| Problems(vec![problem]))?;
         let (moved, moves) = mpsc::unbounded_channel();
         let names = Names::new(Discovery::new(&config.sections.runtime.dns_servers)?, moved);
         let mut control = Control {
@@ -176,6 +186,7 @@ impl App {
             workers,
             sockets: Sockets::new(origin.given),
             access_log,
+            lost,
             names,
             metrics: reload_metrics(&registry),
             kept: HashMap::new(),
@@ -232,6 +243,7 @@ impl App {
                     told = signals.next() => match told {
                         Told::End => return,
                         Told::Reload => Task::Reload(None),
+                        Told::Reopen => Task::Reopen,
                     },
                     () = watch.changed(), if !unsettled => Task::Look,
                     () = tokio::time::sleep(SETTLE), if unsettled => Task::Look,

@@ -23,7 +23,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the proxy. SIGTERM drains and ends it, SIGHUP reloads.
+    /// Runs the proxy. SIGTERM drains and ends it, SIGHUP reloads, SIGUSR1 opens the access log anew.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
@@ -111,7 +111,7 @@ fn run(config: &Path, takeover: bool) -> anyhow::Result<bool> {
     // Before there is another thread.
     let given = Inheritance::from_service_manager()?;
     let log = weir::telemetry::trace::init()?;
-    let result = weir::app::run(config, Origin { given, takeover });
+    let result = weir::app::run(config, Origin { log: log.losses().clone(), given, takeover });
     log.flush();
     result.map(|()| true)
 }

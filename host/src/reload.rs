@@ -38,6 +38,7 @@ use crate::reload::status::{Status, lock};
 use crate::snapshot::{Made, Making, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Counter;
+use crate::telemetry::sink::Losses;
 
 /// The control plane's state.
 pub struct Control {
@@ -59,6 +60,8 @@ pub struct Control {
     pub sockets: Sockets,
     /// The access log, and the target that it was opened for.
     pub access_log: Option<AccessLog>,
+    /// What access logs have lost.
+    pub lost: Losses,
     /// The names of endpoints.
     pub names: Names,
     /// What is counted.
@@ -179,6 +182,13 @@ impl Control {
         snapshot.is_some_and(|s| s.vms.iter().any(|vm| vm.filters.iter().any(|spec| &*spec.plugin == plugin)))
     }
 
+    /// Opens the file of the access log anew.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
     /// Puts the configuration file in force if it has changed. True when it is still being written.
     pub async fn look_at_config(&mut self) -> bool {
         match self.file.look() {
@@ -231,7 +241,8 @@ impl Control {
         let config = Arc::new(config);
         let before = self.access_log.clone();
         if config.sections.access_log != self.config.sections.access_log {
-            self.access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
+            self.access_log =
+                prepare::access_log(&config, &self.lost).map_err(|problem| Problems(vec![problem]))?;
         }
         if let Err(problems) = self.apply_newest(&config).await {
             self.access_log = before;

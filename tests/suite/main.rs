@@ -25,6 +25,7 @@ mod life;
 mod lifecycle;
 mod limits;
 mod live_swap;
+mod logs;
 mod neighbours;
 mod network_filters;
 mod official;

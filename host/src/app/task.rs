@@ -15,6 +15,8 @@ pub enum Task {
     Look,
     /// Everything, because somebody asks, who may want to hear how it went.
     Reload(Option<oneshot::Sender<Result<(), String>>>),
+    /// The file of the access log, which may have been moved away.
+    Reopen,
     /// Other endpoints of a cluster.
     Endpoints(Moved),
     /// A new version that keeps failing.
@@ -31,7 +33,12 @@ impl Task {
                 let config = control.look_at_config().await;
                 Done::looked(control.look_at_plugins().await || config)
             }
+            Self::Reopen => {
+                control.reopen_log();
+                Done::Kept
+            }
             Self::Reload(told) => {
+                control.reopen_log();
                 // What is wrong with it is logged, too.
                 let reloaded = control.reload_config().await.map_err(|problems| problems.to_string());
                 let unsettled = control.look_at_plugins().await;
