@@ -5,6 +5,7 @@ pub mod envoy;
 pub mod load;
 pub mod modules;
 pub mod neighbours;
+pub mod pairing;
 pub mod process;
 pub mod provoke;
 pub mod reload;

@@ -1,11 +1,12 @@
-//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads and of upstreams that are
-//! killed.
+//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads, of upstreams that are
+//! killed, and of answers that are odd.
 
 use std::time::Duration;
 
-use weir_tests::guests;
+use weir_tests::soak::pairing::{self, odd};
 use weir_tests::soak::reload::{self, Storm};
 use weir_tests::soak::{modules, upstream, upstream_kills};
+use weir_tests::{Setup, guests};
 
 /// How long one module may take to be compiled and to use up all of its budgets, on a machine that is busy.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -43,4 +44,17 @@ async fn nine_upstreams_that_are_killed_cost_no_request_that_may_be_repeated() {
     assert_eq!(requests.failed(), 0, "{:?}\n{}", requests.failures, survived.log);
     assert!(requests.latencies.len() > 100, "there was load: {}", requests.latencies.len());
     assert!(survived.retries > 0.0, "nobody noticed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_five_thousand_answers_of_an_odd_upstream_none_goes_to_another_request() {
+    let crossed = odd::Crossed::default();
+    let (one, other) = (odd::start(&crossed).await, odd::start(&crossed).await);
+    let gateway = Setup::new().config(pairing::config(&[one.address, other.address])).start();
+    let tally = pairing::run(gateway.address("web"), 5_000, 16, pairing::PATIENCE, &crossed).await;
+    assert!(tally.wrong.is_empty(), "{:?}", tally.wrong);
+    assert!(tally.count() >= 5_000 && tally.paired > tally.count() / 2, "{tally:?}");
+    // Without anybody between, the same clients are given what they did not ask for: they would see it.
+    let tally = pairing::run(one.address, 200, 2, Duration::from_secs(1), &crossed).await;
+    assert!(tally.wrong.iter().any(|wrong| wrong.contains("answered by surplus")), "{tally:?}");
 }

@@ -23,11 +23,13 @@ pub fn init() -> std::io::Result<Sink> {
         .with_target(false)
         .with_writer(SinkWriter(sink.clone()))
         .try_init();
-    // What `std` would do is to wait until stderr takes it.
-    panic::set_hook(Box::new(|panicked| {
+    // What `std` would do is to wait until stderr takes it. The process may end with this: it waits a second at most.
+    let told = sink.clone();
+    panic::set_hook(Box::new(move |panicked| {
         let thread = std::thread::current();
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::error!(thread = thread.name(), "{panicked}\n{backtrace}");
+        told.flush();
     }));
     Ok(sink)
 }

@@ -1,4 +1,4 @@
-//! Long runs, by name: `hostile`, `reload`, `modules`, `takeover`, `upstream-kills`. `cargo xtask soak` builds what they need and calls it.
+//! Long runs, by name: `hostile`, `reload`, `modules`, `takeover`, `upstream-kills`, `pairing`. `cargo xtask soak` builds what they need and calls it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
-use weir_tests::soak::{modules, report, takeover, upstream, upstream_kills};
+use weir_tests::soak::{modules, pairing, report, takeover, upstream, upstream_kills};
 use weir_tests::upstream::Upstream;
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.is_empty() {
         eprintln!(
-            "which one: hostile, reload, modules, takeover or upstream-kills? `cargo xtask soak` says more"
+            "which one: hostile, reload, modules, takeover, upstream-kills or pairing? `cargo xtask soak` says more"
         );
         return ExitCode::FAILURE;
     }
@@ -28,13 +28,14 @@ fn main() -> ExitCode {
         "modules" => random_modules(&options),
         "takeover" => takeovers(&options),
         "upstream-kills" => kills(&options),
+        "pairing" => pairs(&options),
         // One of the processes of `upstream-kills`.
         "upstream" => {
             let address = arguments.first().and_then(|address| address.parse().ok());
             address.is_some_and(|address| upstream::run(address).is_ok())
         }
         other => {
-            eprintln!("there is no `{other}`: hostile, reload, modules, takeover, upstream-kills");
+            eprintln!("there is no `{other}`: hostile, reload, modules, takeover, upstream-kills, pairing");
             false
         }
     };
@@ -137,6 +138,23 @@ fn kills(options: &Options) -> bool {
         println!("{}", survived.log);
     }
     requests.failed() == 0 && retries > 0.0
+}
+
+/// Requests with a nonce each to upstreams that answer oddly.
+fn pairs(options: &Options) -> bool {
+    let count = options.count.unwrap_or(1_000_000);
+    let tally = pairing::through(&options.weir, count, 64);
+    let (paired, refused) = (tally.paired, &tally.refused);
+    println!(
+        "{} requests: {paired} answers, each its own request's; {refused:?} of Weir itself by status; {} cut off, {} given up by \
+         the client; {} wrong",
+        tally.count(),
+        tally.unanswered,
+        tally.abandoned,
+        tally.wrong.len()
+    );
+    tally.wrong.iter().take(20).for_each(|wrong| println!("- {wrong}"));
+    tally.wrong.is_empty() && paired > tally.count() / 2
 }
 
 /// One process after the other takes over under load.
