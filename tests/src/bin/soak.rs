@@ -167,7 +167,8 @@ fn takeovers(options: &Options) -> bool {
         "{count} takeovers, ready after {:.2?} on average, {longest:.2?} at most",
         all / u32::try_from(count).unwrap_or(u32::MAX).max(1)
     );
-    for (what, measured) in [("kept", &survived.kept), ("new", &survived.fresh)] {
+    let loads = [("kept", &survived.kept), ("new", &survived.fresh), ("HTTP/2", &survived.streams)];
+    for (what, measured) in loads {
         println!(
             "{} requests on {what} connections: {} failed {:?}, p50 {:.2?}, p99 {:.2?}, longest {:.2?}",
             measured.latencies.len() + measured.failed(),
