@@ -197,8 +197,10 @@ impl App {
         let (succession, admin) = match begin(&mut control, admin, origin.takeover).await {
             Ok(begun) => begun,
             Err(error) => {
-                // Connections may have been accepted already.
-                drain(control).await;
+                if control.status.snapshot().is_some() {
+                    // Connections have been accepted already.
+                    drain(control).await;
+                }
                 return Err(error);
             }
         };

@@ -80,7 +80,7 @@ async fn what_is_idle_is_closed_when_it_has_been_so_for_a_second_and_the_process
 async fn whoever_has_asked_before_the_drain_is_answered_though_the_worker_was_busy() {
     let mirror = mirror().await;
     let config = format!(
-        "runtime: {{ workers: 1 }}\ndrain_timeout: 1h\n\
+        "runtime: {{ workers: 1 }}\ndrain_timeout: 1h\noverload: {{ max_loop_delay: 0s }}\n\
          listeners: [ {{ name: busy, address: \"127.0.0.1:0\", http: {{ \
              filters: [ {{ plugin: faulty, cpu: 1s }} ], routes: [ {{ cluster: up }} ] }} }}, \
            {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\

@@ -336,7 +336,7 @@ async fn a_listener_that_is_removed_serves_what_waited_to_be_accepted() {
     let echo = Upstream::echo().await;
     let config = |more: &str| {
         format!(
-            "runtime: {{ workers: 1 }}\n\
+            "runtime: {{ workers: 1 }}\noverload: {{ max_loop_delay: 0s }}\n\
              listeners: [ {{ name: busy, address: \"127.0.0.1:0\", http: {{ \
                  filters: [ {{ plugin: faulty, cpu: 1s }} ], routes: [ {{ respond: {{ status: 200 }} }} ] }} }} {more} ]\n\
              clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]\n",
