@@ -95,7 +95,9 @@ impl Admin {
             } else {
                 self.answer(&request.method, request.url_path()).await
             };
-            let keep = head.keep_alive && connection.discard_buffered();
+            // A process that drains may not be the one that a client wants to hear from next.
+            let stays = *lock(&self.status.phase) != Phase::Draining;
+            let keep = stays && head.keep_alive && connection.discard_buffered();
             let persistence = if keep { Persistence::Silent } else { Persistence::Close };
             let sending = send(&connection, &request.method, status, kind, body, persistence);
             let sent = tokio::time::timeout(PATIENCE, sending).await;

@@ -1,6 +1,10 @@
 //! The composition root: puts the parts together, and runs them until the end.
 
+mod succession;
+mod task;
+
 use std::collections::{HashMap, VecDeque};
+use std::net::TcpListener;
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,13 +12,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin, Wish};
+use crate::app::succession::Succession;
+use crate::app::task::{Done, Task};
 use crate::config::Config;
 use crate::config::problem::Problems;
-use crate::net::listen;
+use crate::net::inherit::Inheritance;
 use crate::overload::{Gauges, Overload};
 use crate::plugin::directory::SETTLE;
 use crate::plugin::engine::PluginEngine;
@@ -24,18 +32,31 @@ use crate::reload::config_file::ConfigFile;
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
 use crate::reload::rebuild::Rebuilds;
-use crate::reload::rollback::{Failing, note_fault};
+use crate::reload::rollback::note_fault;
+use crate::reload::sockets::Sockets;
 use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
 use crate::reload::{Control, ReloadMetrics, prepare, shed, used_plugins};
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::sink::Losses;
 use crate::upstream::discovery::Discovery;
+
+/// What a process begins with besides its configuration.
+#[derive(Debug, Default)]
+pub struct Origin {
+    /// What Weir's own log has lost.
+    pub log: Losses,
+    /// What a service manager has passed.
+    pub given: Inheritance,
+    /// Whether the process that serves the same configuration is asked for its own.
+    pub takeover: bool,
+}
 
 /// Runs the proxy until it has drained.
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(file: &Path) -> anyhow::Result<()> {
+pub fn run(file: &Path, origin: Origin) -> anyhow::Result<()> {
     let config = Arc::new(Config::load(file)?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
@@ -43,7 +64,7 @@ pub fn run(file: &Path) -> anyhow::Result<()> {
         // First of all: what is not waited for ends the process.
         let mut signals = Signals::new()?;
         let mut app = tokio::select! {
-            app = App::start(config) => app?,
+            app = App::start(config, origin) => app?,
             () = signals.end() => return Ok(()),
         };
         app.serve(&mut signals).await;
@@ -61,12 +82,14 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    reopen: Signal,
 }
 
 /// What a signal asks for.
 enum Told {
     End,
     Reload,
+    Reopen,
 }
 
 impl Signals {
@@ -79,6 +102,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -95,6 +119,7 @@ impl Signals {
             _ = self.terminate.recv() => Told::End,
             _ = self.interrupt.recv() => Told::End,
             _ = self.hang_up.recv() => Told::Reload,
+            _ = self.reopen.recv() => Told::Reopen,
         }
     }
 }
@@ -105,8 +130,11 @@ pub struct App {
     reports: mpsc::UnboundedReceiver<Report>,
     moves: mpsc::UnboundedReceiver<Moved>,
     wishes: mpsc::UnboundedReceiver<Wish>,
+    succession: Succession,
     rebuilds: Rebuilds,
     watch: Watch,
+    /// Accepts for the admin API, until it is aborted.
+    admin: Option<JoinHandle<()>>,
     _engine: PluginEngine,
 }
 
@@ -115,7 +143,7 @@ impl App {
     ///
     /// # Errors
     /// Everything that is in the way.
-    pub async fn start(config: Arc<Config>) -> anyhow::Result<Self> {
+    pub async fn start(config: Arc<Config>, origin: Origin) -> anyhow::Result<Self> {
         let engine = PluginEngine::new()?;
         let shelf = Shelf::open(&config, engine.engine())?.map_err(|problem| Problems(vec![problem]))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -142,7 +170,10 @@ impl App {
             StartWorker { index, overload, reports, reaper: retire.clone() }.run()
         };
         let workers = (0..count).map(start).collect::<std::io::Result<Vec<WorkerHandle>>>()?;
-        let access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
+        let lost = Losses::default();
+        lost.expose(&registry, "access");
+        origin.log.expose(&registry, "weir");
+        let access_log = prepare::access_log(&config, &lost).map_err(|problem| Problems(vec![problem]))?;
         let (moved, moves) = mpsc::unbounded_channel();
         let names = Names::new(Discovery::new(&config.sections.runtime.dns_servers)?, moved);
         let mut control = Control {
@@ -153,21 +184,33 @@ impl App {
             services: Services::new(Arc::clone(&registry), Arc::clone(engine.pulse())),
             status,
             workers,
+            sockets: Sockets::new(origin.given),
             access_log,
+            lost,
             names,
             metrics: reload_metrics(&registry),
             kept: HashMap::new(),
         };
         let (wish, wishes) = mpsc::unbounded_channel();
         let status = Arc::clone(&control.status);
-        serve_admin(&control.config, Admin { status, registry, wishes: wish })?;
-        control.start().await?;
+        let admin = Admin { status, registry, wishes: wish };
+        let (succession, admin) = match begin(&mut control, admin, origin.takeover).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                if control.status.snapshot().is_some() {
+                    // Connections have been accepted already.
+                    drain(control).await;
+                }
+                return Err(error);
+            }
+        };
         *lock(&control.status.phase) = Phase::Serving;
         let orders = control.workers.iter().map(|worker| worker.orders.clone()).collect();
         let gauges = Gauges::new(&control.services.registry);
         tokio::task::spawn_local(shed::run(Arc::clone(&control.status), overload, gauges, orders));
         tracing::info!(workers = count, "ready to serve");
-        Ok(Self { wishes, control, reports, moves, rebuilds: Rebuilds::default(), watch, _engine: engine })
+        let rebuilds = Rebuilds::default();
+        Ok(Self { wishes, control, reports, moves, succession, rebuilds, watch, admin, _engine: engine })
     }
 
     /// What is in force, for those who look on.
@@ -175,10 +218,10 @@ impl App {
         &self.control.status
     }
 
-    /// Serves until it is told to end. What is taken up may take its time to be tried: meanwhile failed instances are
-    /// replaced, and whoever wants to end need not wait.
+    /// Serves until it is told to end, or another process has taken over. What is taken up may take its time to be tried:
+    /// meanwhile failed instances are replaced, and whoever wants to end need not wait.
     pub async fn serve(&mut self, signals: &mut Signals) {
-        let Self { control, reports, moves, wishes, rebuilds, watch, .. } = self;
+        let Self { control, reports, moves, wishes, succession, rebuilds, watch, admin, .. } = self;
         let status = Arc::clone(&control.status);
         let orders: Vec<_> = control.workers.iter().map(|worker| worker.orders.clone()).collect();
         let mut take = move |report: Report| {
@@ -202,6 +245,7 @@ impl App {
                     told = signals.next() => match told {
                         Told::End => return,
                         Told::Reload => Task::Reload(None),
+                        Told::Reopen => Task::Reopen,
                     },
                     () = watch.changed(), if !unsettled => Task::Look,
                     () = tokio::time::sleep(SETTLE), if unsettled => Task::Look,
@@ -210,17 +254,18 @@ impl App {
                         Wish::Reload(told) => Task::Reload(Some(told)),
                     },
                     Some(moved) = moves.recv() => Task::Endpoints(moved),
+                    Some(successor) = succession.next() => Task::HandOver(successor),
                     Some(report) = reports.recv() => {
                         asked.extend(take(report));
                         continue;
                     }
                 },
             };
-            let mut work = pin!(task.run(control, unsettled));
-            unsettled = loop {
+            let mut work = pin!(task.run(control, admin));
+            let done = loop {
                 tokio::select! {
                     biased;
-                    unsettled = &mut work => break unsettled,
+                    done = &mut work => break done,
                     () = signals.end() => return,
                     Some(report) = reports.recv() => asked.extend(take(report)),
                     Some(wish) = wishes.recv() => match wish {
@@ -229,84 +274,84 @@ impl App {
                     },
                 }
             };
+            match done {
+                Done::Settled => unsettled = false,
+                Done::Unsettled => unsettled = true,
+                Done::Kept => {}
+                Done::HandedOver => return succession.leave(),
+            }
         }
     }
 
     /// Drains, and ends.
     pub async fn end(self) {
-        *lock(&self.control.status.phase) = Phase::Draining;
-        let timeout = self.control.config.sections.drain_timeout;
-        tracing::info!(?timeout, "draining");
-        // Whoever still asks for a reload is told so.
-        drop(self.wishes);
-        for worker in &self.control.workers {
-            // A worker that is gone has nothing to drain.
-            let _ = worker.orders.send(Order::Drain(timeout));
-        }
-        let threads: Vec<_> = self.control.workers.into_iter().map(|worker| worker.thread).collect();
-        let joined =
-            tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
-        // Workers end by themselves; the margin is for what they do last.
-        let _ = tokio::time::timeout(timeout + Duration::from_secs(1), joined).await;
-        if let Some(log) = &self.control.access_log {
-            log.flush();
-        }
+        let Self { control, wishes, succession, .. } = self;
+        *lock(&control.status.phase) = Phase::Draining;
+        // Whoever still asks for a reload, or for the sockets, is told so.
+        drop((wishes, succession));
+        drain(control).await;
     }
 }
 
-/// What the control plane takes up.
-enum Task {
-    /// Whatever has changed.
-    Look,
-    /// Everything, because somebody asks, who may want to hear how it went.
-    Reload(Option<oneshot::Sender<Result<(), String>>>),
-    /// Other endpoints of a cluster.
-    Endpoints(Moved),
-    /// A new version that keeps failing.
-    RollBack(Failing),
-}
-
-impl Task {
-    /// Does it. True when something is still being written; `unsettled`: whether something was before.
-    async fn run(self, control: &mut Control, unsettled: bool) -> bool {
-        match self {
-            Self::Look => {
-                let config = control.look_at_config().await;
-                control.look_at_plugins().await || config
-            }
-            Self::Reload(told) => {
-                // What is wrong with it is logged, too.
-                let reloaded = control.reload_config().await.map_err(|problems| problems.to_string());
-                let unsettled = control.look_at_plugins().await;
-                if let Some(told) = told {
-                    // Whoever asked may have stopped waiting.
-                    let _ = told.send(reloaded);
-                }
-                unsettled
-            }
-            Self::RollBack(failing) => {
-                control.roll_back(failing).await;
-                unsettled
-            }
-            Self::Endpoints(moved) => {
-                control.take_endpoints(&moved).await;
-                unsettled
-            }
-        }
+/// Has the workers drain, and waits until they have.
+async fn drain(mut control: Control) {
+    let timeout = control.config.sections.drain_timeout;
+    tracing::info!(?timeout, "draining");
+    // Workers take what waits in a socket before they close it, and have to be the last to do so.
+    control.sockets.close();
+    for worker in &control.workers {
+        // A worker that is gone has nothing to drain.
+        let _ = worker.orders.send(Order::Drain(timeout));
+    }
+    let threads: Vec<_> = control.workers.into_iter().map(|worker| worker.thread).collect();
+    let joined =
+        tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
+    // Workers end by themselves; the margin is for what they do last.
+    let _ = tokio::time::timeout(timeout + Duration::from_secs(1), joined).await;
+    if let Some(log) = &control.access_log {
+        log.flush();
     }
 }
 
-/// Starts the admin API, when there is to be one.
-fn serve_admin(config: &Config, admin: Admin) -> anyhow::Result<()> {
-    let Some(section) = &config.sections.admin else { return Ok(()) };
-    let bound = listen::bind(section.address.value, 1);
-    let bound =
-        bound.map_err(|error| Problems(vec![config.problem(&section.address.place, error.to_string())]))?;
-    if let Some(socket) = bound.into_iter().next() {
-        tracing::info!(address = %socket.local_addr()?, "the admin API listens");
-        tokio::task::spawn_local(admin::serve(Rc::new(admin), socket));
+/// Puts the first snapshot in force, with sockets that are bound, given, or asked for.
+async fn begin(
+    control: &mut Control,
+    admin: Admin,
+    takeover: bool,
+) -> anyhow::Result<(Succession, Option<JoinHandle<()>>)> {
+    let mut admin = Some(admin);
+    let mut accepting = None;
+    if !takeover {
+        let socket = bind_admin(control)?;
+        accepting = socket.zip(admin.take()).map(|(socket, admin)| serve_admin(socket, admin)).transpose()?;
     }
-    Ok(())
+    let first = control.prepare_first().await;
+    // As late as can be: until it is relieved the old process takes nothing else up.
+    let old = if takeover && first.is_good() { succession::ask(control).await? } else { None };
+    let socket = if takeover && first.is_good() { bind_admin(control)? } else { None };
+    control.open(first).await?;
+    let taken_over = old.is_some();
+    if let Some(old) = old {
+        old.relieve().await.context("the old process has not ended its service")?;
+    }
+    if let Some((socket, admin)) = socket.zip(admin) {
+        accepting = Some(serve_admin(socket, admin)?);
+    }
+    Ok((Succession::open(&control.config, taken_over).await?, accepting))
+}
+
+/// Binds the address of the admin API, when there is to be one.
+fn bind_admin(control: &mut Control) -> anyhow::Result<Option<TcpListener>> {
+    let Some(section) = &control.config.sections.admin else { return Ok(None) };
+    let bound = control.sockets.bind_admin(section.address.value);
+    Ok(bound
+        .map_err(|error| Problems(vec![control.config.problem(&section.address.place, error.to_string())]))?)
+}
+
+/// Serves the admin API.
+fn serve_admin(socket: TcpListener, admin: Admin) -> std::io::Result<JoinHandle<()>> {
+    tracing::info!(address = %socket.local_addr()?, "the admin API listens");
+    Ok(tokio::task::spawn_local(admin::serve(Rc::new(admin), socket)))
 }
 
 fn folder_of(file: &Path) -> &Path {

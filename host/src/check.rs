@@ -24,6 +24,7 @@ use crate::reload::status::{Status, lock};
 use crate::reload::used_plugins;
 use crate::snapshot::Making;
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::sink::Losses;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -96,7 +97,7 @@ pub fn check(file: &Path) -> anyhow::Result<Findings> {
 
 /// What the file alone does not tell: certificates, plugins, ports.
 async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::Result<()> {
-    findings.add(prepare::access_log(config).err());
+    findings.add(prepare::access_log(config, &Losses::default()).err());
     check_ports(config, findings);
     let engine = PluginEngine::new()?;
     let shelf = match Shelf::open(config, engine.engine())? {

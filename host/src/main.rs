@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use weir::app::Origin;
+use weir::net::inherit::Inheritance;
 use weir::plugin::workshop;
 use weir::report;
 
@@ -21,11 +23,15 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs the proxy. SIGTERM drains and ends it, SIGHUP reloads.
+    /// Runs the proxy. SIGTERM drains and ends it, SIGHUP reloads, SIGUSR1 opens the access log anew.
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Takes the listening sockets over from the process that runs this configuration. That drains once this one
+        /// serves, and goes on as if nothing had been when this one does not come to that.
+        #[arg(long)]
+        takeover: bool,
     },
     /// Checks everything that `run` would read: the configuration, certificates, ports, and plugins with their trial.
     Check {
@@ -71,7 +77,7 @@ enum PluginCommand {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { config } => run(&config),
+        Command::Run { config, takeover } => run(&config, takeover),
         Command::Check { config, json } => report::check(&config, json),
         Command::Schema => report::schema(),
         Command::Plugin(PluginCommand::Inspect { file, json }) => report::inspect(&file, json),
@@ -101,9 +107,11 @@ fn compile(cache: &Path, memory: u64, cpu: u64) -> ExitCode {
     ExitCode::from(status)
 }
 
-fn run(config: &Path) -> anyhow::Result<bool> {
+fn run(config: &Path, takeover: bool) -> anyhow::Result<bool> {
+    // Before there is another thread.
+    let given = Inheritance::from_service_manager()?;
     let log = weir::telemetry::trace::init()?;
-    let result = weir::app::run(config);
+    let result = weir::app::run(config, Origin { log: log.losses().clone(), given, takeover });
     log.flush();
     result.map(|()| true)
 }

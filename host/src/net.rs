@@ -4,6 +4,8 @@ pub mod admission;
 pub mod client_hello;
 pub mod close;
 pub mod connection;
+pub mod hand_over;
+pub mod inherit;
 pub mod listen;
 pub mod private;
 pub mod relay;

@@ -11,6 +11,8 @@ mod publish;
 pub mod rebuild;
 pub mod rollback;
 pub mod shed;
+pub mod sockets;
+pub mod start;
 pub mod status;
 pub mod watch;
 
@@ -30,11 +32,13 @@ use crate::proxy::worker::WorkerHandle;
 use crate::reload::config_file::{ConfigFile, Look};
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
-use crate::reload::prepare::{Prepared, prepare, start_all};
+use crate::reload::prepare::{Prepared, prepare};
+use crate::reload::sockets::Sockets;
 use crate::reload::status::{Status, lock};
 use crate::snapshot::{Made, Making, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Counter;
+use crate::telemetry::sink::Losses;
 
 /// The control plane's state.
 pub struct Control {
@@ -52,8 +56,12 @@ pub struct Control {
     pub status: Arc<Status>,
     /// The workers.
     pub workers: Vec<WorkerHandle>,
+    /// What they accept from.
+    pub sockets: Sockets,
     /// The access log, and the target that it was opened for.
     pub access_log: Option<AccessLog>,
+    /// What access logs have lost.
+    pub lost: Losses,
     /// The names of endpoints.
     pub names: Names,
     /// What is counted.
@@ -78,74 +86,6 @@ pub struct ReloadMetrics {
 }
 
 impl Control {
-    /// Puts the first snapshot in force. A plugin whose file is of no use gives way to the version that served
-    /// last, when there is one.
-    ///
-    /// # Errors
-    /// Everything that is in the way.
-    pub async fn start(&mut self) -> Result<(), Problems> {
-        for name in used_plugins(&self.config) {
-            if lock(&self.status.library).serving(&name).is_none() {
-                self.fall_back(&name, None).await;
-            }
-        }
-        let config = Arc::clone(&self.config);
-        loop {
-            let plugins = lock(&self.status.library).all_serving();
-            let mut made = self.make(&config, &plugins, None);
-            let vms = std::mem::take(&mut made.new_vms);
-            let (instances, failures) = start_all(&made.snapshot, vms, self.workers.len()).await;
-            let mut fallen_back = false;
-            let mut problems = made.problems;
-            for failure in failures {
-                let plugin =
-                    failure.vm.filters.first().map_or_else(String::new, |spec| spec.plugin.to_string());
-                let problem = failure.problem(&config);
-                match self.fall_back(&plugin, Some((failure.vm.digest, problem.to_string()))).await {
-                    true => fallen_back = true,
-                    false => problems.push(problem),
-                }
-            }
-            if fallen_back {
-                continue;
-            }
-            let sockets = match self.bind(&config, &made.snapshot) {
-                Ok(sockets) => sockets,
-                Err(unbound) => {
-                    problems.extend(unbound);
-                    Vec::new()
-                }
-            };
-            if !problems.is_empty() {
-                return Problems(problems).or(());
-            }
-            let mut snapshot = made.snapshot;
-            self.names.follow(&mut snapshot).await;
-            self.publish(Prepared { snapshot, instances }, sockets).await;
-            self.record();
-            return Ok(());
-        }
-    }
-
-    /// Puts the version of a plugin that served last in the place of one that is of no use. False when there is
-    /// none, or when that is the one.
-    async fn fall_back(&self, name: &str, failed: Option<(Digest, String)>) -> bool {
-        let Some(good) = self.shelf.last_good(name).await else { return false };
-        if failed.as_ref().is_some_and(|(digest, _)| *digest == good.digest) {
-            return false;
-        }
-        let mut library = lock(&self.status.library);
-        if let Some((digest, reason)) = failed {
-            library.reject(name, Some(digest), reason);
-        }
-        let why = library.plugin(name).and_then(|plugin| plugin.versions().next()?.reason.clone());
-        let why = why.unwrap_or_else(|| "it is not in the directory".to_owned());
-        let digest = good.digest;
-        tracing::error!(plugin = name, %digest, "the last version that served is used instead of the file: {why}");
-        library.adopt(name, good, Some(format!("the last version that served is used: {why}")));
-        true
-    }
-
     /// Looks at the plugin directory, and takes up what changed. True when another look is due soon.
     pub async fn look_at_plugins(&mut self) -> bool {
         let scan = match self.shelf.scan(&self.status, &used_plugins(&self.config)).await {
@@ -242,6 +182,13 @@ impl Control {
         snapshot.is_some_and(|s| s.vms.iter().any(|vm| vm.filters.iter().any(|spec| &*spec.plugin == plugin)))
     }
 
+    /// Opens the file of the access log anew.
+    pub fn reopen_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
     /// Puts the configuration file in force if it has changed. True when it is still being written.
     pub async fn look_at_config(&mut self) -> bool {
         match self.file.look() {
@@ -294,7 +241,8 @@ impl Control {
         let config = Arc::new(config);
         let before = self.access_log.clone();
         if config.sections.access_log != self.config.sections.access_log {
-            self.access_log = prepare::access_log(&config).map_err(|problem| Problems(vec![problem]))?;
+            self.access_log =
+                prepare::access_log(&config, &self.lost).map_err(|problem| Problems(vec![problem]))?;
         }
         if let Err(problems) = self.apply_newest(&config).await {
             self.access_log = before;

@@ -102,13 +102,7 @@ impl Setup {
     /// When the process cannot be started.
     pub fn launch(self) -> Gateway {
         let config = self.write_config();
-        let mut command = Command::new(guests::weir());
-        command.args(["run", "--config"]).arg(&config).env("WEIR_LOG", "weir=debug,info");
-        let mut child =
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("weir can be started");
-        let log = Log::follow(child.stderr.take().expect("stderr is piped"));
-        let access = Log::follow(child.stdout.take().expect("stdout is piped"));
-        Gateway { folder: self.folder, config, child: Mutex::new(child), log, access }
+        Gateway::launch(self.folder, config, &["run", "--config"])
     }
 }
 
@@ -153,6 +147,36 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    fn launch(folder: Arc<TempDir>, config: PathBuf, args: &[&str]) -> Self {
+        let mut command = Command::new(guests::weir());
+        command.args(args).arg(&config).env("WEIR_LOG", "weir=debug,info");
+        // Where processes find those that they take over from.
+        command.env("XDG_RUNTIME_DIR", folder.path());
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("weir can be started");
+        let log = Log::follow(child.stderr.take().expect("stderr is piped"));
+        let access = Log::follow(child.stdout.take().expect("stdout is piped"));
+        Self { folder, config, child: Mutex::new(child), log, access }
+    }
+
+    /// Starts another process with the same configuration, which is to take over from this one, whatever comes of it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn launch_successor(&self) -> Self {
+        Self::launch(Arc::clone(&self.folder), self.config.clone(), &["run", "--takeover", "--config"])
+    }
+
+    /// Has another process take over from this one, and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn successor(&self) -> Self {
+        let successor = self.launch_successor();
+        successor.wait_for_log("ready to serve");
+        successor
+    }
+
     /// Where a listener really listens.
     ///
     /// # Panics

@@ -59,7 +59,7 @@ async fn kept_alive(gateway: &Gateway) -> TcpStream {
 }
 
 #[tokio::test]
-async fn what_is_idle_is_closed_at_once_and_the_process_ends_with_0() {
+async fn what_is_idle_is_closed_when_it_has_been_so_for_a_second_and_the_process_ends_with_0() {
     let mirror = mirror().await;
     for signal in [Signal::TERM, Signal::INT] {
         // With an hour to go, nothing ends because of the timeout.
@@ -80,7 +80,7 @@ async fn what_is_idle_is_closed_at_once_and_the_process_ends_with_0() {
 async fn whoever_has_asked_before_the_drain_is_answered_though_the_worker_was_busy() {
     let mirror = mirror().await;
     let config = format!(
-        "runtime: {{ workers: 1 }}\ndrain_timeout: 1h\n\
+        "runtime: {{ workers: 1 }}\ndrain_timeout: 1h\noverload: {{ max_loop_delay: 0s }}\n\
          listeners: [ {{ name: busy, address: \"127.0.0.1:0\", http: {{ \
              filters: [ {{ plugin: faulty, cpu: 1s }} ], routes: [ {{ cluster: up }} ] }} }}, \
            {{ name: web, address: \"127.0.0.1:0\", http: {{ routes: [ {{ cluster: up }} ] }} }} ]\n\
@@ -158,7 +158,7 @@ async fn a_response_whose_head_was_sent_before_the_drain_still_ends_in_full() {
 }
 
 /// Frames of HTTP/2 by hand: their type, flags and stream, and their payload (RFC 9113 section 4.1).
-async fn read_frame(socket: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+pub(crate) async fn read_frame(socket: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     soon("a frame", socket.read_exact(&mut head)).await.ok()?;
     let [a, b, c, kind, flags, stream @ ..] = head;
@@ -167,7 +167,7 @@ async fn read_frame(socket: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
     Some((kind, flags, u32::from_be_bytes(stream), payload))
 }
 
-async fn write_frame(socket: &mut TcpStream, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
+pub(crate) async fn write_frame(socket: &mut TcpStream, kind: u8, flags: u8, stream: u8, payload: &[u8]) {
     let mut frame =
         vec![0, 0, u8::try_from(payload.len()).expect("a small frame"), kind, flags, 0, 0, 0, stream];
     frame.extend_from_slice(payload);
@@ -176,11 +176,11 @@ async fn write_frame(socket: &mut TcpStream, kind: u8, flags: u8, stream: u8, pa
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 
 #[tokio::test]
 async fn an_http2_client_is_told_to_go_away_and_its_stream_in_flight_ends_in_full() {

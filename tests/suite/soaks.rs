@@ -1,10 +1,12 @@
-//! Short forms of the long runs that `cargo xtask soak` makes of random modules and of reloads.
+//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads, of upstreams that are
+//! killed, and of answers that are odd.
 
 use std::time::Duration;
 
-use weir_tests::guests;
+use weir_tests::soak::pairing::{self, odd};
 use weir_tests::soak::reload::{self, Storm};
-use weir_tests::soak::{modules, upstream};
+use weir_tests::soak::{modules, upstream, upstream_kills};
+use weir_tests::{Setup, guests};
 
 /// How long one module may take to be compiled and to use up all of its budgets, on a machine that is busy.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -29,4 +31,30 @@ async fn twenty_reloads_at_ten_a_second_fail_no_request_though_one_in_five_is_br
     let survived = tokio::task::spawn_blocking(storm).await.expect("a storm");
     assert!(survived.breaches().is_empty(), "{:?}", survived.breaches());
     assert!(survived.requests.latencies.len() > 150, "there was load: {}", survived.requests.latencies.len());
+}
+
+#[tokio::test]
+async fn nine_upstreams_that_are_killed_cost_no_request_that_may_be_repeated() {
+    let rhythm = Duration::from_millis(100);
+    let plan = upstream_kills::Plan { kills: 9, rhythm, rate: 200, connections: 8 };
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_soak"));
+    let run = move || upstream_kills::run(guests::weir(), program, plan);
+    let survived = tokio::task::spawn_blocking(run).await.expect("a run");
+    let requests = &survived.requests;
+    assert_eq!(requests.failed(), 0, "{:?}\n{}", requests.failures, survived.log);
+    assert!(requests.latencies.len() > 100, "there was load: {}", requests.latencies.len());
+    assert!(survived.retries > 0.0, "nobody noticed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_five_thousand_answers_of_an_odd_upstream_none_goes_to_another_request() {
+    let crossed = odd::Crossed::default();
+    let (one, other) = (odd::start(&crossed).await, odd::start(&crossed).await);
+    let gateway = Setup::new().config(pairing::config(&[one.address, other.address])).start();
+    let tally = pairing::run(gateway.address("web"), 5_000, 16, pairing::PATIENCE, &crossed).await;
+    assert!(tally.wrong.is_empty(), "{:?}", tally.wrong);
+    assert!(tally.count() >= 5_000 && tally.paired > tally.count() / 2, "{tally:?}");
+    // Without anybody between, the same clients are given what they did not ask for: they would see it.
+    let tally = pairing::run(one.address, 200, 2, Duration::from_secs(1), &crossed).await;
+    assert!(tally.wrong.iter().any(|wrong| wrong.contains("answered by surplus")), "{tally:?}");
 }

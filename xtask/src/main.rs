@@ -42,7 +42,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Runs for long: `hostile` guests beside neighbours, `reload`s under load, random `modules`.
+    /// Runs for long: `hostile` guests beside neighbours, `reload`s under load, random `modules`, `takeover`s and `upstream-kills` under load, `pairing` of requests and answers.
     Soak {
         /// Which one, and parts of the names of guests; `--seconds=N`, `--baseline=N`, `--runs=N`, `--count=N`, `--beside-envoy`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

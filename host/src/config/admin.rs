@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 
 use crate::config::section::section;
 use crate::config::value::Spanned;
@@ -21,5 +22,9 @@ section! {
         workers: Option<Spanned<NonZeroU16>>,
         /// The name servers to ask, as `address:port`. The default is what the system is configured with.
         dns_servers: Vec<SocketAddr>,
+        /// Where the next process finds this one to take its sockets over (`weir run --takeover`): a Unix socket. The default
+        /// is in `$XDG_RUNTIME_DIR/weir`, or else in `weir-UID` where temporary files are, with a name made from the path of
+        /// the configuration file.
+        takeover_socket: Option<PathBuf>,
     }
 }

@@ -59,7 +59,7 @@ fn explain(address: SocketAddr, error: &io::Error) -> String {
     let port = address.port();
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{address} is in use by another process; stop it (`ss -ltnp 'sport = :{port}'` names it) or choose another port"
+            "{address} is in use by another process; stop it (`ss -ltnp 'sport = :{port}'` names it), take over from it when it is Weir (`--takeover`), or choose another port"
         ),
         io::ErrorKind::PermissionDenied => format!(
             "{address} needs a privilege: ports below 1024 need CAP_NET_BIND_SERVICE; grant it or choose another port"

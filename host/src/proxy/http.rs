@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use crate::clock::Timer;
+use crate::clock::{Timer, coarse_millis};
 use crate::config::limits::Limits;
 use crate::http::h1::connection::Failure as HeadFailure;
 use crate::http::h1::{self, HeadError, RequestHead};
@@ -42,6 +42,10 @@ const LINGER: usize = 256 * 1024;
 
 /// How long it may take to do so.
 const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// How long a connection of HTTP/1 has to be idle before a drain, or the end of its listener, closes it: a client that is
+/// about to send its next request cannot know yet. Half of the drain's time at most.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
 pub struct Session {
@@ -105,7 +109,28 @@ impl Session {
         self.worker.http_listener(&self.key)
     }
 
-    /// Whether the connection is to end with what was asked for on it: at once, when that is nothing.
+    /// Whether a connection that nothing was asked for on is to end, idle since `idle`. When it is not yet, `timer` says
+    /// when.
+    fn leaves_idle(&self, idle: u64, timer: &Timer) -> bool {
+        if self.worker.overload.at_least(Level::NoConnections) {
+            return true;
+        }
+        if !self.worker.is_leaving(&self.key) {
+            return false;
+        }
+        let drain = self.worker.local().map(|local| local.snapshot.config.sections.drain_timeout);
+        let last_call = LAST_CALL.min(drain.unwrap_or_default() / 2);
+        let idle = Duration::from_millis(coarse_millis().saturating_sub(idle));
+        match last_call.checked_sub(idle) {
+            Some(left) if !left.is_zero() => {
+                timer.set(left);
+                false
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    /// Whether the connection is to end with what was asked for on it.
     fn leaves(&self) -> bool {
         self.worker.is_leaving(&self.key) || self.worker.overload.at_least(Level::NoConnections)
     }
@@ -125,6 +150,7 @@ impl Session {
         timer: &Timer,
     ) -> Option<bool> {
         timer.set_limit(limits.idle_timeout);
+        let idle = coarse_millis();
         loop {
             let known = first.len().min(PREFACE.len());
             if first.get(..known) != PREFACE.get(..known) {
@@ -135,7 +161,9 @@ impl Session {
             }
             let read = poll_fn(|cx| match poll_more(stream, first, cx) {
                 Poll::Ready(read) => Poll::Ready(read.ok()),
-                Poll::Pending if self.leaves() && first.is_empty() && !stream.has_arrived() => {
+                Poll::Pending
+                    if first.is_empty() && !stream.has_arrived() && self.leaves_idle(idle, timer) =>
+                {
                     Poll::Ready(None)
                 }
                 // HTTP/1 knows what to say to a request that does not arrive.
@@ -192,7 +220,7 @@ impl Session {
 
     /// Waits for a request: long for its first byte, shorter for the rest of its head.
     async fn next_request(&self, connection: &h1::Connection, limits: &Limits, timer: &Timer) -> Next {
-        let begun = Cell::new(connection.has_buffered());
+        let (begun, idle) = (Cell::new(connection.has_buffered()), coarse_millis());
         timer.set_limit(if begun.get() { limits.request_headers_timeout } else { limits.idle_timeout });
         let read = poll_fn(|cx| {
             match connection.poll_request(cx, self.scheme) {
@@ -203,7 +231,8 @@ impl Session {
                 }
                 Poll::Pending => {}
             }
-            if self.leaves() && !begun.get() && !connection.with_stream(Stream::has_arrived) {
+            let nothing = !begun.get() && !connection.with_stream(Stream::has_arrived);
+            if nothing && self.leaves_idle(idle, timer) {
                 return Poll::Ready(None);
             }
             timer.poll_expired(cx).map(|()| None)

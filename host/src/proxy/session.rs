@@ -38,8 +38,7 @@ pub struct SessionCx {
 
 /// Serves a connection.
 pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, socket: TcpStream, peer: SocketAddr) {
-    let Some(local) = worker.local() else { return };
-    let Some(listener) = local.listener_at(&key).cloned() else { return };
+    let Some((local, listener)) = worker.listener_at(&key) else { return };
     listener.listener.metrics.accepted.inc();
     let _admitted = match admit(&worker, &local, &listener, peer) {
         Ok(admitted) => admitted,

@@ -53,7 +53,7 @@ pub struct Publish {
     pub snapshot: Arc<Snapshot>,
     /// Instances of the VMs that are new.
     pub instances: HashMap<u64, Vec<Box<Instance>>>,
-    /// Sockets of the listeners that are new.
+    /// Sockets of the listeners that are new; a listener may have several.
     pub sockets: Vec<(SocketKey, TcpListener)>,
     /// Told once the snapshot is in force.
     pub done: oneshot::Sender<()>,
@@ -163,9 +163,9 @@ pub struct Worker {
     pub live: Rc<Live>,
     /// The snapshot in force.
     local: RefCell<Option<Rc<Local>>>,
-    /// HTTP listeners that are gone, as they were, while the last of their requests are answered.
+    /// Listeners that are gone, as they were, while the last of their connections and requests are served.
     departed: RefCell<HashMap<SocketKey, Rc<Local>>>,
-    sockets: RefCell<HashMap<SocketKey, Accepting>>,
+    sockets: RefCell<Vec<(SocketKey, Accepting)>>,
     /// VMs whose plugins hold back their end.
     lingering: RefCell<Vec<JoinHandle<()>>>,
     host: Rc<WorkerHost>,
@@ -194,6 +194,17 @@ impl Worker {
     /// The snapshot in force.
     pub fn local(&self) -> Option<Rc<Local>> {
         self.local.borrow().clone()
+    }
+
+    /// The listener of a socket, in the snapshot in force, or as it was before it went: what waited to be accepted then
+    /// was let in; and its snapshot.
+    pub fn listener_at(&self, key: &SocketKey) -> Option<(Rc<Local>, Rc<LocalListener>)> {
+        let mut local = self.local()?;
+        if local.listener_at(key).is_none() {
+            local = Rc::clone(self.departed.borrow().get(key)?);
+        }
+        let listener = Rc::clone(local.listener_at(key)?);
+        Some((local, listener))
     }
 
     /// The HTTP listener of a socket, in the snapshot in force, or as it was before it went; and its snapshot.
@@ -300,23 +311,26 @@ impl Worker {
         if let Some(before) = before {
             self.let_depart(&before, &local);
         }
-        self.sockets.borrow_mut().retain(|key, _| local.listener_at(key).is_some());
+        self.sockets.borrow_mut().retain(|(key, _)| local.listener_at(key).is_some());
         for (key, socket) in sockets {
             let accepting = Accepting::start(Rc::clone(self), key.clone(), socket);
-            self.sockets.borrow_mut().insert(key, accepting);
+            self.sockets.borrow_mut().push((key, accepting));
         }
         // Whoever published may have stopped waiting.
         let _ = done.send(());
     }
 
-    /// Keeps HTTP listeners that are gone for as long as a drain may take: connections that are idle are closed at
-    /// once, and the others with the answer to what was asked for on them.
+    /// Keeps listeners that are gone for as long as a drain may take: what waits to be accepted is served, HTTP connections
+    /// that are idle are closed, and the others with the answer to what was asked for on them.
     fn let_depart(self: &Rc<Self>, before: &Rc<Local>, now: &Local) {
         let mut departed = self.departed.borrow_mut();
         departed.retain(|key, _| now.http_listener(key).is_none());
         let keys = before.listeners.iter().map(|local| local.listener.socket_key());
         let gone: Vec<SocketKey> = keys
-            .filter(|key| before.http_listener(key).is_some() && now.http_listener(key).is_none())
+            .filter(|key| {
+                let http = before.http_listener(key).is_some() && now.http_listener(key).is_none();
+                http || now.listener_at(key).is_none()
+            })
             .collect();
         if gone.is_empty() {
             return;
@@ -357,7 +371,7 @@ impl Worker {
     async fn end(&self, timeout: Duration) {
         let deadline = tokio::time::Instant::now() + timeout;
         let sockets = self.sockets.take();
-        for accepting in sockets.into_values() {
+        for (_, accepting) in sockets {
             accepting.close().await;
         }
         self.drain.start();

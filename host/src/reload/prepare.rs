@@ -9,6 +9,7 @@ use crate::plugin::filter::VmSpec;
 use crate::plugin::instance::{Instance, StartError};
 use crate::snapshot::{Made, Snapshot};
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::sink::Losses;
 
 /// A snapshot that can be published.
 pub struct Prepared {
@@ -82,15 +83,15 @@ pub async fn start_all(
     }
 }
 
-/// Opens the access log that a configuration asks for.
+/// Opens the access log that a configuration asks for. What it loses is counted in `losses`.
 ///
 /// # Errors
 /// When its file cannot be opened.
-pub fn access_log(config: &Config) -> Result<Option<AccessLog>, Problem> {
+pub fn access_log(config: &Config, losses: &Losses) -> Result<Option<AccessLog>, Problem> {
     let opened = match &*config.sections.access_log {
         AccessLogTarget::Off => return Ok(None),
-        AccessLogTarget::Stdout => AccessLog::stdout(),
-        AccessLogTarget::File(path) => AccessLog::file(path),
+        AccessLogTarget::Stdout => AccessLog::stdout(losses.clone()),
+        AccessLogTarget::File(path) => AccessLog::file(path, losses.clone()),
     };
     opened.map(Some).map_err(|error| {
         let message =

@@ -7,20 +7,16 @@ use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::config::problem::Problem;
-use crate::net::listen;
 use crate::proxy::worker::{Order, Publish};
 use crate::reload::Control;
 use crate::reload::prepare::Prepared;
+use crate::reload::sockets::Bound;
 use crate::reload::status::lock;
 use crate::snapshot::{Snapshot, SocketKey};
 
 impl Control {
-    /// Binds the addresses that are new: one socket for each worker.
-    pub(super) fn bind(
-        &self,
-        config: &Config,
-        snapshot: &Snapshot,
-    ) -> Result<Vec<(SocketKey, Vec<TcpListener>)>, Vec<Problem>> {
+    /// Binds the addresses that are new: one socket for each worker, or those that were given.
+    pub(super) fn bind(&mut self, config: &Config, snapshot: &Snapshot) -> Result<Bound, Vec<Problem>> {
         let bound = lock(&self.status.bound);
         let mut problems = Vec::new();
         let mut sockets = Vec::new();
@@ -29,7 +25,7 @@ impl Control {
             if bound.contains_key(&key) {
                 continue;
             }
-            match listen::bind(listener.address, self.workers.len()) {
+            match self.sockets.bind(&listener.name, listener.address, self.workers.len()) {
                 Ok(list) => sockets.push((key, list)),
                 Err(error) => problems.push(config.problem(&section.address.place, error.to_string())),
             }
@@ -38,7 +34,7 @@ impl Control {
     }
 
     /// Hands a snapshot to every worker, and waits until it is in force everywhere.
-    pub(super) async fn publish(&mut self, prepared: Prepared, sockets: Vec<(SocketKey, Vec<TcpListener>)>) {
+    pub(super) async fn publish(&mut self, prepared: Prepared, sockets: Bound) {
         let snapshot = Arc::new(prepared.snapshot);
         let mut instances = prepared.instances.into_iter();
         let mut by_worker: Vec<Vec<(SocketKey, TcpListener)>> =
@@ -51,12 +47,20 @@ impl Control {
                     let listener = listener.map_or("", |listener| &listener.name);
                     tracing::info!(listener, %address, "listening");
                     bound.insert(key.clone(), address);
+                    self.sockets.keep(listener, &key, &list);
                 }
-                for (own, socket) in by_worker.iter_mut().zip(list) {
-                    own.push((key.clone(), socket));
+                // There may be more sockets than workers: those of a process that had more.
+                for (at, socket) in list.into_iter().enumerate() {
+                    let turn = at % self.workers.len().max(1);
+                    if let Some(own) = by_worker.get_mut(turn) {
+                        own.push((key.clone(), socket));
+                    }
                 }
             }
-            bound.retain(|key, _| snapshot.listeners.iter().any(|known| known.socket_key() == *key));
+            let is_there =
+                |key: &SocketKey| snapshot.listeners.iter().any(|known| known.socket_key() == *key);
+            bound.retain(|key, _| is_there(key));
+            self.sockets.retain(is_there);
         }
         let mut waiting = Vec::new();
         for (worker, sockets) in self.workers.iter().zip(by_worker) {

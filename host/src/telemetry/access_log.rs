@@ -1,13 +1,16 @@
 //! The access log: one JSON line for each request, or for each connection that is not HTTP.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use serde::{Serialize, Serializer};
 
-use crate::telemetry::sink::Sink;
+use crate::telemetry::sink::{Given, Losses, Name, Output, Sink};
 
 /// What is told of one request or connection. What does not apply is left out of the line.
 #[derive(Debug, Serialize)]
@@ -77,25 +80,64 @@ pub struct RequestPart<'a> {
 #[derive(Debug, Clone)]
 pub struct AccessLog(Sink);
 
+/// A file that lines are appended to.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// Opens a file to append to. A pipe that nobody reads is an error, and nothing to wait for.
+fn append_to(path: &Path) -> io::Result<File> {
+    let at_once = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().create(true).append(true).custom_flags(at_once).open(path)?;
+    // From here on it is the writer's thread that waits.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for LogFile {
+    fn reopen(&mut self) -> io::Result<()> {
+        self.file = append_to(&self.path)?;
+        Ok(())
+    }
+}
+
+const NAME: Name = Name { thread: "weir-access-log", log: Some("access") };
+
 impl AccessLog {
-    /// A log on standard output.
+    /// A log on standard output. What is lost is counted in `losses`.
     ///
     /// # Errors
     /// When the thread that writes cannot be started.
-    pub fn stdout() -> std::io::Result<Self> {
-        Sink::new("weir-access-log", std::io::stdout()).map(Self)
+    pub fn stdout(losses: Losses) -> io::Result<Self> {
+        Sink::new(NAME, Given::of(io::stdout())?, losses).map(Self)
     }
 
     /// A log that appends to a file.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn file(path: &Path) -> std::io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Sink::new("weir-access-log", file).map(Self)
+    pub fn file(path: &Path, losses: Losses) -> io::Result<Self> {
+        let file = append_to(path)?;
+        Sink::new(NAME, LogFile { path: path.to_owned(), file }, losses).map(Self)
     }
 
-    /// Writes a line, or drops it when the writer is behind.
+    /// Opens the file anew, in its place: what was there before may have been moved away.
+    pub fn reopen(&self) {
+        self.0.reopen();
+    }
+
+    /// Writes a line, or loses it when the writer is behind.
     pub fn write(&self, entry: &Entry<'_>) {
         let mut line = Vec::with_capacity(512);
         // Nothing in an entry can fail to serialise.
@@ -103,11 +145,6 @@ impl AccessLog {
             line.push(b'\n');
             self.0.line(line);
         }
-    }
-
-    /// How many lines were dropped.
-    pub fn dropped(&self) -> u64 {
-        self.0.dropped()
     }
 
     /// Waits until what was handed over is written, a second at most.

@@ -73,6 +73,11 @@ impl Registry {
         }
     }
 
+    /// Shows a counter that was made elsewhere; the first one of a name and labels stays.
+    pub fn adopt(&self, name: &str, help: &'static str, labels: &[Label<'_>], counter: Counter) {
+        self.series(name, help, Kind::Counter, labels, || Series::Counter(counter));
+    }
+
     /// A sum of durations: counted in nanoseconds, exposed in seconds.
     pub fn time(&self, name: &str, help: &'static str, labels: &[Label<'_>]) -> Counter {
         let make = || Series::Time(Counter(Shards::new(self.shards)));
@@ -223,6 +228,11 @@ impl Shards {
 pub struct Counter(Shards);
 
 impl Counter {
+    /// One that belongs to no registry yet, for what happens seldom: threads contend for it.
+    pub fn alone() -> Self {
+        Self(Shards::new(1))
+    }
+
     /// Adds one.
     pub fn inc(&self) {
         self.0.add(1);

@@ -51,11 +51,18 @@ impl Outliers {
     /// An endpoint has answered.
     pub fn succeeded(&self, address: SocketAddr) {
         // Nothing is written while all is well: the line would go from worker to worker.
-        if self.failing.load(Ordering::Relaxed) > 0
-            && let Some(record) = self.record(address)
-            && record.failures.load(Ordering::Relaxed) > 0
-        {
+        if self.failing.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let Some(record) = self.record(address) else { return };
+        if record.failures.load(Ordering::Relaxed) > 0 {
             record.failures.store(0, Ordering::Relaxed);
+        }
+        // Where all are left out, none is, and those that are down would go on to get their share: whoever answers is back.
+        let now = coarse_millis();
+        let is_out = |record: &Record| record.until.load(Ordering::Relaxed) > now;
+        if is_out(record) && self.endpoints.iter().all(|(_, other)| is_out(other)) {
+            record.until.store(0, Ordering::Relaxed);
         }
     }
 
@@ -105,6 +112,20 @@ mod tests {
         // Other endpoints of the same cluster change nothing about that.
         let moved = Outliers::new(&[address(3), address(1)], Some(&outliers));
         assert!(moved.is_ejected(address(1)) && !moved.is_ejected(address(3)));
+    }
+
+    #[test]
+    fn where_all_are_left_out_the_one_that_answers_is_back_at_once_and_no_other() {
+        let outliers = Outliers::new(&[address(1), address(2)], None);
+        let hour = config(Duration::from_secs(3600));
+        let eject = |port| assert!((0..3).any(|_| outliers.failed(address(port), &hour)));
+        eject(1);
+        // An answer to what was asked before.
+        outliers.succeeded(address(1));
+        assert!(outliers.is_ejected(address(1)), "there is another one");
+        eject(2);
+        outliers.succeeded(address(1));
+        assert!(!outliers.is_ejected(address(1)) && outliers.is_ejected(address(2)));
     }
 
     #[test]

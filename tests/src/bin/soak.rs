@@ -1,4 +1,4 @@
-//! Long runs, by name: `hostile`, `floods`, `reload`, `modules`. `cargo xtask soak` builds what they need and calls it.
+//! Long runs, by name. `cargo xtask soak` builds what they need and calls it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,16 @@ use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check, check_flood};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
-use weir_tests::soak::{floods, modules, report, upstream};
+use weir_tests::soak::{floods, modules, pairing, report, takeover, upstream, upstream_kills};
 use weir_tests::upstream::Upstream;
+
+/// What there is.
+const RUNS: &str = "hostile, floods, reload, modules, takeover, upstream-kills, pairing";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.is_empty() {
-        eprintln!("which one: hostile, floods, reload or modules? `cargo xtask soak` says more");
+        eprintln!("which one: {RUNS}? `cargo xtask soak` says more");
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
@@ -27,8 +30,16 @@ fn main() -> ExitCode {
         "floods" => floods(&options, &arguments),
         "reload" => storm(&options),
         "modules" => random_modules(&options),
+        "takeover" => takeovers(&options),
+        "upstream-kills" => kills(&options),
+        "pairing" => pairs(&options),
+        // One of the processes of `upstream-kills`.
+        "upstream" => {
+            let address = arguments.first().and_then(|address| address.parse().ok());
+            address.is_some_and(|address| upstream::run(address).is_ok())
+        }
         other => {
-            eprintln!("there is no `{other}`: hostile, floods, reload, modules");
+            eprintln!("there is no `{other}`: {RUNS}");
             false
         }
     };
@@ -135,6 +146,72 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
 fn upstream() -> Upstream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(upstream::start())
+}
+
+/// One upstream of three after the other is killed under load.
+fn kills(options: &Options) -> bool {
+    let count = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(300);
+    let rhythm = Duration::from_millis(200);
+    let plan = upstream_kills::Plan { kills: count, rhythm, rate: 1000, connections: 16 };
+    let program = std::env::current_exe().expect("Linux tells where the program is");
+    let survived = upstream_kills::run(&options.weir, &program, plan);
+    let (requests, retries) = (&survived.requests, survived.retries);
+    println!(
+        "{count} kills, {} requests: {} failed {:?}, {retries} retries, p50 {:.2?}, p99 {:.2?}, longest {:.2?}",
+        requests.latencies.len() + requests.failed(),
+        requests.failed(),
+        requests.failures,
+        requests.quantile(0.5),
+        requests.quantile(0.99),
+        requests.quantile(1.0)
+    );
+    if requests.failed() > 0 {
+        println!("{}", survived.log);
+    }
+    requests.failed() == 0 && retries > 0.0
+}
+
+/// Requests with a nonce each to upstreams that answer oddly.
+fn pairs(options: &Options) -> bool {
+    let count = options.count.unwrap_or(1_000_000);
+    let tally = pairing::through(&options.weir, count, 64);
+    let (paired, refused) = (tally.paired, &tally.refused);
+    println!(
+        "{} requests: {paired} answers, each its own request's; {refused:?} of Weir itself by status; {} cut off, {} given up by \
+         the client; {} wrong",
+        tally.count(),
+        tally.unanswered,
+        tally.abandoned,
+        tally.wrong.len()
+    );
+    tally.wrong.iter().take(20).for_each(|wrong| println!("- {wrong}"));
+    tally.wrong.is_empty() && paired > tally.count() / 2
+}
+
+/// One process after the other takes over under load.
+fn takeovers(options: &Options) -> bool {
+    let count = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(200);
+    let plan = takeover::Plan { takeovers: count, rate: 1000, connections: 16 };
+    let survived = takeover::run(&options.weir, plan, upstream().address);
+    let [longest, all] = survived.took;
+    println!(
+        "{count} takeovers, ready after {:.2?} on average, {longest:.2?} at most",
+        all / u32::try_from(count).unwrap_or(u32::MAX).max(1)
+    );
+    let loads = [("kept", &survived.kept), ("new", &survived.fresh), ("HTTP/2", &survived.streams)];
+    for (what, measured) in loads {
+        println!(
+            "{} requests on {what} connections: {} failed {:?}, p50 {:.2?}, p99 {:.2?}, longest {:.2?}",
+            measured.latencies.len() + measured.failed(),
+            measured.failed(),
+            measured.failures,
+            measured.quantile(0.5),
+            measured.quantile(0.99),
+            measured.quantile(1.0)
+        );
+    }
+    survived.breaches.iter().for_each(|breach| println!("- {breach}"));
+    survived.breaches.is_empty()
 }
 
 /// Reloads at a steady rate under load.

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Requests on one connection before the next: connections are a part of what neighbours do.
-const REQUESTS: usize = 25;
+pub const REQUESTS: usize = 25;
 
 /// A steady load.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub struct Load {
     pub rate: u32,
     /// Connections, each with a thread: one that gets no answer holds up its own requests only.
     pub connections: u32,
+    /// Requests on one connection before the next.
+    pub per_connection: usize,
 }
 
 /// What came of a load.
@@ -57,26 +61,27 @@ impl Load {
     /// When a thread cannot be started.
     pub fn start(&self, duration: Duration) -> Running {
         let start = Instant::now() + Duration::from_millis(5);
+        let over = Arc::new(AtomicBool::new(false));
         let run = |number: u32| {
-            let load = self.clone();
-            std::thread::spawn(move || load.run_connection(number, start, duration))
+            let (load, over) = (self.clone(), Arc::clone(&over));
+            std::thread::spawn(move || load.run_connection(number, start, duration, &over))
         };
-        Running((0..self.connections).map(run).collect())
+        Running { threads: (0..self.connections).map(run).collect(), over }
     }
 
-    fn run_connection(&self, number: u32, start: Instant, duration: Duration) -> Measured {
+    fn run_connection(&self, number: u32, start: Instant, duration: Duration, over: &AtomicBool) -> Measured {
         let mut measured = Measured::default();
         let mut socket: Option<TcpStream> = None;
         let between = Duration::from_secs(1) / self.rate;
         for round in 0.. {
             let intended = between * (round * self.connections + number);
-            if intended >= duration {
+            if intended >= duration || over.load(Ordering::Relaxed) {
                 break;
             }
             let intended = start + intended;
             // The rhythm of the load itself, and no wait for anything.
             std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-            if (round as usize).is_multiple_of(REQUESTS) {
+            if (round as usize).is_multiple_of(self.per_connection) {
                 socket = None;
             }
             match self.exchange(&mut socket, intended) {
@@ -124,7 +129,9 @@ impl Load {
         if self.header.is_some_and(|header| !answer.contains(header)) {
             return Err(Error::other("a header of its own filter is missing"));
         }
-        *socket = Some(stream);
+        // A client that is told of the end does not ask on that connection again.
+        let closes = answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n");
+        *socket = (!closes).then_some(stream);
         Ok(())
     }
 }
@@ -140,16 +147,28 @@ fn is_whole(answer: &[u8]) -> Result<bool> {
 
 /// A load that is running.
 #[derive(Debug)]
-pub struct Running(Vec<JoinHandle<Measured>>);
+pub struct Running {
+    threads: Vec<JoinHandle<Measured>>,
+    over: Arc<AtomicBool>,
+}
 
 impl Running {
+    /// Ends it before its time, and waits until it has.
+    ///
+    /// # Panics
+    /// When a thread of it panicked.
+    pub fn stop(self) -> Measured {
+        self.over.store(true, Ordering::Relaxed);
+        self.finish()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
     /// When a thread of it panicked.
     pub fn finish(self) -> Measured {
         let mut all = Measured::default();
-        for thread in self.0 {
+        for thread in self.threads {
             let own = thread.join().expect("a thread of the load");
             all.latencies.extend(own.latencies);
             for (reason, count) in own.failures {

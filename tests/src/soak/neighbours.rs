@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::hostile::{Hostile, Outcome, Way, harmless};
 use crate::soak::envoy::Envoy;
 use crate::soak::floods::Flood;
-use crate::soak::load::{Load, Measured};
+use crate::soak::load::{Load, Measured, REQUESTS};
 use crate::soak::process::{Process, Usage};
 use crate::soak::provoke::{self, Provoking};
 use crate::soak::weir::Weir;
@@ -231,7 +231,8 @@ fn measure(running: &Running, plan: Plan, duration: Duration, mut watch: impl Fn
     let Addresses { clean, shared, .. } = running.addresses();
     let load = |address, path| {
         let (rate, connections) = (plan.rate, plan.connections);
-        Load { address, path, header: Some("x-calm: yes"), rate, connections }.start(duration)
+        let header = Some("x-calm: yes");
+        Load { address, path, header, rate, connections, per_connection: REQUESTS }.start(duration)
     };
     let loads = [load(clean, "/"), load(shared, "/clean")];
     let until = Instant::now() + duration;

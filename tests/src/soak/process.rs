@@ -100,6 +100,18 @@ impl Process {
         None
     }
 
+    /// Waits until it has ended, and tells whether that was in order; `None` when it did not end in time.
+    pub fn wait_for_end(mut self, patience: Duration) -> Option<bool> {
+        let asked = Instant::now();
+        while asked.elapsed() < patience {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status.success());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // One that is gone needs no signal.

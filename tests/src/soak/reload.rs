@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::hostile::{Hostile, Outcome, Way, calm};
-use crate::soak::load::{Load, Measured};
+use crate::soak::load::{Load, Measured, REQUESTS};
 use crate::soak::process::Usage;
 use crate::soak::provoke::distinct;
 use crate::soak::weir::Weir;
@@ -94,6 +94,7 @@ pub fn run(weir: &Path, storm: Storm, upstream: SocketAddr) -> Survived {
         header: Some("x-calm: yes"),
         rate: storm.rate,
         connections: storm.connections,
+        per_connection: REQUESTS,
     };
     load.start(Duration::from_millis(500)).finish();
     let before = weir.process.usage().unwrap_or_default();

@@ -1,8 +1,10 @@
 //! The upstream of long runs: it answers whatever comes, and with trailers where those are asked for.
 
+use std::net::SocketAddr;
+
 use memchr::memmem::find;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::upstream::Upstream;
 
@@ -18,27 +20,46 @@ const WITH_TRAILERS: &[u8] =
 
 /// An upstream that answers requests without looking at more than their ends: a request with a body is chunked.
 pub async fn start() -> Upstream {
-    Upstream::new(|mut socket: TcpStream| async move {
-        let mut received = Vec::new();
+    Upstream::new(serve).await
+}
+
+/// The same in a process of its own, which is killed: it says on stdout when it listens, and runs until then.
+///
+/// # Errors
+/// When it cannot listen at the address.
+pub fn run(address: SocketAddr) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(address).await?;
+        println!("{LISTENS} {}", listener.local_addr()?);
         loop {
-            while let Some((len, answer)) = first_request(&received) {
-                let large = received.starts_with(b"GET /large ");
-                received.drain(..len);
-                let written =
-                    if large { write_large(&mut socket).await } else { socket.write_all(answer).await };
-                if written.is_err() {
-                    return;
-                }
-            }
-            match socket.read_buf(&mut received).await {
-                // A head that has no end by now is not worth being looked through once more.
-                Ok(_) if received.len() > LONGEST => return,
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
+            tokio::spawn(serve(listener.accept().await?.0));
         }
     })
-    .await
+}
+
+/// What an upstream in a process of its own says, before its address.
+pub const LISTENS: &str = "the upstream listens at";
+
+async fn serve(mut socket: TcpStream) {
+    let mut received = Vec::new();
+    loop {
+        while let Some((len, answer)) = first_request(&received) {
+            let large = received.starts_with(b"GET /large ");
+            received.drain(..len);
+            let written =
+                if large { write_large(&mut socket).await } else { socket.write_all(answer).await };
+            if written.is_err() {
+                return;
+            }
+        }
+        match socket.read_buf(&mut received).await {
+            // A head that has no end by now is not worth being looked through once more.
+            Ok(_) if received.len() > LONGEST => return,
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
 }
 
 async fn write_large(socket: &mut TcpStream) -> std::io::Result<()> {

@@ -43,7 +43,9 @@ impl Weir {
         std::fs::write(plugins.join("calm.wasm"), calm()).expect("it can be written");
         let file = folder.path().join("weir.yaml");
         std::fs::write(&file, config(guest.way, upstream)).expect("it can be written");
-        let process = Process::start(Command::new(weir).args(["run", "--config"]).arg(&file));
+        let mut command = Command::new(weir);
+        command.args(["run", "--config"]).arg(&file).env("XDG_RUNTIME_DIR", folder.path());
+        let process = Process::start(&mut command);
         let serves = process.wait_for("ready to serve", PATIENCE);
         serves.ok_or_else(|| process.log())?;
         let address = |text: &str| {
@@ -65,19 +67,25 @@ impl Weir {
 
     /// The sum of a metric over all its series that hold some text; 0 when there is none, or when nobody answers.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let text = self.metrics().unwrap_or_default();
-        let own = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-        own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        metric(self.admin, name, label)
     }
+}
 
-    fn metrics(&self) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
-        let mut text = Vec::new();
-        stream.read_to_end(&mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
+/// The sum of a metric over all its series that hold some text, by the admin API at an address; 0 when there is none, or
+/// when nobody answers.
+pub fn metric(admin: SocketAddr, name: &str, label: &str) -> f64 {
+    let text = metrics(admin).unwrap_or_default();
+    let own = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+fn metrics(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn config(way: Way, upstream: SocketAddr) -> String {

@@ -54,6 +54,8 @@ impl Processes {
         let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(weir);
         command.args(["run", "--config"]).arg(config);
+        // What the processes leave for their successors goes with the demo's folder.
+        command.env("XDG_RUNTIME_DIR", config.parent().unwrap_or(Path::new(".")));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).kill_on_drop(true);
         // Ctrl-C goes to the demo alone, which then ends the others in order.
         command.process_group(0);
