@@ -6,6 +6,7 @@ pub mod close;
 pub mod connection;
 pub mod listen;
 pub mod private;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod stream;
 pub mod tls;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::config::listener::ConnectionLimits;
+use crate::config::listener::{ConnectionLimits, ProxyProtocol};
 use crate::net::admission::Admission;
 use crate::net::tls::server::ServerTls;
 use crate::plugin::filter::VmSpec;
@@ -47,6 +47,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The address as it is configured. Together with the name it is what a socket is known by.
     pub address: SocketAddr,
+    /// Who says who the client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What is done about TLS.
     pub tls: Tls,
     /// The network filters.

@@ -140,6 +140,15 @@ fn contradictions_are_named() {
     };
     for (rest, message) in [
         ("tcp: { cluster: a }, http: {}", "`tcp` or `http`, not both"),
+        ("tcp: { cluster: a }, proxy_protocol: { from: [] }", "no proxy is listed"),
+        (
+            "tcp: { cluster: a }, proxy_protocol: { from: [\"10.0.0.0/33\"] }",
+            "`10.0.0.0/33` is not an address or",
+        ),
+        (
+            "tcp: { cluster: a }, proxy_protocol: { from: [\"::1\"], others: drop }",
+            "`drop` is not possible here",
+        ),
         ("tls: { mode: passthrough }, http: {}", "cannot be read through `tls: passthrough`"),
         ("tls: { mode: terminate }, http: {}", "needs a certificate"),
         ("tls: { mode: passthrough }", "nothing says where the connections go"),

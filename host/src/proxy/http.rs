@@ -31,7 +31,7 @@ use crate::proxy::forward::Upgraded;
 use crate::proxy::local::{Local, LocalListener};
 use crate::proxy::record::{self, Record};
 use crate::proxy::reply::{refusal, render};
-use crate::proxy::request::prepare;
+use crate::proxy::request::{Said, prepare};
 use crate::proxy::session::SessionCx;
 use crate::proxy::worker::Worker;
 use crate::snapshot::{Service, SocketKey};
@@ -217,8 +217,7 @@ impl Session {
     async fn exchange(&self, connection: &h1::Connection, head: RequestHead) -> After {
         let Some((local, listener)) = self.listener() else { return After::Close };
         let RequestHead { mut request, length, keep_alive, expects_continue } = head;
-        let upgrade =
-            prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let said = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
         let side = H1Side {
             connection,
             version: request.version,
@@ -232,7 +231,7 @@ impl Session {
         let Service::Http(http) = &shared.listener.service else { return After::Close };
         let worker = &self.worker;
         let begin =
-            Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
+            Begin { worker, local, listener, connection: &self.connection, down, request, length, said };
         match begin.run(http).await {
             Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
             None if side.cut.get() => After::Cut,
@@ -344,12 +343,20 @@ impl Session {
     async fn exchange_h2(&self, received: Received) {
         let Some((local, listener)) = self.listener() else { return };
         let Received { mut request, length, body, responder } = received;
-        prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let said = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let said = Said { upgrade: None, ..said };
         let down = Downstream::H2 { body: &body, responder: &responder };
         let shared = Rc::clone(&listener);
         let Service::Http(http) = &shared.listener.service else { return };
         let (worker, connection) = (&self.worker, &self.connection);
-        Begin { worker, local, listener, connection, down, request, length, upgrade: None }.run(http).await;
+        Begin { worker, local, listener, connection, down, request, length, said }.run(http).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(local) = self.worker.local() else { return };
+        local.clusters.iter().for_each(|cluster| cluster.client_gone(self.connection.id));
     }
 }
 

@@ -166,6 +166,7 @@ impl Maker<'_> {
             admission: same.map(|listener| Arc::clone(&listener.admission)).unwrap_or_default(),
             name: config.name.as_str().into(),
             address: config.address.value,
+            proxy_protocol: config.proxy_protocol.clone(),
             tls,
             filters,
             service,

@@ -1,7 +1,7 @@
 //! The access log: one JSON line for each request, or for each connection that is not HTTP.
 
 use std::fs::OpenOptions;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -55,6 +55,8 @@ pub struct Entry<'a> {
 /// What is told of an HTTP request.
 #[derive(Debug, Serialize)]
 pub struct RequestPart<'a> {
+    /// The client's address: the peer's, or the one that proxies in front tell, where they are trusted.
+    pub client: IpAddr,
     /// The method.
     pub method: &'a str,
     /// `:authority`, or the Host header.
