@@ -167,8 +167,9 @@ impl Session {
                     After::Close => break,
                     // An end in order would tell the client that the answer is complete.
                     After::Cut => return,
-                    After::Upgraded(upgraded, record) => {
-                        return self.tunnel(connection, *upgraded, record, timer).await;
+                    After::Upgraded(upgraded) => {
+                        let (upgraded, record) = *upgraded;
+                        return self.tunnel(connection, upgraded, record, timer).await;
                     }
                 },
                 Next::Refused(error) => {
@@ -233,7 +234,7 @@ impl Session {
         let begin =
             Begin { worker, local, listener, connection: &self.connection, down, request, length, said };
         match begin.run(http).await {
-            Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
+            Some(upgraded) => After::Upgraded(Box::new(upgraded)),
             None if side.cut.get() => After::Cut,
             None if side.closes.get() || !connection.is_between_messages() => After::Close,
             None => After::Next,
@@ -426,5 +427,5 @@ enum After {
     Next,
     Close,
     Cut,
-    Upgraded(Box<Upgraded>, Record),
+    Upgraded(Box<(Upgraded, Record)>),
 }
