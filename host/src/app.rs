@@ -156,6 +156,7 @@ impl App {
             access_log,
             names,
             metrics: reload_metrics(&registry),
+            certificates: Default::default(),
             kept: HashMap::new(),
         };
         let (wish, wishes) = mpsc::unbounded_channel();
@@ -196,6 +197,8 @@ impl App {
         let mut asked = VecDeque::new();
         let mut unsettled = false;
         loop {
+            // Another configuration may name others.
+            control.certificate_folders().iter().for_each(|folder| watch.add(folder));
             let task = match asked.pop_front() {
                 Some(task) => task,
                 None => tokio::select! {
@@ -272,11 +275,13 @@ impl Task {
         match self {
             Self::Look => {
                 let config = control.look_at_config().await;
-                control.look_at_plugins().await || config
+                let certificates = control.look_at_certificates().await;
+                control.look_at_plugins().await || config || certificates
             }
             Self::Reload(told) => {
                 // What is wrong with it is logged, too.
                 let reloaded = control.reload_config().await.map_err(|problems| problems.to_string());
+                let reloaded = reloaded.and_then(|()| control.certificates_are_good());
                 let unsettled = control.look_at_plugins().await;
                 if let Some(told) = told {
                     // Whoever asked may have stopped waiting.

@@ -3,6 +3,7 @@
 //! It is made from a configuration, the plugins that serve, and the snapshot before it: what has not changed
 //! (clusters, plugin VMs, sockets) is the same object in both, so that connections and instances live on.
 
+mod concerns;
 mod making;
 mod metrics;
 
@@ -20,6 +21,7 @@ use crate::route::RouteTable;
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::cluster::Cluster;
 
+pub use concerns::{Concern, Owner};
 pub use making::{Made, Making};
 pub use metrics::{FAILURES, ListenerMetrics};
 

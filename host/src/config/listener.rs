@@ -279,7 +279,12 @@ fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) {
     let at = node.get("tls").map_or(node.at, |tls| tls.at);
     let asks = tls.client_certificate.value != ClientCertificate::None;
     match tls.mode {
-        Mode::Passthrough if asks || tls.client_ca.is_some() || !tls.certificates.is_empty() => {
+        Mode::Passthrough
+            if asks
+                || tls.client_ca.is_some()
+                || tls.client_crl.is_some()
+                || !tls.certificates.is_empty() =>
+        {
             let message =
                 "`passthrough` holds no keys and asks nobody; remove the certificates, or use `terminate`";
             cx.problem(at, message);
@@ -292,6 +297,12 @@ fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) {
             let message = format!("`client_certificate: {word}` needs `client_ca`, the authorities to trust");
             cx.problem_at(&tls.client_certificate.place, message);
         }
-        Mode::Passthrough | Mode::Terminate => {}
+        Mode::Passthrough | Mode::Terminate => {
+            if let Some(crl) = tls.client_crl.as_ref().filter(|_| !asks) {
+                let message =
+                    "nobody is asked for a certificate that could be revoked; set `client_certificate`";
+                cx.problem_at(&crl.place, message);
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A cluster on one worker: whose turn it is, and its connections, which no other worker shares.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ pub struct LocalCluster {
     idle: RefCell<HashMap<Place, Idle>>,
     /// HTTP/2 connections, which many streams share.
     shared: RefCell<HashMap<Place, (h2::Client, Ends)>>,
+    /// How often it has changed which endpoints are trusted: connections of before are not used again.
+    trust: Cell<u64>,
 }
 
 /// Where connections belong: to an endpoint, and to the client whom they were told of (by its connection's number), where
@@ -141,6 +143,7 @@ pub struct Http1 {
     /// Whether it has carried an exchange before.
     pub reused: bool,
     place: Place,
+    trust: u64,
     _open: Held,
 }
 
@@ -210,12 +213,21 @@ impl LocalCluster {
             budget: Budget::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
+            trust: Cell::default(),
         })
     }
 
-    /// Takes the same cluster with other endpoints.
+    /// Takes the same cluster with other endpoints, or other certificates. Connections go on; but to whom may not be
+    /// trusted any more, nothing new is sent.
     pub fn update(&self, cluster: &Arc<Cluster>) {
-        *self.current.borrow_mut() = Arc::clone(cluster);
+        let before = self.current.replace(Arc::clone(cluster));
+        if let (Some(before), Some(now)) = (&before.tls, &cluster.tls)
+            && !now.trusts_same(before)
+        {
+            self.trust.set(self.trust.get() + 1);
+            self.idle.borrow_mut().clear();
+            self.shared.borrow_mut().clear();
+        }
         self.idle.borrow_mut().retain(|(address, _), _| cluster.endpoints.contains(address));
         self.shared.borrow_mut().retain(|(address, _), _| cluster.endpoints.contains(address));
     }
@@ -366,6 +378,7 @@ impl LocalCluster {
 
     async fn open_http(&self, cluster: &Cluster, place: Place, wanted: Wanted) -> io::Result<HttpConnection> {
         let (address, _) = place;
+        let trust = self.trust.get();
         let socket = dial(cluster, address, wanted.client).await?;
         let open = cluster.metrics.connections.hold();
         let (stream, tls, h2) = match (&cluster.tls, cluster.config.protocol) {
@@ -388,6 +401,7 @@ impl LocalCluster {
                 connection,
                 reused: false,
                 place,
+                trust,
                 _open: open,
             })));
         }
@@ -397,7 +411,9 @@ impl LocalCluster {
             return Err(io::Error::other(message));
         }
         let client = h2::Client::new(stream, open).await.map_err(io::Error::other)?;
-        self.shared.borrow_mut().insert(place, (client.clone(), ends.clone()));
+        if trust == self.trust.get() {
+            self.shared.borrow_mut().insert(place, (client.clone(), ends.clone()));
+        }
         Ok(HttpConnection::H2 { address, client, ends, reused: false })
     }
 
@@ -438,7 +454,7 @@ impl LocalCluster {
     /// Takes a connection back after an exchange, when it can carry another one.
     pub fn give_back(&self, http: Box<Http1>) {
         let known = self.current.borrow().endpoints.contains(&http.address);
-        if !known || !http.connection.is_reusable() {
+        if !known || http.trust != self.trust.get() || !http.connection.is_reusable() {
             return;
         }
         http.connection.rest();
