@@ -4,6 +4,7 @@ mod abi;
 mod admin;
 mod budgets;
 mod cache;
+mod certificates;
 mod check;
 mod codec;
 mod condemned;

@@ -163,6 +163,11 @@ fn contradictions_are_named() {
             "http: {}, tls: { mode: terminate, certificates: [ { cert: c, key: k } ], client_certificate: required }",
             "needs `client_ca`",
         ),
+        (
+            "http: {}, tls: { mode: terminate, certificates: [ { cert: c, key: k } ], client_crl: l }",
+            "nobody is asked for a certificate",
+        ),
+        ("tcp: { cluster: a }, tls: { mode: passthrough, client_crl: l }", "asks nobody"),
         ("http: { routes: [ { cluster: a, redirect: {} } ] }", "exclude each other"),
         ("http: { routes: [ { redirect: { scheme: ftp } } ] }", "`ftp` is not possible here"),
         ("http: { routes: [ { redirect: { host: \"a b\" } } ] }", "`a b` is not a host"),
