@@ -1,9 +1,10 @@
-//! Short forms of the long runs that `cargo xtask soak` makes of random modules and of reloads.
+//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads and of rotations.
 
 use std::time::Duration;
 
 use weir_tests::guests;
 use weir_tests::soak::reload::{self, Storm};
+use weir_tests::soak::rotation::{self, Plan};
 use weir_tests::soak::{modules, upstream};
 
 /// How long one module may take to be compiled and to use up all of its budgets, on a machine that is busy.
@@ -29,4 +30,11 @@ async fn twenty_reloads_at_ten_a_second_fail_no_request_though_one_in_five_is_br
     let survived = tokio::task::spawn_blocking(storm).await.expect("a storm");
     assert!(survived.breaches().is_empty(), "{:?}", survived.breaches());
     assert!(survived.requests.latencies.len() > 150, "there was load: {}", survived.requests.latencies.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_rotations_of_three_pairs_under_load_fail_no_handshake() {
+    let plan = Plan { rotations: 50, clients: 4, rhythm: Duration::from_millis(20) };
+    let outcome = rotation::run(guests::weir(), plan).await;
+    assert!(outcome.breaches(plan).is_empty(), "{:?}", outcome.breaches(plan));
 }
