@@ -135,7 +135,7 @@ impl Admin {
 
     fn ready(&self) -> Answer {
         match *lock(&self.status.phase) {
-            Phase::Serving => Answer(StatusCode::OK, TEXT, "ready\n".to_owned()),
+            Phase::Serving => Answer(StatusCode::OK, TEXT, self.ready_but_for()),
             Phase::Starting => Answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 TEXT,
@@ -145,6 +145,16 @@ impl Admin {
                 Answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready: draining\n".to_owned())
             }
         }
+    }
+
+    /// That it is ready, and what is wrong nevertheless: whoever serves with what was good is to go on.
+    fn ready_but_for(&self) -> String {
+        let concerns = self.status.snapshot().map(|snapshot| snapshot.concerns()).unwrap_or_default();
+        if concerns.is_empty() {
+            return "ready\n".to_owned();
+        }
+        let told = concerns.iter().map(|concern| format!("{}: {}\n", concern.owner, concern.reason));
+        format!("ready, but degraded:\n{}", told.collect::<String>())
     }
 
     async fn reload(&self) -> Answer {

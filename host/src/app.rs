@@ -189,6 +189,7 @@ impl App {
             lost,
             names,
             metrics: reload_metrics(&registry),
+            certificates: Default::default(),
             kept: HashMap::new(),
         };
         let (wish, wishes) = mpsc::unbounded_channel();
@@ -239,6 +240,8 @@ impl App {
         let mut asked = VecDeque::new();
         let mut unsettled = false;
         loop {
+            // Another configuration may name others.
+            control.certificate_folders().iter().for_each(|folder| watch.add(folder));
             let task = match asked.pop_front() {
                 Some(task) => task,
                 None => tokio::select! {

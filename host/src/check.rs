@@ -128,6 +128,9 @@ async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::R
         .run()
     };
     findings.add(made.problems);
+    // What is not valid now is served nevertheless.
+    let concerns = made.snapshot.concerns().into_iter();
+    findings.notes.extend(concerns.map(|concern| format!("{}: {}", concern.owner, concern.reason)));
     findings.seen.listeners = made.snapshot.listeners.len();
     findings.seen.clusters = made.snapshot.clusters.len();
     findings.seen.filters = made.new_vms.len();

@@ -61,7 +61,8 @@ section! {
         drain_timeout: Duration = "5s",
         /// Where the access log goes: `stdout`, `off`, or the path of a file.
         access_log: Spanned<AccessLogTarget> = "off",
-        /// The proxies in front of Weir whose `x-forwarded-*` headers are believed.
+        /// The proxies in front of Weir whose `x-forwarded-*` headers are believed. The client is the last address in their
+        /// `x-forwarded-for` that is not of such a proxy.
         trusted_proxies: Vec<IpNet>,
     }
 }

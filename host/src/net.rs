@@ -8,6 +8,7 @@ pub mod hand_over;
 pub mod inherit;
 pub mod listen;
 pub mod private;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod stream;
 pub mod tls;

@@ -12,6 +12,7 @@ pub mod downstream;
 pub mod exchange;
 pub mod filtered;
 pub mod forward;
+pub mod forwarded;
 pub mod grpc;
 pub mod http;
 pub mod live;

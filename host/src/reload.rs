@@ -3,6 +3,7 @@
 //!
 //! Everything is made and tried before anything is published. What fails is told, and what served goes on.
 
+pub mod certificates;
 pub mod config_file;
 pub mod names;
 pub mod plugins;
@@ -29,6 +30,7 @@ use crate::plugin::directory::{Change, Content};
 use crate::plugin::library::Loaded;
 use crate::plugin::services::Services;
 use crate::proxy::worker::WorkerHandle;
+use crate::reload::certificates::Seen;
 use crate::reload::config_file::{ConfigFile, Look};
 use crate::reload::names::{Moved, Names};
 use crate::reload::plugins::Shelf;
@@ -66,6 +68,8 @@ pub struct Control {
     pub names: Names,
     /// What is counted.
     pub metrics: ReloadMetrics,
+    /// What is remembered of certificates.
+    pub certificates: Seen,
     /// The versions whose bytes are in the cache.
     pub kept: HashMap<String, Digest>,
 }

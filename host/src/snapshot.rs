@@ -3,6 +3,7 @@
 //! It is made from a configuration, the plugins that serve, and the snapshot before it: what has not changed
 //! (clusters, plugin VMs, sockets) is the same object in both, so that connections and instances live on.
 
+mod concerns;
 mod making;
 mod metrics;
 
@@ -11,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::config::listener::ConnectionLimits;
+use crate::config::listener::{ConnectionLimits, ProxyProtocol};
 use crate::net::admission::Admission;
 use crate::net::tls::server::ServerTls;
 use crate::plugin::filter::VmSpec;
@@ -20,6 +21,7 @@ use crate::route::RouteTable;
 use crate::telemetry::access_log::AccessLog;
 use crate::upstream::cluster::Cluster;
 
+pub use concerns::{Concern, Owner};
 pub use making::{Made, Making};
 pub use metrics::{FAILURES, ListenerMetrics};
 
@@ -47,6 +49,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The address as it is configured. Together with the name it is what a socket is known by.
     pub address: SocketAddr,
+    /// Who says who the client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// What is done about TLS.
     pub tls: Tls,
     /// The network filters.

@@ -306,7 +306,8 @@ where
     .await
 }
 
-async fn serve<F>(
+/// Answers the requests of one connection, over HTTP/1.1 and HTTP/2.
+pub async fn serve<F>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static,
 ) where

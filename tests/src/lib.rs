@@ -11,6 +11,7 @@ pub mod languages;
 pub mod made_up;
 pub mod messages;
 pub mod parity;
+pub mod proxied;
 pub mod puppet;
 pub mod soak;
 pub mod tls;

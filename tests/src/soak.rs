@@ -1,4 +1,4 @@
-//! Long runs: hostile guests beside neighbours, reloads under load, random modules. `cargo xtask soak` runs them, and
+//! Long runs: hostile guests beside neighbours, reloads and rotations under load, random modules. `cargo xtask soak` runs them, and
 //! the suite runs short forms of them.
 
 pub mod envoy;
@@ -11,6 +11,7 @@ pub mod process;
 pub mod provoke;
 pub mod reload;
 pub mod report;
+pub mod rotation;
 pub mod takeover;
 pub mod upstream;
 pub mod upstream_kills;

@@ -1,10 +1,11 @@
-//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads, of upstreams that are
-//! killed, and of answers that are odd.
+//! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads, of rotations, of upstreams
+//! that are killed, and of answers that are odd.
 
 use std::time::Duration;
 
 use weir_tests::soak::pairing::{self, odd};
 use weir_tests::soak::reload::{self, Storm};
+use weir_tests::soak::rotation::{self, Plan};
 use weir_tests::soak::{modules, upstream, upstream_kills};
 use weir_tests::{Setup, guests};
 
@@ -57,4 +58,11 @@ async fn of_five_thousand_answers_of_an_odd_upstream_none_goes_to_another_reques
     // Without anybody between, the same clients are given what they did not ask for: they would see it.
     let tally = pairing::run(one.address, 200, 2, Duration::from_secs(1), &crossed).await;
     assert!(tally.wrong.iter().any(|wrong| wrong.contains("answered by surplus")), "{tally:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_rotations_of_three_pairs_under_load_fail_no_handshake() {
+    let plan = Plan { rotations: 50, clients: 4, rhythm: Duration::from_millis(20) };
+    let outcome = rotation::run(guests::weir(), plan).await;
+    assert!(outcome.breaches(plan).is_empty(), "{:?}", outcome.breaches(plan));
 }

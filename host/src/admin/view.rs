@@ -8,12 +8,13 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::config::section::Read;
 use crate::net::connection::Certificate;
+use crate::net::tls::renewal::time;
 use crate::plugin::library::Version;
 use crate::plugin::meter::Refusal;
 use crate::plugin::services::{FaultKind, Usage};
 use crate::plugin::spec::FilterSpec;
 use crate::reload::status::{Status, lock};
-use crate::snapshot::{FilterUse, Listener, Service, Snapshot, Tls};
+use crate::snapshot::{Concern, FilterUse, Listener, Service, Snapshot, Tls};
 use crate::telemetry::metrics::Registry;
 
 /// The plugins: versions, who uses them, and what they used.
@@ -204,14 +205,18 @@ pub fn certificates(status: &Status) -> Json {
         }
         all
     });
-    json!({ "certificates": certificates })
+    let concerns = each(status, |snapshot| {
+        let show = |concern: Concern| {
+            let (kind, name) = concern.owner.label();
+            let since = concern.since.map(|since| humantime::format_rfc3339_seconds(since).to_string());
+            json!({ "used_by": { kind: name }, "reason": concern.reason, "since": since })
+        };
+        snapshot.concerns().into_iter().map(show).collect()
+    });
+    json!({ "certificates": certificates, "degraded": concerns })
 }
 
 fn describe(certificate: &Certificate, used_by: Json, file: &str) -> Json {
-    let time = |seconds: i64| {
-        let since = std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-        humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + since).to_string()
-    };
     json!({
         "used_by": used_by,
         "file": file,

@@ -31,7 +31,8 @@ impl Task {
         match self {
             Self::Look => {
                 let config = control.look_at_config().await;
-                Done::looked(control.look_at_plugins().await || config)
+                let certificates = control.look_at_certificates().await;
+                Done::looked(control.look_at_plugins().await || config || certificates)
             }
             Self::Reopen => {
                 control.reopen_log();
@@ -41,6 +42,7 @@ impl Task {
                 control.reopen_log();
                 // What is wrong with it is logged, too.
                 let reloaded = control.reload_config().await.map_err(|problems| problems.to_string());
+                let reloaded = reloaded.and_then(|()| control.certificates_are_good());
                 let unsettled = control.look_at_plugins().await;
                 if let Some(told) = told {
                     // Whoever asked may have stopped waiting.

@@ -34,6 +34,9 @@ section! {
         retry_budget: Percent = "20%",
         /// TLS towards the endpoints.
         tls: Option<ClusterTls>,
+        /// The version of the PROXY protocol in which each connection to an endpoint begins by telling who the client is,
+        /// before TLS. Clients do not share such connections.
+        proxy_protocol: Option<ProxyVersion>,
         /// Whether calls of plugins may go to private addresses that its names stand for. An address that is written
         /// here is meant, whatever it is.
         allow_private: bool = "false",
@@ -61,6 +64,16 @@ choice! {
         Http2 = "http2",
         /// What TLS negotiates; HTTP/1.1 without TLS.
         Auto = "auto",
+    }
+}
+
+choice! {
+    /// A version of the PROXY protocol.
+    pub enum ProxyVersion {
+        /// A line of text.
+        V1 = "v1",
+        /// Binary.
+        V2 = "v2",
     }
 }
 

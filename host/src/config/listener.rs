@@ -9,9 +9,9 @@ use crate::config::filter::Filter;
 use crate::config::limits::Limits;
 use crate::config::metadata::Metadata;
 use crate::config::route::Route;
-use crate::config::section::{Context, Definitions, Read, section};
+use crate::config::section::{Context, Definitions, Read, choice, section};
 use crate::config::tls::{ListenerTls, Mode};
-use crate::config::value::Spanned;
+use crate::config::value::{IpNet, Spanned};
 use crate::config::yaml::{Node, Value};
 
 section! {
@@ -21,6 +21,8 @@ section! {
         name: Spanned<String>,
         /// Where it listens.
         address: Spanned<SocketAddr>,
+        /// Who says who the client is, by the PROXY protocol.
+        proxy_protocol: Option<ProxyProtocol>,
         /// TLS.
         tls: Option<ListenerTls>,
         /// Network filters, in the order in which they see a connection.
@@ -33,12 +35,34 @@ section! {
         max_connections: u32 = "10000",
         /// Those of one client address, or of one /64 network of IPv6. `0` is no limit.
         max_connections_per_client: u32 = "0",
-        /// How long a client may take for its ClientHello, and for the TLS handshake. `0s` is no limit.
+        /// How long a client may take for its PROXY protocol header, its ClientHello and the TLS handshake together. `0s`
+        /// is no limit.
         handshake_timeout: Duration = "10s",
         /// How long bytes that are relayed (TCP, and HTTP after an upgrade) may be silent. `0s` is no limit.
         tcp_idle_timeout: Duration = "1h",
         /// Facts for plugins, in a mapping for each that they are for.
         metadata: Metadata,
+    }
+}
+
+section! {
+    /// The PROXY protocol on a listener, version 1 or 2. What a header says of the client's address holds for
+    /// everything: limits, filters, logs, and what the upstream is told.
+    pub struct ProxyProtocol {
+        /// The proxies that send a header on every connection, as addresses or networks. One without it is closed.
+        from: Vec<IpNet>,
+        /// What becomes of a connection of anybody else.
+        others: Others = "refuse",
+    }
+}
+
+choice! {
+    /// What becomes of a connection that comes from none of the listed proxies.
+    pub enum Others {
+        /// It is reset.
+        Refuse = "refuse",
+        /// It is served as it is. A header, if it sends one, is a part of what it says, and tells nothing.
+        Plain = "plain",
     }
 }
 
@@ -133,7 +157,7 @@ pub struct ConnectionLimits {
     pub most: u32,
     /// Those of one client; 0 is no limit.
     pub most_per_client: u32,
-    /// For the ClientHello and the TLS handshake; zero is no limit.
+    /// For the PROXY protocol header, the ClientHello and the TLS handshake; zero is no limit.
     pub handshake_timeout: Duration,
     /// How long bytes that are relayed may be silent; zero is no limit.
     pub tcp_idle_timeout: Duration,
@@ -146,6 +170,8 @@ pub struct Listener {
     pub name: Spanned<String>,
     /// Where it listens.
     pub address: Spanned<SocketAddr>,
+    /// Who says who the client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS.
     pub tls: Option<ListenerTls>,
     /// Network filters.
@@ -179,7 +205,14 @@ impl Read for Listener {
             handshake_timeout: section.handshake_timeout,
             tcp_idle_timeout: section.tcp_idle_timeout,
         };
-        let ListenerSection { name, address, tls, filters, tcp, http, metadata, .. } = section;
+        let ListenerSection { name, address, proxy_protocol, tls, filters, tcp, http, metadata, .. } =
+            section;
+        if proxy_protocol.as_ref().is_some_and(|proxies| proxies.from.is_empty()) {
+            let message =
+                "no proxy is listed; list those that send a header in `from`, or remove the section";
+            let at = node.get("proxy_protocol").map_or(node.at, |section| section.at);
+            cx.problem_in("proxy_protocol", at, message);
+        }
         let passthrough = tls.as_ref().is_some_and(|tls| tls.mode == Mode::Passthrough);
         if passthrough && http.is_some() {
             let cure = "use `mode: terminate`, or remove `http`";
@@ -205,7 +238,7 @@ impl Read for Listener {
         if let Some(tls) = &tls {
             cx.below("tls", |cx| check_tls(tls, node, cx));
         }
-        Some(Self { name, address, tls, filters, service, connections, metadata })
+        Some(Self { name, address, proxy_protocol, tls, filters, service, connections, metadata })
     }
 
     fn schema(definitions: &mut Definitions) -> Json {
@@ -218,6 +251,7 @@ impl Read for Listener {
             Service::Http(http) => (None, Some(http.clone())),
         };
         let (name, address) = (self.name.clone(), self.address.clone());
+        let proxy_protocol = self.proxy_protocol.clone();
         let (tls, filters, metadata) = (self.tls.clone(), self.filters.clone(), self.metadata.clone());
         let ConnectionLimits { most, most_per_client, handshake_timeout, tcp_idle_timeout } =
             self.connections.clone();
@@ -225,6 +259,7 @@ impl Read for Listener {
         ListenerSection {
             name,
             address,
+            proxy_protocol,
             tls,
             filters,
             tcp,
@@ -244,7 +279,12 @@ fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) {
     let at = node.get("tls").map_or(node.at, |tls| tls.at);
     let asks = tls.client_certificate.value != ClientCertificate::None;
     match tls.mode {
-        Mode::Passthrough if asks || tls.client_ca.is_some() || !tls.certificates.is_empty() => {
+        Mode::Passthrough
+            if asks
+                || tls.client_ca.is_some()
+                || tls.client_crl.is_some()
+                || !tls.certificates.is_empty() =>
+        {
             let message =
                 "`passthrough` holds no keys and asks nobody; remove the certificates, or use `terminate`";
             cx.problem(at, message);
@@ -257,6 +297,12 @@ fn check_tls(tls: &ListenerTls, node: &Node, cx: &mut Context<'_>) {
             let message = format!("`client_certificate: {word}` needs `client_ca`, the authorities to trust");
             cx.problem_at(&tls.client_certificate.place, message);
         }
-        Mode::Passthrough | Mode::Terminate => {}
+        Mode::Passthrough | Mode::Terminate => {
+            if let Some(crl) = tls.client_crl.as_ref().filter(|_| !asks) {
+                let message =
+                    "nobody is asked for a certificate that could be revoked; set `client_certificate`";
+                cx.problem_at(&crl.place, message);
+            }
+        }
     }
 }

@@ -140,6 +140,15 @@ fn contradictions_are_named() {
     };
     for (rest, message) in [
         ("tcp: { cluster: a }, http: {}", "`tcp` or `http`, not both"),
+        ("tcp: { cluster: a }, proxy_protocol: { from: [] }", "no proxy is listed"),
+        (
+            "tcp: { cluster: a }, proxy_protocol: { from: [\"10.0.0.0/33\"] }",
+            "`10.0.0.0/33` is not an address or",
+        ),
+        (
+            "tcp: { cluster: a }, proxy_protocol: { from: [\"::1\"], others: drop }",
+            "`drop` is not possible here",
+        ),
         ("tls: { mode: passthrough }, http: {}", "cannot be read through `tls: passthrough`"),
         ("tls: { mode: terminate }, http: {}", "needs a certificate"),
         ("tls: { mode: passthrough }", "nothing says where the connections go"),
@@ -154,6 +163,11 @@ fn contradictions_are_named() {
             "http: {}, tls: { mode: terminate, certificates: [ { cert: c, key: k } ], client_certificate: required }",
             "needs `client_ca`",
         ),
+        (
+            "http: {}, tls: { mode: terminate, certificates: [ { cert: c, key: k } ], client_crl: l }",
+            "nobody is asked for a certificate",
+        ),
+        ("tcp: { cluster: a }, tls: { mode: passthrough, client_crl: l }", "asks nobody"),
         ("http: { routes: [ { cluster: a, redirect: {} } ] }", "exclude each other"),
         ("http: { routes: [ { redirect: { scheme: ftp } } ] }", "`ftp` is not possible here"),
         ("http: { routes: [ { redirect: { host: \"a b\" } } ] }", "`a b` is not a host"),

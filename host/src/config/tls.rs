@@ -14,6 +14,9 @@ section! {
         certificates: Vec<Spanned<CertificateFiles>>,
         /// The certificate authorities that client certificates must come from (PEM).
         client_ca: Option<Spanned<PathBuf>>,
+        /// The certificates of clients that the authorities have revoked: a list of each authority that clients' chains
+        /// have, all in one file (PEM). Once a list is out of date, whoever it is about is refused.
+        client_crl: Option<Spanned<PathBuf>>,
         /// Whether clients show a certificate.
         client_certificate: Spanned<ClientCertificate> = "none",
         /// The hosts (`:authority`, Host) that requests may be for when clients are asked for a certificate.
@@ -69,6 +72,9 @@ section! {
     pub struct ClusterTls {
         /// The certificate authorities that the endpoints' certificates must come from (PEM).
         ca: Spanned<PathBuf>,
+        /// The endpoints' certificates that the authorities have revoked: a list of each authority that their chains have,
+        /// all in one file (PEM). Once a list is out of date, whoever it is about is refused.
+        crl: Option<Spanned<PathBuf>>,
         /// The certificate chain that Weir shows, leaf first (PEM).
         cert: Option<Spanned<PathBuf>>,
         /// Its private key (PEM).

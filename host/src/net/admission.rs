@@ -40,22 +40,10 @@ impl Admission {
     ///
     /// # Errors
     /// When there are.
-    pub fn admit(self: &Arc<Self>, most: u32, client: IpAddr, most_of_client: u32) -> Result<Admitted, Full> {
+    pub fn admit(self: &Arc<Self>, most: u32) -> Result<Admitted, Full> {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let mut admitted = Admitted { admission: Arc::clone(self), client: None };
-        if most > 0 && before >= most {
-            return Err(Full::Listener);
-        }
-        if most_of_client > 0 {
-            let client = network_of(client);
-            self.with_client(client, |count| {
-                let full = *count >= most_of_client;
-                *count += u32::from(!full);
-                if full { Err(Full::Client) } else { Ok(()) }
-            })?;
-            admitted.client = Some(client);
-        }
-        Ok(admitted)
+        let admitted = Admitted { admission: Arc::clone(self), client: None };
+        if most > 0 && before >= most { Err(Full::Listener) } else { Ok(admitted) }
     }
 
     /// Changes the count of a client; who has none is not kept.
@@ -70,6 +58,25 @@ impl Admission {
             clients.remove(&client);
         }
         done
+    }
+}
+
+impl Admitted {
+    /// Counts the connection for its client, once that is known, unless the client has as many as it may; 0 is no limit.
+    ///
+    /// # Errors
+    /// When it has.
+    pub fn count_for(&mut self, client: IpAddr, most: u32) -> Result<(), Full> {
+        if most > 0 && self.client.is_none() {
+            let client = network_of(client);
+            self.admission.with_client(client, |count| {
+                let full = *count >= most;
+                *count += u32::from(!full);
+                if full { Err(Full::Client) } else { Ok(()) }
+            })?;
+            self.client = Some(client);
+        }
+        Ok(())
     }
 }
 
@@ -101,7 +108,10 @@ mod tests {
     #[test]
     fn a_client_has_as_many_connections_as_it_may_and_others_have_theirs() {
         let admission = Arc::new(Admission::default());
-        let admit = |address| admission.admit(5, client(address), 2);
+        let admit = |address| {
+            let mut admitted = admission.admit(5)?;
+            admitted.count_for(client(address), 2).map(|()| admitted)
+        };
         let one = admit("192.0.2.1").expect("the first");
         let two = admit("::ffff:192.0.2.1").expect("the second");
         assert_eq!(admit("192.0.2.1").expect_err("a third"), Full::Client);

@@ -2,6 +2,7 @@
 
 use crate::net::admission::Full;
 use crate::net::client_hello::HelloError;
+use crate::net::proxy_protocol::ProxyError;
 
 /// Declares the reasons with their words.
 macro_rules! reasons {
@@ -23,6 +24,18 @@ macro_rules! reasons {
 }
 
 reasons! {
+    /// Whoever connected is not among those of whom a PROXY protocol header is expected.
+    ProxyUnlisted = "proxy_protocol_unlisted_peer",
+    /// The first bytes are no PROXY protocol header.
+    ProxyMissing = "proxy_protocol_missing",
+    /// The PROXY protocol header is malformed.
+    ProxyMalformed = "proxy_protocol_malformed",
+    /// The PROXY protocol header is longer than it may be.
+    ProxyTooLong = "proxy_protocol_too_long",
+    /// The PROXY protocol header did not come in time.
+    ProxyTimeout = "proxy_protocol_timeout",
+    /// The proxy went before its PROXY protocol header was complete.
+    ProxyCut = "proxy_protocol_cut",
     /// The first bytes are no TLS.
     NotTls = "not_tls",
     /// The ClientHello is malformed.
@@ -96,6 +109,16 @@ impl From<Full> for CloseReason {
         match full {
             Full::Listener => Self::ListenerFull,
             Full::Client => Self::ClientFull,
+        }
+    }
+}
+
+impl From<ProxyError> for CloseReason {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Missing => Self::ProxyMissing,
+            ProxyError::Malformed => Self::ProxyMalformed,
+            ProxyError::TooLong => Self::ProxyTooLong,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 pub mod client;
 pub mod files;
+pub mod renewal;
 pub mod server;
+pub mod tickets;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -38,7 +38,7 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
 }
 
 /// The connection of a plugin's call.
-pub const CALL: Wanted = Wanted { fresh: false, upgrade: false, avoid: None, called: true };
+pub const CALL: Wanted = Wanted { fresh: false, upgrade: false, avoid: None, called: true, client: None };
 
 async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
     let failed = match attempt(cluster, call, CALL).await {

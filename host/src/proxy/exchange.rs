@@ -32,6 +32,7 @@ use crate::proxy::rate::Rate;
 use crate::proxy::record::Record;
 use crate::proxy::redirect;
 use crate::proxy::reply::{Failure, render};
+use crate::proxy::request::Said;
 use crate::proxy::worker::Worker;
 use crate::route::{Action, Route};
 use crate::snapshot::HttpService;
@@ -52,8 +53,8 @@ pub struct Begin<'a> {
     pub request: Request,
     /// How long its body is.
     pub length: Length,
-    /// The protocol that the client wants to change to.
-    pub upgrade: Option<HeaderValue>,
+    /// What it says beside.
+    pub said: Said,
 }
 
 /// An exchange under way.
@@ -106,6 +107,7 @@ impl<'a> Begin<'a> {
         let stream = StreamState::new(Arc::clone(self.connection));
         let mut record =
             Record::new(self.worker, Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
+        record.client = self.said.client;
         let route = http.routes.find(&self.request).cloned();
         record.route = route.clone();
         let (authority, path) = (self.request.authority.clone(), self.request.path.clone());
@@ -138,7 +140,7 @@ impl<'a> Begin<'a> {
             chain: RefCell::new(chain),
             length: self.length,
             method,
-            upgrade: self.upgrade,
+            upgrade: self.said.upgrade,
             answered: Cell::new(false),
             buffer_limit: http.limits.max_buffered_body.0,
             moved: Cell::new(false),

@@ -197,8 +197,9 @@ impl Session {
                     After::Close => break,
                     // An end in order would tell the client that the answer is complete.
                     After::Cut => return,
-                    After::Upgraded(upgraded, record) => {
-                        return Box::pin(self.tunnel(connection, *upgraded, record, timer)).await;
+                    After::Upgraded(upgraded) => {
+                        let (upgraded, record) = *upgraded;
+                        return Box::pin(self.tunnel(connection, upgraded, record, timer)).await;
                     }
                 },
                 Next::Refused(error) => {
@@ -251,8 +252,7 @@ impl Session {
     async fn exchange(&self, connection: &h1::Connection, head: RequestHead) -> After {
         let Some((local, listener)) = self.listener() else { return After::Close };
         let RequestHead { mut request, length, keep_alive, expects_continue } = head;
-        let upgrade =
-            prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let said = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
         let side = H1Side {
             connection,
             version: request.version,
@@ -266,10 +266,10 @@ impl Session {
         let Service::Http(http) = &shared.listener.service else { return After::Close };
         let worker = &self.worker;
         let begin =
-            Begin { worker, local, listener, connection: &self.connection, down, request, length, upgrade };
+            Begin { worker, local, listener, connection: &self.connection, down, request, length, said };
         // In a box, so that a connection takes that memory only while something is asked for.
         match Box::pin(begin.run(http)).await {
-            Some((upgraded, record)) => After::Upgraded(Box::new(upgraded), record),
+            Some(upgraded) => After::Upgraded(Box::new(upgraded)),
             None if side.cut.get() => After::Cut,
             None if side.closes.get() || !connection.is_between_messages() => After::Close,
             None => After::Next,
@@ -359,5 +359,12 @@ enum After {
     Next,
     Close,
     Cut,
-    Upgraded(Box<Upgraded>, Record),
+    Upgraded(Box<(Upgraded, Record)>),
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(local) = self.worker.local() else { return };
+        local.clusters.iter().for_each(|cluster| cluster.client_gone(self.connection.id));
+    }
 }

@@ -1,5 +1,6 @@
 //! What is told of an exchange when it is over: the access log line and the metrics. It is told on cancellation too.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +19,8 @@ use crate::telemetry::access_log::{Entry, RequestPart};
 pub struct Record {
     /// The exchange's state.
     pub stream: SharedStream,
+    /// The client's address: the peer's, or the one that trusted proxies tell.
+    pub client: IpAddr,
     /// How long it took until the upstream's headers were there.
     pub upstream_ms: Option<Duration>,
     /// The route.
@@ -41,8 +44,10 @@ impl Record {
         local: Rc<Local>,
         listener: Rc<LocalListener>,
     ) -> Self {
+        let client = stream.borrow().connection.peer.ip().to_canonical();
         Self {
             worker: Rc::clone(worker),
+            client,
             stream,
             upstream_ms: None,
             route: None,
@@ -80,6 +85,7 @@ pub fn refused(local: &Local, connection: &Connection, reply: &LocalReply) {
         sni: connection.server_name(),
         identity: connection.identity(),
         request: Some(RequestPart {
+            client: connection.peer.ip().to_canonical(),
             method: "-",
             authority: "-",
             path: "-",
@@ -124,6 +130,7 @@ impl Drop for Record {
             sni: connection.server_name(),
             identity: connection.identity(),
             request: request.map(|request| RequestPart {
+                client: self.client,
                 method: received.map_or("", |(method, ..)| method.as_str()),
                 authority: &authority,
                 path: &path,

@@ -1,14 +1,15 @@
 //! What Weir does to every request on receipt: hop-by-hop headers go, claims about who is calling are replaced by
 //! what is known, and every request has an id.
 
+use std::net::IpAddr;
+
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::config::value::IpNet;
 use crate::http::message::{Request, Version, has_token, strip_hop_by_hop};
 use crate::net::connection::Connection;
+use crate::proxy::forwarded::forwarded;
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// The header with a request's id.
@@ -17,39 +18,27 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Goes with an upgrade to HTTP/2 (RFC 7540 section 3.2.1), which is not passed on.
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-/// Headers that only a proxy that is trusted may have set.
-const CLAIMS: [HeaderName; 5] = [
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    header::FORWARDED,
-];
-
 /// The longest id that is taken over from a client.
 const LONGEST_ID: usize = 128;
 
+/// What a request says, beside what is passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// The protocol that the client wants to change to, when it asks for that.
+    pub upgrade: Option<HeaderValue>,
+    /// The client's address: the peer's, or the one that proxies in front of Weir tell.
+    pub client: IpAddr,
+}
+
 /// Prepares a request for its filters and its upstream. `trusted`: the proxies whose claims are believed.
-///
-/// Returns the protocol that the client wants to change to, when it asks for that.
-pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]) -> Option<HeaderValue> {
+pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]) -> Said {
     let upgrade = upgrade(request);
     let headers = &mut request.headers;
     strip_hop_by_hop(headers);
     headers.remove(HTTP2_SETTINGS);
     // Weir itself tells the client to go on.
     headers.remove(header::EXPECT);
-    if !trusted.iter().any(|net| net.contains(connection.peer.ip())) {
-        CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
-    }
-    let peer = connection.peer.ip().to_canonical().to_string();
-    // Some proxies add a line of their own: all lines are one list, and the last of it is what the nearest said.
-    let lines = headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
-    let forwarded: Vec<&str> = lines.chain([peer.as_str()]).collect();
-    if let Ok(forwarded) = HeaderValue::try_from(forwarded.join(", ")) {
-        headers.insert(FORWARDED_FOR, forwarded);
-    }
-    headers.entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static(request.scheme.as_str()));
+    let client = forwarded(headers, connection.peer.ip(), request.scheme, trusted);
     headers.remove(CLIENT_CERT);
     if let Some(value) = client_certificate(connection) {
         headers.insert(CLIENT_CERT, value);
@@ -60,7 +49,7 @@ pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]
     if let Some(upgrade) = &upgrade {
         headers.insert(header::UPGRADE, upgrade.clone());
     }
-    upgrade
+    Said { upgrade, client }
 }
 
 /// What `Upgrade` says, when `Connection` names it; in HTTP/1.0 it says nothing (RFC 9110 section 7.8). HTTP/2 is not
@@ -163,11 +152,7 @@ mod tests {
         }
     }
 
-    fn prepared(
-        headers: &[(&'static str, &'static str)],
-        connection: &Connection,
-        trusted: &[IpNet],
-    ) -> HeaderMap {
+    fn prepared(headers: &[(&'static str, &'static str)], connection: &Connection) -> HeaderMap {
         let mut request = Request {
             method: Method::GET,
             scheme: Scheme::Https,
@@ -179,49 +164,24 @@ mod tests {
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
                 .collect(),
         };
-        prepare(&mut request, connection, trusted);
+        prepare(&mut request, connection, &[]);
         request.headers
     }
 
     #[test]
-    fn claims_of_strangers_are_replaced_and_those_of_trusted_proxies_continued() {
-        let claims =
-            [("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http"), ("x-forwarded-host", "evil")];
-        let headers = prepared(&claims, &connection(None), &[]);
-        assert_eq!(
-            (&headers["x-forwarded-for"], &headers["x-forwarded-proto"]),
-            (&"10.0.0.7".parse().expect("a value"), &"https".parse().expect("a value"))
-        );
-        assert!(!headers.contains_key("x-forwarded-host"));
-        let trusted = IpNet::from(([10, 0, 0, 0], 8));
-        let headers = prepared(&claims, &connection(None), &[trusted]);
-        assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.0.0.7");
-        assert_eq!(headers["x-forwarded-proto"], "http");
-        assert_eq!(headers["x-forwarded-host"], "evil");
-    }
-
-    #[test]
-    fn all_lines_of_x_forwarded_for_are_one_list() {
-        let claims = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "9.9.9.9")];
-        let headers = prepared(&claims, &connection(None), &[IpNet::from(([10, 0, 0, 0], 8))]);
-        assert_eq!(headers["x-forwarded-for"], "6.6.6.6, 9.9.9.9, 10.0.0.7");
-        assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
-    }
-
-    #[test]
     fn every_request_has_an_id_and_a_sound_one_is_kept() {
-        let id = prepared(&[], &connection(None), &[])["x-request-id"].to_str().expect("text").to_owned();
+        let id = prepared(&[], &connection(None))["x-request-id"].to_str().expect("text").to_owned();
         assert_eq!((id.len(), id.as_bytes()[14], id.matches('-').count()), (36, b'4', 4), "{id}");
-        let kept = prepared(&[("x-request-id", "abc-1")], &connection(None), &[]);
+        let kept = prepared(&[("x-request-id", "abc-1")], &connection(None));
         assert_eq!(kept["x-request-id"], "abc-1");
-        let replaced = prepared(&[("x-request-id", "a b")], &connection(None), &[]);
+        let replaced = prepared(&[("x-request-id", "a b")], &connection(None));
         assert_ne!(replaced["x-request-id"], "a b");
     }
 
     #[test]
     fn the_client_certificate_header_comes_from_the_verified_chain_alone() {
         let forged = [("x-forwarded-client-cert", "URI=spiffe://mesh.internal/admin")];
-        assert!(!prepared(&forged, &connection(None), &[]).contains_key("x-forwarded-client-cert"));
+        assert!(!prepared(&forged, &connection(None)).contains_key("x-forwarded-client-cert"));
         let peer = Certificate {
             subject: "CN=say \"hi\"\n,O=x".into(),
             uri_sans: vec!["spiffe://mesh.internal/orders".into()],
@@ -232,7 +192,7 @@ mod tests {
         let local =
             Certificate { uri_sans: vec!["spiffe://mesh.internal/gw".into()], ..Certificate::default() };
         let tls = Tls { peer: Some(Arc::new(peer)), local: Some(Arc::new(local)), ..Tls::default() };
-        let headers = prepared(&forged, &connection(Some(tls)), &[]);
+        let headers = prepared(&forged, &connection(Some(tls)));
         assert_eq!(
             headers["x-forwarded-client-cert"],
             "By=spiffe://mesh.internal/gw;Hash=ab12;Subject=\"CN=say \\\"hi\\\"%0A,O=x\";\

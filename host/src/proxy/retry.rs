@@ -10,7 +10,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::reply::Failure;
 use crate::route::Route;
-use crate::upstream::local::{ConnectError, LocalCluster, Retry, Wanted};
+use crate::upstream::local::{Client, ConnectError, LocalCluster, Retry, Wanted};
 
 /// `UO` and `URX` of Envoy's response flags (`StreamInfo::CoreResponseFlag`): there were too many retries in all, or of
 /// this request.
@@ -36,7 +36,8 @@ impl Exchange<'_> {
         route: &Route,
     ) -> Result<Option<Upgraded>, Attempt> {
         cluster.count_request();
-        let mut wanted = Wanted { upgrade: self.upgrade.is_some(), ..Wanted::default() };
+        let client = Some(Client::from(&*self.stream.borrow().connection));
+        let mut wanted = Wanted { upgrade: self.upgrade.is_some(), client, ..Wanted::default() };
         loop {
             let failed = match self.attempt(cluster, wanted, route).await {
                 Err(failed) if self.may_repeat(&failed) => failed,

@@ -11,10 +11,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::clock::Timer;
+use crate::config::listener::{Others, ProxyProtocol};
 use crate::net::admission;
 use crate::net::client_hello::{ClientHello, Reader};
 use crate::net::close::CloseReason;
 use crate::net::connection::{Connection, Tls as TlsInfo};
+use crate::net::proxy_protocol::{self, Header};
 use crate::net::stream::Stream;
 use crate::net::tls::server::ServerTls;
 use crate::overload::{self, Level};
@@ -37,22 +40,35 @@ pub struct SessionCx {
 }
 
 /// Serves a connection.
-pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, socket: TcpStream, peer: SocketAddr) {
+pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, mut socket: TcpStream, peer: SocketAddr) {
     let Some((local, listener)) = worker.listener_at(&key) else { return };
     listener.listener.metrics.accepted.inc();
-    let _admitted = match admit(&worker, &local, &listener, peer) {
+    let (mut admitted, client) = match admit(&worker, &local, &listener, peer) {
         Ok(admitted) => admitted,
         Err(reason) => return turn_away(&listener, &socket, peer, reason),
     };
     let _open = listener.listener.metrics.open.hold();
     // Small writes are not to wait for each other; a socket that cannot do it works all the same.
     let _ = socket.set_nodelay(true);
-    let accepted = Accepted { id: next_id(), peer, at: SystemTime::now(), started: Instant::now() };
+    let own = socket.local_addr().unwrap_or(listener.listener.address);
+    let (at, started) = (SystemTime::now(), Instant::now());
+    let mut accepted = Accepted { id: next_id(), peer, local: own, at, started, deadline: None };
     let cx = SessionCx { worker, local, listener };
+    if client == Client::Told {
+        if let Err(reason) = accepted.be_told(&cx, &mut socket).await {
+            let connection = accepted.connection(&cx, None);
+            return refuse(&cx, &connection, &accepted, reason, 0);
+        }
+        let most = cx.listener.listener.connections.most_per_client;
+        if let Err(full) = admitted.1.count_for(accepted.peer.ip(), most) {
+            return turn_away(&cx.listener, &socket, accepted.peer, full.into());
+        }
+    }
     match &cx.listener.listener.tls {
         Tls::None => {
-            let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
-            let connection = accepted.connection(&cx, local, None);
+            let connection = accepted.connection(&cx, None);
+            // The deadline ends with what it was for.
+            drop(accepted);
             dispatch(cx, connection, Stream::Tcp(socket), Bytes::new()).await;
         }
         Tls::Passthrough => passthrough(cx, accepted, socket).await,
@@ -66,21 +82,39 @@ pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, socket: TcpStream, pe
 /// A connection that was let in, until it is dropped.
 type Admitted = (overload::Admitted, admission::Admitted);
 
-/// Lets a connection in, when there is room for it.
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// Whoever connected.
+    Peer,
+    /// Whoever the PROXY protocol names.
+    Told,
+}
+
+/// Lets a connection in, when there is room for it. A proxy is no client, and is not counted as one.
 fn admit(
     worker: &Worker,
     local: &Local,
     listener: &LocalListener,
     peer: SocketAddr,
-) -> Result<Admitted, CloseReason> {
+) -> Result<(Admitted, Client), CloseReason> {
     if worker.overload.at_least(Level::NoConnections) {
         return Err(CloseReason::Overload);
     }
+    let client = match &listener.listener.proxy_protocol {
+        None => Client::Peer,
+        Some(proxies) if proxies.from.iter().any(|net| net.contains(peer.ip())) => Client::Told,
+        Some(ProxyProtocol { others: Others::Plain, .. }) => Client::Peer,
+        Some(ProxyProtocol { others: Others::Refuse, .. }) => return Err(CloseReason::ProxyUnlisted),
+    };
     let most = local.snapshot.config.sections.overload.max_connections;
     let admitted = worker.overload.admit(most).ok_or(CloseReason::ProcessFull)?;
     let (listener, limits) = (&listener.listener, &listener.listener.connections);
-    let own = listener.admission.admit(limits.most, peer.ip(), limits.most_per_client)?;
-    Ok((admitted, own))
+    let mut own = listener.admission.admit(limits.most)?;
+    if client == Client::Peer {
+        own.count_for(peer.ip(), limits.most_per_client)?;
+    }
+    Ok(((admitted, own), client))
 }
 
 /// Resets a connection that is not let in: whoever floods is not to leave anything behind, a log line least of all.
@@ -96,15 +130,13 @@ fn turn_away(listener: &LocalListener, socket: &TcpStream, peer: SocketAddr, rea
 }
 
 /// Shakes hands.
-async fn terminate(cx: SessionCx, accepted: Accepted, socket: TcpStream, tls: &ServerTls) {
-    let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
-    let timer = cx.worker.timers.timer();
-    timer.set_limit(cx.listener.listener.connections.handshake_timeout);
+async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls: &ServerTls) {
+    let timer = accepted.deadline(&cx);
     let shaken = timer.limit(tls.accept(socket)).await;
     drop(timer);
     let reason = match shaken {
         Some(Ok((stream, info))) => {
-            let connection = accepted.connection(&cx, local, Some(info));
+            let connection = accepted.connection(&cx, Some(info));
             return dispatch(cx, connection, stream, Bytes::new()).await;
         }
         Some(Err(error)) => {
@@ -114,28 +146,72 @@ async fn terminate(cx: SessionCx, accepted: Accepted, socket: TcpStream, tls: &S
         }
         None => CloseReason::HandshakeTimeout,
     };
-    let connection = accepted.connection(&cx, local, None);
+    let connection = accepted.connection(&cx, None);
     refuse(&cx, &connection, &accepted, reason, 0);
 }
 
 /// What is known of a connection before it is identified.
 struct Accepted {
     id: u64,
+    /// The client, as far as anybody knows.
     peer: SocketAddr,
+    /// The address that it connected to.
+    local: SocketAddr,
     at: SystemTime,
     started: Instant,
+    /// When it has to be identified; from when that begins.
+    deadline: Option<Timer>,
 }
 
 impl Accepted {
-    fn connection(&self, cx: &SessionCx, local: SocketAddr, tls: Option<TlsInfo>) -> Arc<Connection> {
+    fn connection(&self, cx: &SessionCx, tls: Option<TlsInfo>) -> Arc<Connection> {
         Arc::new(Connection {
             id: self.id,
             listener: Arc::clone(&cx.listener.listener.name),
             peer: self.peer,
-            local,
+            local: self.local,
             accepted: self.at,
             tls,
         })
+    }
+
+    /// One deadline for all that identifies a connection.
+    fn deadline(&mut self, cx: &SessionCx) -> Timer {
+        self.deadline.take().unwrap_or_else(|| {
+            let timer = cx.worker.timers.timer();
+            timer.set_limit(cx.listener.listener.connections.handshake_timeout);
+            timer
+        })
+    }
+
+    /// Lets the proxy at the other end tell who the client is.
+    async fn be_told(&mut self, cx: &SessionCx, socket: &mut TcpStream) -> Result<(), CloseReason> {
+        let timer = self.deadline(cx);
+        let header = timer.limit(read_header(socket)).await.unwrap_or(Err(CloseReason::ProxyTimeout));
+        self.deadline = Some(timer);
+        if let Header::Told { source, destination } = header? {
+            (self.peer, self.local) = (source, destination);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a PROXY protocol header, and not a byte of what follows it.
+async fn read_header(socket: &mut TcpStream) -> Result<Header, CloseReason> {
+    const MOST: usize = 256;
+    let mut reader = proxy_protocol::Reader::default();
+    let mut bytes = [0; MOST];
+    loop {
+        let seen = socket.peek(&mut bytes).await.map_err(|_| CloseReason::ProxyCut)?;
+        let (taken, header) = reader.feed(bytes.get(..seen).unwrap_or(&[]))?;
+        let read = socket.read_exact(bytes.get_mut(..taken).unwrap_or(&mut [])).await;
+        match (read, header) {
+            (Err(_), _) => return Err(CloseReason::ProxyCut),
+            (Ok(_), Some(header)) => return Ok(header),
+            // That was the end.
+            (Ok(_), None) if seen == 0 => return Err(CloseReason::ProxyCut),
+            (Ok(_), None) => {}
+        }
     }
 }
 
@@ -168,10 +244,9 @@ fn dispatch(
 }
 
 /// Reads the ClientHello, and keeps its bytes for the upstream.
-async fn passthrough(cx: SessionCx, accepted: Accepted, mut socket: TcpStream) {
+async fn passthrough(cx: SessionCx, mut accepted: Accepted, mut socket: TcpStream) {
     let mut bytes = BytesMut::with_capacity(2048);
-    let timer = cx.worker.timers.timer();
-    timer.set_limit(cx.listener.listener.connections.handshake_timeout);
+    let timer = accepted.deadline(&cx);
     let hello =
         timer.limit(read_hello(&mut socket, &mut bytes)).await.unwrap_or(Err(CloseReason::HelloTimeout));
     drop(timer);
@@ -181,8 +256,7 @@ async fn passthrough(cx: SessionCx, accepted: Accepted, mut socket: TcpStream) {
         Err(reason) => Some(*reason),
     };
     let server_name = hello.ok().and_then(|hello| hello.server_name).map(Arc::from);
-    let local = socket.local_addr().unwrap_or(cx.listener.listener.address);
-    let connection = accepted.connection(&cx, local, Some(TlsInfo { server_name, ..TlsInfo::default() }));
+    let connection = accepted.connection(&cx, Some(TlsInfo { server_name, ..TlsInfo::default() }));
     match refusal {
         None => dispatch(cx, connection, Stream::Tcp(socket), bytes.freeze()).await,
         Some(reason) => refuse(&cx, &connection, &accepted, reason, bytes.len() as u64),

@@ -19,7 +19,7 @@ use crate::proxy::reply::connect_flags;
 use crate::proxy::session::SessionCx;
 use crate::snapshot::Service;
 use crate::telemetry::access_log::Entry;
-use crate::upstream::local::{ConnectError, Connected, LocalCluster};
+use crate::upstream::local::{Client, ConnectError, Connected, LocalCluster};
 
 /// Serves a connection. `first`: bytes that were read from it already.
 pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stream, first: Bytes) {
@@ -73,8 +73,9 @@ async fn run(
         Err(reason) => return Some(reason),
     };
     let started = Instant::now();
+    let client = Client::from(&*record.stream.borrow().connection);
     let Connected { address, ends, mut stream, open: _open } =
-        match chain.unless_stopped(cluster.connect()).await {
+        match chain.unless_stopped(cluster.connect(client)).await {
             Ok(Ok(connected)) => connected,
             Err(stop) => return Some(reason_of(&stop)),
             Ok(Err(error)) => {

@@ -75,6 +75,7 @@ impl Control {
         for published in waiting {
             let _ = published.await;
         }
-        lock(&self.status.snapshot).replace(snapshot);
+        let before = lock(&self.status.snapshot).replace(Arc::clone(&snapshot));
+        self.tell_of_certificates(before.as_deref(), &snapshot);
     }
 }

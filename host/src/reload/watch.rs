@@ -1,8 +1,9 @@
-//! Tells when the plugin directory or the configuration file may have changed.
+//! Tells when the plugin directory, the configuration file or certificates may have changed.
 //!
 //! The kernel tells at once; a look every two seconds makes up for file systems where it does not.
 
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub const LOOK: Duration = Duration::from_secs(2);
 pub struct Watch {
     changed: Arc<Notify>,
     watcher: Option<RecommendedWatcher>,
+    /// The folders that are watched, or cannot be.
+    known: HashSet<PathBuf>,
 }
 
 impl Watch {
@@ -30,19 +33,23 @@ impl Watch {
                 told.notify_one();
             }
         });
-        let mut watch = Self { changed, watcher: None };
+        let mut watch = Self { changed, watcher: None, known: HashSet::new() };
         match watcher {
             Ok(watcher) => watch.watcher = Some(watcher),
             Err(error) => {
                 tracing::warn!(%error, "changes are looked for every two seconds: no watch is to be had")
             }
         }
-        // Without a plugin directory, its path is empty.
-        folders.iter().filter(|folder| !folder.as_os_str().is_empty()).for_each(|folder| watch.add(folder));
+        folders.iter().for_each(|folder| watch.add(folder));
         watch
     }
 
-    fn add(&mut self, folder: &Path) {
+    /// Watches one more folder.
+    pub fn add(&mut self, folder: &Path) {
+        // Without a plugin directory, its path is empty.
+        if folder.as_os_str().is_empty() || !self.known.insert(folder.to_owned()) {
+            return;
+        }
         let Some(watcher) = &mut self.watcher else { return };
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
             tracing::warn!(folder = %folder.display(), %error, "changes are looked for every two seconds here");

@@ -109,9 +109,15 @@ impl Maker<'_> {
         if let Some(same) = before.iter().find(|cluster| cluster.config == *config && current(cluster)) {
             return Arc::clone(same);
         }
-        let tls = config.tls.as_ref().map(|tls| ClientTls::new(tls, endpoint_name(config), offer(config)));
-        let tls = match tls.transpose() {
-            Ok(tls) => tls.map(Arc::new),
+        // Other certificates make no other cluster of it: its connections go on.
+        let same = before.iter().find(|cluster| cluster.config == *config);
+        let known = same.and_then(|cluster| cluster.tls.as_deref());
+        let made = |tls| ClientTls::new(tls, endpoint_name(config), offer(config), known);
+        let tls = match config.tls.as_ref().map(made).transpose() {
+            Ok(tls) => match (tls.map(Arc::new), same) {
+                (Some(tls), Some(same)) => return Arc::new(same.with_tls(tls)),
+                (tls, _) => tls,
+            },
             Err(problems) => {
                 self.file_problems(problems);
                 None
@@ -127,14 +133,15 @@ impl Maker<'_> {
     fn server_tls(&mut self, config: &ListenerConfig, tls: &ListenerTls) -> Tls {
         let http = matches!(config.service, ServiceConfig::Http(_));
         let before = self.making.before.map(|before| before.listeners.as_slice()).unwrap_or_default();
-        for listener in before.iter().filter(|listener| *listener.name == *config.name.value) {
-            if let Tls::Terminate(known) = &listener.tls
-                && known.is_current(tls, http)
-            {
-                return Tls::Terminate(Arc::clone(known));
-            }
+        let same = before.iter().find(|listener| *listener.name == *config.name.value);
+        let known = same.and_then(|listener| match &listener.tls {
+            Tls::Terminate(known) => Some(known),
+            Tls::None | Tls::Passthrough => None,
+        });
+        if let Some(known) = known.filter(|known| known.is_current(tls, http)) {
+            return Tls::Terminate(Arc::clone(known));
         }
-        match ServerTls::new(tls, http) {
+        match ServerTls::new(tls, http, known.map(|known| &**known)) {
             Ok(tls) => Tls::Terminate(Arc::new(tls)),
             Err(problems) => {
                 self.file_problems(problems);
@@ -166,6 +173,7 @@ impl Maker<'_> {
             admission: same.map(|listener| Arc::clone(&listener.admission)).unwrap_or_default(),
             name: config.name.as_str().into(),
             address: config.address.value,
+            proxy_protocol: config.proxy_protocol.clone(),
             tls,
             filters,
             service,

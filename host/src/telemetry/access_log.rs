@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -58,6 +58,8 @@ pub struct Entry<'a> {
 /// What is told of an HTTP request.
 #[derive(Debug, Serialize)]
 pub struct RequestPart<'a> {
+    /// The client's address: the peer's, or the one that proxies in front tell, where they are trusted.
+    pub client: IpAddr,
     /// The method.
     pub method: &'a str,
     /// `:authority`, or the Host header.

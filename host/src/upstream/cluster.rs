@@ -141,6 +141,12 @@ impl Cluster {
         private::kind(address.ip())
     }
 
+    /// The same cluster with other certificates.
+    pub fn with_tls(&self, tls: Arc<ClientTls>) -> Self {
+        let same = self.with_endpoints(Arc::clone(&self.endpoints));
+        Self { outliers: Arc::clone(&self.outliers), tls: Some(tls), ..same }
+    }
+
     /// The same cluster with other endpoints.
     pub fn with_endpoints(&self, endpoints: Arc<[SocketAddr]>) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! A cluster on one worker: whose turn it is, and its connections, which no other worker shares.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::balance::{Balancer, balancer};
 use crate::clock::Timers;
 use crate::config::cluster::Protocol;
 use crate::http::{h1, h2};
-use crate::net::connection::Tls;
+use crate::net::connection::{Connection, Tls};
+use crate::net::proxy_protocol::Header;
 use crate::net::stream::Stream;
 use crate::net::tls::H2;
 use crate::telemetry::metrics::Held;
@@ -28,11 +30,17 @@ pub struct LocalCluster {
     timers: Rc<Timers>,
     /// How many requests may be tried again.
     budget: Budget,
-    /// HTTP/1 connections that nobody uses, by endpoint; the last to come is the first to go.
-    idle: RefCell<HashMap<SocketAddr, Idle>>,
+    /// HTTP/1 connections that nobody uses; the last to come is the first to go.
+    idle: RefCell<HashMap<Place, Idle>>,
     /// HTTP/2 connections, which many streams share.
-    shared: RefCell<HashMap<SocketAddr, (h2::Client, Ends)>>,
+    shared: RefCell<HashMap<Place, (h2::Client, Ends)>>,
+    /// How often it has changed which endpoints are trusted: connections of before are not used again.
+    trust: Cell<u64>,
 }
+
+/// Where connections belong: to an endpoint, and to the client whom they were told of (by its connection's number), where
+/// the cluster tells of clients.
+type Place = (SocketAddr, Option<u64>);
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -134,6 +142,8 @@ pub struct Http1 {
     pub connection: h1::Connection,
     /// Whether it has carried an exchange before.
     pub reused: bool,
+    place: Place,
+    trust: u64,
     _open: Held,
 }
 
@@ -186,6 +196,22 @@ pub struct Wanted {
     pub avoid: Option<SocketAddr>,
     /// A call of a plugin's own: no name leads it to a private address that the cluster does not allow.
     pub called: bool,
+    /// For whom, when it is for a client.
+    pub client: Option<Client>,
+}
+
+/// The client for whom a connection is wanted, for endpoints that are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    id: u64,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+impl From<&Connection> for Client {
+    fn from(connection: &Connection) -> Self {
+        Self { id: connection.id, peer: connection.peer, local: connection.local }
+    }
 }
 
 impl LocalCluster {
@@ -198,14 +224,31 @@ impl LocalCluster {
             budget: Budget::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
+            trust: Cell::default(),
         })
     }
 
-    /// Takes the same cluster with other endpoints.
+    /// Takes the same cluster with other endpoints, or other certificates. Connections go on; but to whom may not be
+    /// trusted any more, nothing new is sent.
     pub fn update(&self, cluster: &Arc<Cluster>) {
-        *self.current.borrow_mut() = Arc::clone(cluster);
-        self.idle.borrow_mut().retain(|address, _| cluster.endpoints.contains(address));
-        self.shared.borrow_mut().retain(|address, _| cluster.endpoints.contains(address));
+        let before = self.current.replace(Arc::clone(cluster));
+        if let (Some(before), Some(now)) = (&before.tls, &cluster.tls)
+            && !now.trusts_same(before)
+        {
+            self.trust.set(self.trust.get() + 1);
+            self.idle.borrow_mut().clear();
+            self.shared.borrow_mut().clear();
+        }
+        self.idle.borrow_mut().retain(|(address, _), _| cluster.endpoints.contains(address));
+        self.shared.borrow_mut().retain(|(address, _), _| cluster.endpoints.contains(address));
+    }
+
+    /// A client has gone: the connections that were told of it are of no use to others.
+    pub fn client_gone(&self, client: u64) {
+        if self.current.borrow().config.proxy_protocol.is_some() {
+            self.idle.borrow_mut().retain(|(_, own), _| *own != Some(client));
+            self.shared.borrow_mut().retain(|(_, own), _| *own != Some(client));
+        }
     }
 
     /// The cluster as it is now.
@@ -302,15 +345,15 @@ impl LocalCluster {
         Err(refused)
     }
 
-    /// A connection for bytes, to the endpoint whose turn it is.
+    /// A connection for the bytes of a client, to the endpoint whose turn it is.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn connect(&self) -> Result<Connected, ConnectError> {
+    pub async fn connect(&self, client: Client) -> Result<Connected, ConnectError> {
         let cluster = self.cluster();
         let address = self.pick(&cluster, None)?;
         let work = async {
-            let socket = dial(address).await?;
+            let socket = dial(&cluster, address, Some(client)).await?;
             match &cluster.tls {
                 None => Ok((Stream::Tcp(socket), None)),
                 Some(tls) => tls.connect_tcp(socket).await.map(|(stream, tls)| (stream, Some(tls))),
@@ -330,18 +373,20 @@ impl LocalCluster {
         let cluster = self.cluster();
         let address =
             if wanted.called { self.pick_for_call(&cluster) } else { self.pick(&cluster, wanted.avoid) }?;
+        let client = wanted.client.filter(|_| cluster.config.proxy_protocol.is_some());
+        let place = (address, client.map(|client| client.id));
         if !wanted.fresh
-            && let Some(http) = self.take_idle(address)
+            && let Some(http) = self.take_idle(place)
         {
             return Ok(HttpConnection::H1(http));
         }
         if !wanted.upgrade {
-            let shared = self.shared.borrow().get(&address).filter(|(client, _)| client.is_open()).cloned();
+            let shared = self.shared.borrow().get(&place).filter(|(client, _)| client.is_open()).cloned();
             if let Some((client, ends)) = shared {
                 return Ok(HttpConnection::H2 { address, client, ends, reused: true });
             }
         }
-        let work = self.open_http(&cluster, address, wanted);
+        let work = self.open_http(&cluster, place, wanted);
         let opened = self.in_time(&cluster, address, work).await;
         // That an endpoint cannot change its protocol is what the client asks for, and no fault of it.
         if opened.is_err() && !wanted.upgrade {
@@ -350,13 +395,10 @@ impl LocalCluster {
         opened
     }
 
-    async fn open_http(
-        &self,
-        cluster: &Cluster,
-        address: SocketAddr,
-        wanted: Wanted,
-    ) -> io::Result<HttpConnection> {
-        let socket = dial(address).await?;
+    async fn open_http(&self, cluster: &Cluster, place: Place, wanted: Wanted) -> io::Result<HttpConnection> {
+        let (address, _) = place;
+        let trust = self.trust.get();
+        let socket = dial(cluster, address, wanted.client).await?;
         let open = cluster.metrics.connections.hold();
         let (stream, tls, h2) = match (&cluster.tls, cluster.config.protocol) {
             (Some(tls), _) => {
@@ -377,6 +419,8 @@ impl LocalCluster {
                 ends,
                 connection,
                 reused: false,
+                place,
+                trust,
                 _open: open,
             })));
         }
@@ -386,7 +430,9 @@ impl LocalCluster {
             return Err(io::Error::other(message));
         }
         let client = h2::Client::new(stream, open).await.map_err(io::Error::other)?;
-        self.shared.borrow_mut().insert(address, (client.clone(), ends.clone()));
+        if trust == self.trust.get() {
+            self.shared.borrow_mut().insert(place, (client.clone(), ends.clone()));
+        }
         Ok(HttpConnection::H2 { address, client, ends, reused: false })
     }
 
@@ -412,9 +458,9 @@ impl LocalCluster {
         Err(error)
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<Box<Http1>> {
+    fn take_idle(&self, place: Place) -> Option<Box<Http1>> {
         let mut idle = self.idle.borrow_mut();
-        let list = idle.get_mut(&address)?;
+        let list = idle.get_mut(&place)?;
         while let Some((mut http, _)) = list.pop() {
             if http.connection.is_reusable() {
                 http.reused = true;
@@ -427,21 +473,26 @@ impl LocalCluster {
     /// Takes a connection back after an exchange, when it can carry another one.
     pub fn give_back(&self, http: Box<Http1>) {
         let known = self.current.borrow().endpoints.contains(&http.address);
-        if !known || !http.connection.is_reusable() {
+        if !known || http.trust != self.trust.get() || !http.connection.is_reusable() {
             return;
         }
         http.connection.rest();
         let mut idle = self.idle.borrow_mut();
-        let list = idle.entry(http.address).or_default();
+        let list = idle.entry(http.place).or_default();
         if list.len() < MOST_IDLE {
             list.push((http, Instant::now()));
         }
     }
 }
 
-async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpStream::connect(address).await?;
+/// Connects, and tells who the client is where the cluster wants that.
+async fn dial(cluster: &Cluster, address: SocketAddr, client: Option<Client>) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address).await?;
     // Small writes are not to wait for each other; a socket that cannot do it works all the same.
     let _ = socket.set_nodelay(true);
+    if let Some(version) = cluster.config.proxy_protocol {
+        let header = client.map_or(Header::Own, |client| Header::told(client.peer, client.local));
+        socket.write_all(&header.write(version)).await?;
+    }
     Ok(socket)
 }

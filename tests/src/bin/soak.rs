@@ -11,11 +11,12 @@ use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check, check_flood};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
+use weir_tests::soak::rotation::{self, Outcome, Plan as RotationPlan};
 use weir_tests::soak::{floods, modules, pairing, report, takeover, upstream, upstream_kills};
 use weir_tests::upstream::Upstream;
 
 /// What there is.
-const RUNS: &str = "hostile, floods, reload, modules, takeover, upstream-kills, pairing";
+const RUNS: &str = "hostile, floods, reload, rotation, modules, takeover, upstream-kills, pairing";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         "hostile" => neighbours(&options, &arguments),
         "floods" => floods(&options, &arguments),
         "reload" => storm(&options),
+        "rotation" => rotations(&options),
         "modules" => random_modules(&options),
         "takeover" => takeovers(&options),
         "upstream-kills" => kills(&options),
@@ -56,7 +58,7 @@ struct Options {
     baseline: Option<u64>,
     /// How often a guest is looked at when neighbours were slow beside it.
     runs: u64,
-    /// How many modules, or copies.
+    /// How many modules, copies or rotations.
     count: Option<u64>,
 }
 
@@ -238,6 +240,30 @@ fn storm(options: &Options) -> bool {
     );
     survived.breaches().iter().for_each(|breach| println!("- {breach}"));
     survived.breaches().is_empty()
+}
+
+/// Certificates that are replaced under load.
+fn rotations(options: &Options) -> bool {
+    let mut plan = RotationPlan::default();
+    plan.rotations = options.count.and_then(|count| u32::try_from(count).ok()).unwrap_or(plan.rotations);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let outcome = runtime.block_on(rotation::run(&options.weir, plan));
+    let Outcome { rotations, visits: [full, resumed, behind], failures, taken_up, usage: [before, after] } =
+        &outcome;
+    let middle = taken_up.get(taken_up.len() / 2).copied().unwrap_or_default();
+    println!(
+        "{rotations} of {} rotations taken up, after {middle:.0?} in the middle and {:.0?} at most\n         {full} full handshakes, {resumed} resumed, {behind} with the cluster: {} failed {failures:?}\n         {} MiB after a tenth, {} at the end; {} descriptors, {}",
+        plan.rotations,
+        taken_up.last().copied().unwrap_or_default(),
+        failures.values().sum::<usize>(),
+        before.resident >> 20,
+        after.resident >> 20,
+        before.descriptors,
+        after.descriptors,
+    );
+    let breaches = outcome.breaches(plan);
+    breaches.iter().for_each(|breach| println!("- {breach}"));
+    breaches.is_empty()
 }
 
 /// Random modules through the loader, in rounds, so that a leak would be seen to grow.

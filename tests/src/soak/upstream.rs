@@ -47,8 +47,7 @@ async fn serve(mut socket: TcpStream) {
         while let Some((len, answer)) = first_request(&received) {
             let large = received.starts_with(b"GET /large ");
             received.drain(..len);
-            let written =
-                if large { write_large(&mut socket).await } else { socket.write_all(answer).await };
+            let written = if large { write_large(&mut socket).await } else { socket.write_all(answer).await };
             if written.is_err() {
                 return;
             }

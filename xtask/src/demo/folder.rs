@@ -155,7 +155,7 @@ impl Folder {
     fn callers(&self) -> anyhow::Result<()> {
         for name in ["billing", "guest"] {
             let identity = format!("spiffe://mesh.internal/{name}");
-            let Certificate { cert, key } = self.authority.sign(name, &[&identity])?;
+            let Certificate { cert, key, .. } = self.authority.sign(name, &[&identity])?;
             write(&self.path.join("tls").join(format!("{name}.pem")), &format!("{cert}{key}"))?;
         }
         Ok(())

@@ -5,18 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationOptionsBuilder,
+};
 
 use crate::config::tls::ClusterTls;
 use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
-use crate::net::tls::files::{FileProblem, authorities, certified_key, contents};
+use crate::net::tls::files::{FileProblem, contents};
+use crate::net::tls::renewal::{Renewal, Trouble, Trust, now, out_of_date, out_of_force};
 use crate::net::tls::{H2, HTTP_1_1, describe, provider, version};
 
 /// TLS towards a cluster.
@@ -28,7 +33,13 @@ pub struct ClientTls {
     upgrade: TlsConnector,
     tcp: TlsConnector,
     server_name: Option<ServerName<'static>>,
+    /// What is wrong with its files now; what they held before is in force.
+    pub troubles: Vec<Trouble>,
     contents: Vec<Option<Vec<u8>>>,
+    /// When to look at them again even though they are the same.
+    again: Option<i64>,
+    trust: Arc<Trust>,
+    key: Option<Arc<CertifiedKey>>,
     offer: Offer,
     own: Option<Arc<Certificate>>,
 }
@@ -45,15 +56,26 @@ pub enum Offer {
 }
 
 impl ClientTls {
-    /// TLS as it is configured. `name`: what to call the endpoints when the configuration does not say.
+    /// TLS as it is configured. `name`: what to call the endpoints when the configuration does not say. `before`: what was
+    /// made of the same configuration, for what its files are of no use for now.
     ///
     /// # Errors
-    /// Every file that is wrong.
-    pub fn new(config: &ClusterTls, name: Option<&str>, offer: Offer) -> Result<Self, Vec<FileProblem>> {
+    /// Every file that is wrong, when there is nothing before.
+    pub fn new(
+        config: &ClusterTls,
+        name: Option<&str>,
+        offer: Offer,
+        before: Option<&Self>,
+    ) -> Result<Self, Vec<FileProblem>> {
+        let before = before.filter(|before| before.config == *config && before.offer == offer);
+        // Before they are read: what changes meanwhile is then seen as a change.
+        let contents = contents(files_of(config));
+        let mut renewal = Renewal::default();
+        let known = before.map(|before| &before.trust);
+        let trust = renewal.trust(&config.ca, config.crl.as_ref(), known);
         let mut problems = Vec::new();
-        let roots = authorities(&config.ca).map_err(|problem| problems.push(problem)).ok();
         let own = match (&config.cert, &config.key) {
-            (Some(cert), Some(key)) => certified_key(cert, key).map_err(|wrong| problems.extend(wrong)).ok(),
+            (Some(cert), Some(key)) => renewal.pair(cert, key, before.and_then(|before| before.key.as_ref())),
             (None, None) => None,
             (Some(path), None) | (None, Some(path)) => {
                 problems.push((
@@ -70,26 +92,32 @@ impl ClientTls {
             problems.push((place, format!("`{}` is not a server name", wanted.unwrap_or_default())));
             None
         });
-        let (Some(roots), true) = (roots, problems.is_empty()) else { return Err(problems) };
+        if before.is_none() {
+            problems.append(&mut renewal.problems);
+        }
+        let (Some(trust), true) = (trust, problems.is_empty()) else { return Err(problems) };
         let identities = config.verify_identity.iter().map(|identity| identity.value.clone()).collect();
-        let verifier = Verifier::new(roots, identities);
+        let verifier = Verifier::new(&trust, identities);
         let place = config.ca.place.clone();
         let broken = |error: &dyn std::fmt::Display| {
             vec![(place.clone(), format!("TLS cannot be set up with this: {error}; check the file"))]
         };
-        let verifier = verifier.map_err(|error| broken(&error))?;
+        let verifier = verifier.map_err(|error| broken(&*error))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| broken(&error))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let described = own.as_ref().and_then(|own| describe(own.cert.first()?));
-        let mut tcp = match own {
+        let mut tcp = match &own {
             None => builder.with_no_client_auth(),
             Some(own) => {
-                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(own)))
+                let own = rustls::sign::SingleCertAndKey::from(Arc::clone(own));
+                builder.with_client_cert_resolver(Arc::new(own))
             }
         };
+        // Who was trusted once may not be any more: every connection looks at the certificate anew.
+        tcp.resumption = Resumption::disabled();
         tcp.enable_sni = server_name.is_some();
         let offering = |protocols: &[&[u8]]| {
             let mut config = tcp.clone();
@@ -107,7 +135,11 @@ impl ClientTls {
             upgrade,
             tcp: TlsConnector::from(Arc::new(tcp)),
             server_name,
-            contents: contents(files_of(config)),
+            troubles: renewal.troubles(before.map(|before| before.troubles.as_slice()).unwrap_or_default()),
+            contents,
+            again: renewal.again,
+            trust,
+            key: own,
             offer,
             own: described.map(Arc::new),
         })
@@ -120,7 +152,40 @@ impl ClientTls {
 
     /// Whether this is what the configuration and its files would give.
     pub fn is_current(&self, config: &ClusterTls, offer: Offer) -> bool {
-        self.config == *config && self.offer == offer && self.contents == contents(files_of(config))
+        self.config == *config
+            && self.offer == offer
+            && self.again.is_none_or(|again| again > now())
+            && self.contents == contents(files_of(config))
+    }
+
+    /// What the files hold that it was made of.
+    pub fn contents(&self) -> Vec<Option<Vec<u8>>> {
+        contents(files_of(&self.config))
+    }
+
+    /// Whether the other one trusts the very same endpoints.
+    pub fn trusts_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.trust, &other.trust)
+    }
+
+    /// Whether the other one shows and trusts the very same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let key = match (&self.key, &other.key) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        key && self.trusts_same(other)
+    }
+
+    /// What is in force, and not valid now.
+    pub fn faults(&self) -> Vec<String> {
+        let now = now();
+        let own = self.own.as_ref().zip(self.config.cert.as_ref());
+        let list = self.trust.revoked.as_ref().zip(self.config.crl.as_ref());
+        let own = own.and_then(|(own, file)| out_of_force(own, &file.value, now));
+        let list = list.and_then(|(list, file)| out_of_date(list, &file.value, now));
+        own.into_iter().chain(list).collect()
     }
 
     /// Shakes hands for HTTP; for an exchange that is to change the protocol, with `upgrade`. What was agreed on is
@@ -173,8 +238,9 @@ impl ClientTls {
     }
 }
 
-fn files_of(config: &ClusterTls) -> impl Iterator<Item = &Path> {
-    [Some(&config.ca), config.cert.as_ref(), config.key.as_ref()]
+/// The files that TLS towards a cluster is made of.
+pub fn files_of(config: &ClusterTls) -> impl Iterator<Item = &Path> {
+    [Some(&config.ca), config.crl.as_ref(), config.cert.as_ref(), config.key.as_ref()]
         .into_iter()
         .flatten()
         .map(|path| path.value.as_path())
@@ -184,18 +250,41 @@ fn files_of(config: &ClusterTls) -> impl Iterator<Item = &Path> {
 #[derive(Debug)]
 struct Verifier {
     by_name: Arc<WebPkiServerVerifier>,
-    roots: RootCertStore,
+    roots: Arc<RootCertStore>,
+    /// What the authorities have revoked.
+    revoked: Vec<CertRevocationList<'static>>,
     identities: Vec<String>,
 }
 
 impl Verifier {
-    fn new(
-        roots: RootCertStore,
-        identities: Vec<String>,
-    ) -> Result<Self, rustls::server::VerifierBuilderError> {
-        let by_name =
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots.clone()), provider()).build()?;
-        Ok(Self { by_name, roots, identities })
+    fn new(trust: &Trust, identities: Vec<String>) -> Result<Self, Box<dyn std::error::Error>> {
+        let roots = Arc::clone(&trust.roots);
+        let mut by_name = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider());
+        let mut revoked = Vec::new();
+        for list in trust.revoked.iter().flat_map(|revoked| &revoked.lists) {
+            by_name = by_name.with_crls([list.clone()]);
+            revoked.push(OwnedCertRevocationList::from_der(list)?.into());
+        }
+        let by_name = by_name.enforce_revocation_expiration().build()?;
+        Ok(Self { by_name, roots, revoked, identities })
+    }
+
+    /// Verifies the chain, whatever name is in it.
+    fn verify_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), webpki::Error> {
+        let parsed = EndEntityCert::try_from(end_entity)?;
+        let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
+        // None when there are no lists.
+        let revoked = RevocationOptionsBuilder::new(&lists).ok();
+        let revoked =
+            revoked.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
+        let (algorithms, usage) = (provider().signature_verification_algorithms.all, KeyUsage::server_auth());
+        let roots = &self.roots.roots;
+        parsed.verify_for_usage(algorithms, roots, intermediates, now, usage, revoked, None).map(drop)
     }
 }
 
@@ -217,9 +306,10 @@ impl ServerCertVerifier for Verifier {
                 now,
             );
         }
-        let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = provider().signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
+        self.verify_chain(end_entity, intermediates, now).map_err(|error| {
+            let other = rustls::OtherError(Arc::new(error));
+            Error::InvalidCertificate(CertificateError::Other(other))
+        })?;
         // One URI and no other (SPIFFE X.509-SVID, section 2).
         let certificate =
             describe(end_entity).ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
+use webpki::OwnedCertRevocationList;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::config::problem::Place;
 use crate::config::value::Spanned;
 use crate::net::tls::provider;
+use crate::net::tls::renewal::Revoked;
 
 /// What is wrong with a file that the configuration names, and where it names it.
 pub type FileProblem = (Place, String);
@@ -88,6 +92,31 @@ pub fn authorities(path: &Spanned<impl AsRef<Path>>) -> Result<RootCertStore, Fi
         })?;
     }
     Ok(roots)
+}
+
+/// Reads revocation lists.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn revocations(path: &Spanned<impl AsRef<Path>>) -> Result<Revoked, FileProblem> {
+    let (place, path) = (&path.place, path.value.as_ref());
+    let bytes = read(path).map_err(|message| (place.clone(), message))?;
+    let wrong = |what: &str| {
+        let message = format!("{} {what}; give a file that the authority has made", path.display());
+        (place.clone(), message)
+    };
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+    let lists = lists.map_err(|_| wrong("is not in PEM form"))?;
+    let mut first = None;
+    for list in &lists {
+        let parsed = CertificateRevocationList::from_der(list).ok().map(|(_, parsed)| parsed);
+        let next = parsed.and_then(|parsed| Some(parsed.next_update()?.timestamp()));
+        let known = OwnedCertRevocationList::from_der(list).is_ok();
+        let next = next.filter(|_| known).ok_or_else(|| wrong("holds a list that cannot be used"))?;
+        first = Some(first.map_or(next, |first: i64| first.min(next)));
+    }
+    let next_update = first.ok_or_else(|| wrong("holds no certificate revocation list"))?;
+    Ok(Revoked { lists, next_update })
 }
 
 /// Everything that some files hold now, to tell whether they have changed.

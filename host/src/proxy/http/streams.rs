@@ -17,7 +17,7 @@ use crate::net::stream::Stream;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::exchange::Begin;
 use crate::proxy::http::{LINGER, LINGER_TIME, Session, path_rules};
-use crate::proxy::request::prepare;
+use crate::proxy::request::{Said, prepare};
 use crate::snapshot::Service;
 use crate::telemetry::metrics::Counter;
 
@@ -133,12 +133,14 @@ impl Streams {
             let (response, body) = session.refuse(error);
             return responder.send_whole(response, body);
         }
-        prepare(&mut request, &session.connection, &local.snapshot.config.sections.trusted_proxies);
+        let said =
+            prepare(&mut request, &session.connection, &local.snapshot.config.sections.trusted_proxies);
+        let said = Said { upgrade: None, ..said };
         let down = Downstream::H2 { body: &body, responder: &responder };
         let shared = Rc::clone(&listener);
         let Service::Http(http) = &shared.listener.service else { return };
         let (worker, connection) = (&session.worker, &session.connection);
-        Begin { worker, local, listener, connection, down, request, length, upgrade: None }.run(http).await;
+        Begin { worker, local, listener, connection, down, request, length, said }.run(http).await;
     }
 }
 
