@@ -1,4 +1,4 @@
-//! Taking over from the process before this one, and handing over to the next (ADR 0015).
+//! Taking over from the process before this one, and handing over to the next (ADR 0016).
 
 use std::path::{Path, PathBuf};
 

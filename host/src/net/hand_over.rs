@@ -1,4 +1,4 @@
-//! Handing listening sockets over from one process to the next, through a Unix socket (ADR 0015).
+//! Handing listening sockets over from one process to the next, through a Unix socket (ADR 0016).
 //!
 //! ```text
 //! new                                old
