@@ -185,7 +185,7 @@ async fn a_pair_that_has_expired_or_is_not_valid_yet_is_not_taken_up_before_its_
     put(gateway.folder(), "a.key", &expired.key);
     until_degraded(&gateway, "expired at").await;
     assert_eq!(shown(&gateway).await, der(&first));
-    let early = valid(4, 1000);
+    let early = valid(8, 1000);
     put(gateway.folder(), "a.pem", &early.cert);
     put(gateway.folder(), "a.key", &early.key);
     until_degraded(&gateway, "is not valid before").await;
