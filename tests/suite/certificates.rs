@@ -286,3 +286,14 @@ async fn a_configuration_is_taken_up_while_a_pair_is_half_rotated() {
     gateway.wait_for_log("missing.pem cannot be read");
     assert_eq!(client.get("/").await.text(), "other secret");
 }
+
+#[tokio::test]
+async fn a_check_notes_what_would_be_served_and_is_not_valid() {
+    let setup = setup(&valid(-100, -10)).config(listening(""));
+    let (good, report) = crate::check::check(&setup.write_config());
+    assert!(good, "it would be served: {report}");
+    assert!(
+        report.contains("listener `web`: the certificate in ") && report.contains("expired at"),
+        "{report}"
+    );
+}
