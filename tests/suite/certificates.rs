@@ -185,7 +185,7 @@ async fn a_pair_that_has_expired_or_is_not_valid_yet_is_not_taken_up_before_its_
     put(gateway.folder(), "a.key", &expired.key);
     until_degraded(&gateway, "expired at").await;
     assert_eq!(shown(&gateway).await, der(&first));
-    let early = valid(4, 1000);
+    let early = valid(8, 1000);
     put(gateway.folder(), "a.pem", &early.cert);
     put(gateway.folder(), "a.key", &early.key);
     until_degraded(&gateway, "is not valid before").await;
@@ -285,4 +285,15 @@ async fn a_configuration_is_taken_up_while_a_pair_is_half_rotated() {
     gateway.write_config(&listening("").replace("a.pem", "missing.pem"));
     gateway.wait_for_log("missing.pem cannot be read");
     assert_eq!(client.get("/").await.text(), "other secret");
+}
+
+#[tokio::test]
+async fn a_check_notes_what_would_be_served_and_is_not_valid() {
+    let setup = setup(&valid(-100, -10)).config(listening(""));
+    let (good, report) = crate::check::check(&setup.write_config());
+    assert!(good, "it would be served: {report}");
+    assert!(
+        report.contains("listener `web`: the certificate in ") && report.contains("expired at"),
+        "{report}"
+    );
 }

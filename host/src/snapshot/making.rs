@@ -110,8 +110,9 @@ impl Maker<'_> {
             return Arc::clone(same);
         }
         // Other certificates make no other cluster of it: its connections go on.
-        let same = before.iter().find(|cluster| cluster.config == *config);
-        let known = same.and_then(|cluster| cluster.tls.as_deref());
+        let named = before.iter().find(|cluster| *cluster.name == *config.name.value);
+        let known = named.and_then(|cluster| cluster.tls.as_deref());
+        let same = named.filter(|cluster| cluster.config == *config);
         let made = |tls| ClientTls::new(tls, endpoint_name(config), offer(config), known);
         let tls = match config.tls.as_ref().map(made).transpose() {
             Ok(tls) => match (tls.map(Arc::new), same) {

@@ -136,7 +136,7 @@ async fn an_endpoint_whose_certificate_has_expired_gets_nothing_and_sessions_do_
         assert_eq!(gateway.wait_for_access("\"path\":\"/\"")["reason"], "connect_failure");
         assert_eq!(served.load(Ordering::SeqCst), 0);
         // One that expires while it is talked to: a new connection is refused, as it resumes nothing.
-        let soon = (now - Duration::from_secs(100), SystemTime::now() + Duration::from_secs(3));
+        let soon = (now - Duration::from_secs(100), SystemTime::now() + Duration::from_secs(8));
         let brief = authority().sign_for("x", &[names], Some(soon)).expect("a name");
         let (upstream, mut told, _) = server(server_config(&brief, false, &["http/1.1"])).await;
         let gateway = setup(&brief).config(config(&upstream, &verify)).start();

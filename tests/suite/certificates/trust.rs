@@ -109,7 +109,7 @@ async fn sessions_outlive_a_new_pair_when_the_same_clients_are_trusted() {
 #[tokio::test]
 async fn a_session_does_not_outlive_the_clients_certificate_and_the_next_one_is_welcome() {
     let gateway = gateway(setup(&certificate(&[NAME])), "");
-    let brief = returning(&gateway, &valid(-10, 4)).await;
+    let brief = returning(&gateway, &valid(-10, 8)).await;
     let lasting = returning(&gateway, &certificate(&[IDENTITY])).await;
     resumes(&gateway, &brief).await;
     until("the end of its time", async || visit(&gateway, &brief).await.err()).await;

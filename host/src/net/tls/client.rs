@@ -97,27 +97,11 @@ impl ClientTls {
         }
         let (Some(trust), true) = (trust, problems.is_empty()) else { return Err(problems) };
         let identities = config.verify_identity.iter().map(|identity| identity.value.clone()).collect();
-        let verifier = Verifier::new(&trust, identities);
         let place = config.ca.place.clone();
-        let broken = |error: &dyn std::fmt::Display| {
-            vec![(place.clone(), format!("TLS cannot be set up with this: {error}; check the file"))]
-        };
-        let verifier = verifier.map_err(|error| broken(&*error))?;
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| broken(&error))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut tcp = rustls_config(&trust, identities, own.as_ref()).map_err(|error| {
+            vec![(place, format!("TLS cannot be set up with this: {error}; check the file"))]
+        })?;
         let described = own.as_ref().and_then(|own| describe(own.cert.first()?));
-        let mut tcp = match &own {
-            None => builder.with_no_client_auth(),
-            Some(own) => {
-                let own = rustls::sign::SingleCertAndKey::from(Arc::clone(own));
-                builder.with_client_cert_resolver(Arc::new(own))
-            }
-        };
-        // Who was trusted once may not be any more: every connection looks at the certificate anew.
-        tcp.resumption = Resumption::disabled();
         tcp.enable_sni = server_name.is_some();
         let offering = |protocols: &[&[u8]]| {
             let mut config = tcp.clone();
@@ -236,6 +220,28 @@ impl ClientTls {
             None => Ok(ServerName::IpAddress(socket.peer_addr()?.ip().into())),
         }
     }
+}
+
+/// What rustls is to do: whom it trusts, and what it shows.
+fn rustls_config(
+    trust: &Trust,
+    identities: Vec<String>,
+    own: Option<&Arc<CertifiedKey>>,
+) -> Result<ClientConfig, Box<dyn std::error::Error>> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Verifier::new(trust, identities)?));
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let own = rustls::sign::SingleCertAndKey::from(Arc::clone(own));
+            builder.with_client_cert_resolver(Arc::new(own))
+        }
+    };
+    // Who was trusted once may not be any more: every connection looks at the certificate anew.
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 /// The files that TLS towards a cluster is made of.
