@@ -5,7 +5,7 @@
 
 /// Gives the free memory of this thread, and what threads share, back to the system. It takes some milliseconds when
 /// that is much.
-#[expect(unsafe_code, reason = "docs/adr/0018-memory-given-back.md")]
+#[expect(unsafe_code, reason = "docs/adr/0017-memory-given-back.md")]
 pub fn give_back() {
     // SAFETY: it takes no pointer, and may be called by any thread at any time, whatever the process allocates with.
     unsafe { libmimalloc_sys::mi_collect(true) }
