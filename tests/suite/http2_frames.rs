@@ -1,6 +1,7 @@
 //! HTTP/2 by hand: what breaks it is refused before anything is forwarded, what is served reaches an HTTP/1 upstream as
 //! one request in one spelling, and what floods is cut off while others are served.
 
+mod costs;
 mod floods;
 mod requests;
 mod served;

@@ -46,8 +46,8 @@ section! {
         /// The streams that an HTTP/2 client may reset on one connection before their answer has ended, less those that
         /// were answered; at so many the connection is closed. `0` is no limit.
         max_stream_resets: u32 = "50",
-        /// The streams that may be malformed, or more than there may be at a time, over the life of an HTTP/2 connection.
-        /// `0` is no limit.
+        /// The streams of one HTTP/2 connection that may be malformed, or more than there may be at a time, less those that
+        /// were answered; at so many the connection is closed. `0` is no limit.
         max_stream_errors: u32 = "100",
         /// The frames about the connection itself (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown ones) that an HTTP/2
         /// client may send in ten seconds beyond those that its streams need. `0` is no limit.

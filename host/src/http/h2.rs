@@ -50,8 +50,6 @@ pub struct Limits {
     pub header_bytes: u32,
     /// What may wait to be written of one answer, in bytes.
     pub send_buffer: usize,
-    /// Streams that are malformed, or more than there may be, over the life of the connection; 0 is no limit.
-    pub stream_errors: usize,
     /// Frames that get nothing done.
     pub frames: FrameLimits,
     /// How long the preface may take, a header block, and every frame but DATA; zero is no limit.

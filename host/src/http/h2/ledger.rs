@@ -15,6 +15,8 @@ use crate::net::close::CloseReason;
 pub struct FrameLimits {
     /// Resets of streams, less the streams that were answered; 0 is no limit.
     pub resets: u32,
+    /// Streams that are malformed, or more than there may be, less the streams that were answered; 0 is no limit.
+    pub errors: u32,
     /// Frames that are about the connection, in [`PERIOD`]; 0 is no limit.
     pub control: u32,
 }
@@ -72,6 +74,7 @@ impl Refusal {
 pub struct Ledger {
     limits: FrameLimits,
     resets: Cell<u32>,
+    errors: Cell<u32>,
     control: Cell<u32>,
     /// When counting began, in milliseconds.
     since: Cell<u64>,
@@ -102,6 +105,7 @@ impl Ledger {
         Self {
             limits,
             resets: Cell::new(0),
+            errors: Cell::new(0),
             control: Cell::new(0),
             since: Cell::new(coarse_millis()),
             last: Cell::new(0),
@@ -178,6 +182,15 @@ impl Ledger {
         self.control.set(self.control.get().saturating_sub(frames));
     }
 
+    /// One stream more that was wrong.
+    fn err(&self) {
+        let errors = self.errors.get() + 1;
+        self.errors.set(errors);
+        if errors == self.limits.errors {
+            self.broken.set(Some(CloseReason::Http2StreamErrors));
+        }
+    }
+
     fn close(&self, stream: u32) {
         let mut open = self.open.borrow_mut();
         if let Some(at) = open.iter().position(|open| *open == stream) {
@@ -197,6 +210,7 @@ impl Ledger {
             // An answer that has left makes up for one that was not waited for.
             if ends && self.too_large.get() != frame.stream {
                 self.resets.set(self.resets.get().saturating_sub(1));
+                self.errors.set(self.errors.get().saturating_sub(1));
             }
         });
     }
@@ -210,10 +224,16 @@ impl Ledger {
             }
             // It comes behind the answer when the client has not sent all.
             (RST_STREAM, PROTOCOL_ERROR) if self.too_large.get() == frame.stream => {}
-            (RST_STREAM, PROTOCOL_ERROR | FLOW_CONTROL_ERROR | STREAM_CLOSED | FRAME_SIZE_ERROR) => {
+            (RST_STREAM, PROTOCOL_ERROR | FLOW_CONTROL_ERROR | FRAME_SIZE_ERROR) => {
                 self.refuse(Refusal::Malformed);
+                self.err();
             }
-            (RST_STREAM, REFUSED_STREAM) => self.refuse(Refusal::TooMany),
+            (RST_STREAM, REFUSED_STREAM) => {
+                self.refuse(Refusal::TooMany);
+                self.err();
+            }
+            // A good client that was answered early has sent some of its body by then.
+            (RST_STREAM, STREAM_CLOSED) => self.spend(),
             (GOAWAY, _) => self.calmed.set(calmed_for(&frame)),
             _ => {}
         }
@@ -300,7 +320,7 @@ mod tests {
     const PING: u8 = 0x6;
 
     fn ledger(resets: u32, control: u32) -> Ledger {
-        Ledger::new(FrameLimits { resets, control })
+        Ledger::new(FrameLimits { resets, errors: 3, control })
     }
 
     /// A frame without payload on the wire.
@@ -385,6 +405,8 @@ mod tests {
             reset(5, 1),
             head(7, &[0xbe]),
             reset(9, 7),
+            // An answer that was early.
+            reset(9, 5),
             // Weir itself, and clients that are gone.
             reset(11, 2),
             reset(13, 8),
@@ -396,6 +418,9 @@ mod tests {
         let expected = [Refusal::Malformed, Refusal::TooLarge, Refusal::TooLarge, Refusal::TooMany];
         assert_eq!(*told.borrow(), expected);
         ledger.tell_refusals(|refusal| panic!("{refusal:?} is told once"));
+        assert_eq!(ledger.broken(), None);
+        ledger.sent(&mut scanner, &[reset(15, 7), reset(17, 7), reset(19, 7)].concat());
+        assert_eq!(ledger.broken(), Some(CloseReason::Http2StreamErrors));
     }
 
     #[test]

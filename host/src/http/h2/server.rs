@@ -121,7 +121,8 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
             .initial_connection_window_size(limits.connection_window)
             .max_send_buf_size(limits.send_buffer)
             .max_pending_accept_reset_streams(PENDING_RESETS)
-            .max_local_error_reset_streams(Some(limits.stream_errors).filter(|most| *most > 0))
+            // The ledger counts them, and lets answers make up for them.
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(PING)
             .keep_alive_timeout(PONG)
             .serve_connection(TokioIo::new(&mut io), service);
@@ -138,6 +139,9 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
             ledger.tell_refusals(|refusal| front.note(refusal));
             if let Poll::Ready(ended) = polled {
                 return Poll::Ready(ended.map_err(|error| Ended::of(&error, &ledger)));
+            }
+            if let Some(reason) = ledger.broken() {
+                return Poll::Ready(Err(Ended::by(reason)));
             }
             // What was answered is not cut off; how long it may take has a bound of its own.
             if course == Course::End && ledger.unsent().is_none() {

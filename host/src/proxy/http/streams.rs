@@ -37,8 +37,11 @@ fn limits_of(limits: &Limits) -> h2::Limits {
         connection_window: window(limits.initial_connection_window_size),
         header_bytes: number(limits.max_header_bytes),
         send_buffer: number(limits.per_connection_buffer_limit) as usize,
-        stream_errors: limits.max_stream_errors as usize,
-        frames: FrameLimits { resets: limits.max_stream_resets, control: limits.max_control_frames },
+        frames: FrameLimits {
+            resets: limits.max_stream_resets,
+            errors: limits.max_stream_errors,
+            control: limits.max_control_frames,
+        },
         head_timeout: limits.request_headers_timeout,
         stream_idle: limits.stream_idle_timeout,
         linger: (LINGER, LINGER_TIME),
