@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use weir::plugin::digest::Digest;
@@ -276,6 +277,8 @@ async fn a_start_does_not_wait_for_ever_for_a_file_that_is_being_written() {
         while !told.load(Ordering::Relaxed) {
             number += 1;
             file.write_all_at(&number.to_le_bytes(), 0).expect("it can be written");
+            // The rhythm of the writer. One that never rests is put aside on a busy machine for longer than a look takes.
+            std::thread::sleep(Duration::from_millis(2));
         }
     });
     let gateway = setup.start();

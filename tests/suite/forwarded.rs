@@ -7,7 +7,7 @@ use weir_tests::{Gateway, Setup};
 
 /// A gateway that trusts these proxies.
 fn gateway(trusted: &str, listener: &str, upstream: std::net::SocketAddr) -> Gateway {
-    let own = certificate(&["a.example"]);
+    let own = certificate(&["a.example", "example.com"]);
     let config = format!(
         "trusted_proxies: {trusted}\n\
          listeners: [ {{ name: web, address: \"127.0.0.1:0\", {listener} \

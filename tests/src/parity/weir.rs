@@ -75,6 +75,8 @@ fn start(
             "certificates": [{ "cert": "own.pem", "key": "own.key" }],
             "client_ca": "ca.pem",
             "client_certificate": "required",
+            // In Envoy any host is answered on any connection.
+            "authority": "any",
         });
         up["tls"] =
             serde_json::json!({ "ca": "ca.pem", "cert": "own.pem", "key": "own.key", "sni": tls::NAMES.1 });

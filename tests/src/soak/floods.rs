@@ -183,8 +183,9 @@ impl Client {
     }
 }
 
-/// What a connection may take before it has said anything, in bytes.
-const CONNECTION: u64 = 48 << 10;
+/// What a connection may take whatever it sends, in bytes: with one to the upstream, and `per_connection_buffer_limit` (64 KiB)
+/// of an answer that is not taken.
+const CONNECTION: u64 = 128 << 10;
 
 /// Whether a flood had memory taken out of proportion: a hundred times what it sent, and what its connections are.
 pub fn out_of_proportion(outcomes: &Outcomes, clients: usize, sent: u64) -> Option<String> {

@@ -12,8 +12,9 @@ use crate::upstream::Upstream;
 const LONGEST: usize = 256 << 10;
 
 const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello\n";
-/// The body of what is asked for as `/large`.
-const LARGE: usize = 4 << 20;
+/// The body of what is asked for as `/large`: so little that the kernel can hold it for thousands of clients that read
+/// nothing. It is the last on its connection, so that none of those is kept.
+const LARGE: usize = 1 << 20;
 
 const WITH_TRAILERS: &[u8] =
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-end\r\n\r\n6\r\nhello\n\r\n0\r\nx-end: 1\r\n\r\n";
@@ -62,7 +63,7 @@ async fn serve(mut socket: TcpStream) {
 }
 
 async fn write_large(socket: &mut TcpStream) -> std::io::Result<()> {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\n\r\n");
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LARGE}\r\nconnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).await?;
     let piece = [b'x'; 16 << 10];
     for _ in 0..LARGE / piece.len() {

@@ -41,7 +41,7 @@ async fn rotations(gateway: &Gateway, count: usize) {
 async fn clients_of_an_authority_that_is_removed_are_refused_with_new_sessions_and_with_old_ones() {
     let leaving = Authority::new("leaving").expect("a key");
     let both = format!("{}{}", authority().pem(), leaving.pem());
-    let gateway = gateway(setup(&certificate(&[NAME])).file("ca.pem", both), "");
+    let gateway = gateway(setup(&certificate(&[NAME, "example.com"])).file("ca.pem", both), "");
     let (theirs, ours) = (leaving.sign("x", &[IDENTITY]).expect("a name"), certificate(&[IDENTITY]));
     let (they, we) = (returning(&gateway, &theirs).await, returning(&gateway, &ours).await);
     resumes(&gateway, &they).await;
