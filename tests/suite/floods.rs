@@ -3,27 +3,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use weir_tests::guests;
 use weir_tests::soak::floods::{Flood, out_of_proportion};
 use weir_tests::soak::neighbours::{Plan, Subject, check_flood};
 use weir_tests::soak::upstream;
-use weir_tests::wait::PATIENCE;
 
 const CLIENTS: usize = 200;
 
 /// Checks some floods, and has a breach in anything but latencies fail.
 async fn unharmed_by(floods: &[Flood]) {
     let upstream = upstream::start().await;
-    let plan = Plan {
-        rate: 50,
-        connections: 4,
-        baseline: Duration::from_millis(200),
-        attack: Duration::from_millis(1500),
-        recovery: Duration::from_secs(20),
-        end: PATIENCE,
-    };
+    let plan = Plan::short();
     for &flood in floods {
         let (name, address, sent) = (flood.name(), upstream.address, Arc::new(AtomicU64::new(0)));
         let counted = Arc::clone(&sent);

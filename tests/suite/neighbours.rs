@@ -7,21 +7,13 @@ use weir_tests::guests;
 use weir_tests::hostile::{self, Hostile};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
 use weir_tests::soak::upstream;
-use weir_tests::wait::PATIENCE;
 
 /// As generous as the timeout of the clients: a build may be running beside.
 const SLOWEST: Duration = Duration::from_secs(2);
 
 async fn checked(guest: &str) -> Outcomes {
     let upstream = upstream::start().await;
-    let plan = Plan {
-        rate: 50,
-        connections: 4,
-        baseline: Duration::from_millis(200),
-        attack: Duration::from_millis(1500),
-        recovery: Duration::from_secs(20),
-        end: PATIENCE,
-    };
+    let plan = Plan::short();
     let (guest, address) = (hostile::named(guest), upstream.address);
     let check = move || check(Subject::Weir(guests::weir()), &guest, plan, address);
     tokio::task::spawn_blocking(check).await.expect("a check")

@@ -14,6 +14,7 @@ use crate::soak::load::{Load, Measured, REQUESTS};
 use crate::soak::process::{Process, Usage};
 use crate::soak::provoke::{self, Provoking};
 use crate::soak::weir::Weir;
+use crate::wait::PATIENCE;
 
 /// Where a proxy listens.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,20 @@ impl Default for Plan {
             // Connections to the upstream that nobody uses are kept for a minute.
             recovery: Duration::from_secs(75),
             end: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Plan {
+    /// The short form, for the suite: it looks at failures and at what is left, and not at latencies.
+    pub fn short() -> Self {
+        Self {
+            rate: 50,
+            connections: 4,
+            baseline: Duration::from_millis(200),
+            attack: Duration::from_millis(1500),
+            recovery: Duration::from_secs(20),
+            end: PATIENCE,
         }
     }
 }
