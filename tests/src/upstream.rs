@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -112,13 +112,16 @@ impl Upstream {
         (upstream, cutter)
     }
 
-    /// An address where nobody listens.
+    /// An address where nobody listens, and nobody will as long as the test runs: a socket has the port, and does not
+    /// listen.
     ///
     /// # Panics
     /// When no port is to be had.
     pub async fn nowhere() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        listener.local_addr().expect("an address")
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let socket: &'static TcpSocket = Box::leak(Box::new(socket));
+        socket.local_addr().expect("an address")
     }
 }
 
