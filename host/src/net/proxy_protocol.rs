@@ -99,7 +99,8 @@ impl Reader {
             return Err(ProxyError::Missing);
         }
         let Some(&[version, family, high, low]) = header.get(SIGNATURE.len()..FIXED) else { return Ok(None) };
-        let known = matches!(family, 0x00 | 0x11 | 0x12 | 0x21 | 0x22 | 0x31 | 0x32);
+        // Datagrams are none of a stream's.
+        let known = matches!(family, 0x00 | 0x11 | 0x21 | 0x31);
         if !matches!((version, known), (LOCAL, _) | (PROXY, true)) {
             return Err(ProxyError::Malformed);
         }
@@ -183,20 +184,20 @@ fn addresses(family: u8, block: &[u8]) -> Result<(Header, &[u8]), ProxyError> {
         Header::Told { source, destination: (destination, u16::from_be_bytes([c, d])).into() }
     };
     match family {
-        0x11 | 0x12 => {
+        0x11 => {
             let (source, rest) = block.split_first_chunk::<4>().ok_or(ProxyError::Malformed)?;
             let (destination, rest) = rest.split_first_chunk::<4>().ok_or(ProxyError::Malformed)?;
             let (ports, rest) = rest.split_first_chunk::<4>().ok_or(ProxyError::Malformed)?;
             Ok((told((*source).into(), (*destination).into(), ports), rest))
         }
-        0x21 | 0x22 => {
+        0x21 => {
             let (source, rest) = block.split_first_chunk::<16>().ok_or(ProxyError::Malformed)?;
             let (destination, rest) = rest.split_first_chunk::<16>().ok_or(ProxyError::Malformed)?;
             let (ports, rest) = rest.split_first_chunk::<4>().ok_or(ProxyError::Malformed)?;
             Ok((told((*source).into(), (*destination).into(), ports), rest))
         }
         // Two paths of 108 bytes, which are no addresses of ours.
-        0x31 | 0x32 => {
+        0x31 => {
             let rest = block.get(216..).ok_or(ProxyError::Malformed)?;
             Ok((Header::Own, rest))
         }

@@ -31,11 +31,10 @@ pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, scheme: Scheme, trusted:
         CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
     }
     // Some proxies add a line of their own: all lines are one list, and the last of it is what the nearest said.
-    let lines: Vec<&str> =
-        headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
     let client = if believed { client_of(&lines, peer, is_trusted) } else { peer };
     let own = peer.to_string();
-    let list = lines.into_iter().chain([own.as_str()]).collect::<Vec<_>>().join(", ");
+    let list = lines.into_iter().chain([own.as_bytes()]).collect::<Vec<_>>().join(b", ".as_slice());
     if let Ok(list) = HeaderValue::try_from(list) {
         headers.insert(FORWARDED_FOR, list);
     }
@@ -51,10 +50,11 @@ pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, scheme: Scheme, trusted:
 /// The client, as proxies that are trusted have told it: the last address of the list that is not of such a proxy, or,
 /// when all are, the first. What stands before it was said by somebody who is not trusted, and what is no address ends
 /// what can be known: then the nearest proxy that is known counts.
-fn client_of(lines: &[&str], peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+fn client_of(lines: &[&[u8]], peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer;
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        let Some(address) = address_of(hop.trim_matches([' ', '\t'])) else { break };
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        let hop = str::from_utf8(hop).ok().map(|hop| hop.trim_matches([' ', '\t']));
+        let Some(address) = hop.and_then(address_of) else { break };
         client = address.to_canonical();
         if !is_trusted(client) {
             break;
@@ -78,7 +78,7 @@ mod tests {
     /// What becomes of some headers that a peer in 10.0.0.0/8 sends: all of them, and the client.
     fn of(lines: &[(&'static str, &'static str)], trusted: &[IpNet]) -> (HeaderMap, String) {
         let header = |(name, value): &(&'static str, &'static str)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
         };
         let mut headers: HeaderMap = lines.iter().map(header).collect();
         let client = forwarded(&mut headers, PEER, Scheme::Https, trusted);
@@ -107,6 +107,7 @@ mod tests {
             ("::ffff:10.1.2.3", "10.1.2.3"),
             // What is no address ends what can be known.
             ("203.0.113.9, unknown", "10.0.0.7"),
+            ("\u{e9}, 203.0.113.9", "203.0.113.9"),
             ("203.0.113.9, unknown, 10.1.2.3", "10.1.2.3"),
             ("203.0.113.9,", "10.0.0.7"),
             ("203.0.113.9, 10.1.2.300", "10.0.0.7"),

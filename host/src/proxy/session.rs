@@ -55,12 +55,16 @@ pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, mut socket: TcpStream
     let mut accepted = Accepted { id: next_id(), peer, local: own, at, started, deadline: None };
     let cx = SessionCx { worker, local, listener };
     if client == Client::Told {
-        if let Err(reason) = accepted.be_told(&cx, &mut socket).await {
-            let connection = accepted.connection(&cx, None);
-            return refuse(&cx, &connection, &accepted, reason, 0);
-        }
+        let told = match accepted.be_told(&cx, &mut socket).await {
+            Ok(told) => told,
+            Err(reason) => {
+                let connection = accepted.connection(&cx, None);
+                return refuse(&cx, &connection, &accepted, reason, 0);
+            }
+        };
         let most = cx.listener.listener.connections.most_per_client;
-        if let Err(full) = admitted.1.count_for(accepted.peer.ip(), most) {
+        // A connection of the proxy's own is no client's.
+        if told && let Err(full) = admitted.1.count_for(accepted.peer.ip(), most) {
             return turn_away(&cx.listener, &socket, accepted.peer, full.into());
         }
     }
@@ -135,10 +139,12 @@ async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls
     let shaken = timer.limit(tls.accept(socket)).await;
     drop(timer);
     let reason = match shaken {
-        Some(Ok((stream, info))) => {
+        Some(Ok((stream, info))) if info.peer.is_none() || is_trusted_now(&cx, tls) => {
             let connection = accepted.connection(&cx, Some(info));
             return dispatch(cx, connection, stream, Bytes::new()).await;
         }
+        // It began before what is trusted changed, and who comes again is asked anew.
+        Some(Ok(_)) => CloseReason::Handshake,
         Some(Err(error)) => {
             let (listener, peer) = (&*cx.listener.listener.name, accepted.peer);
             tracing::debug!(listener, %peer, %error, "TLS handshake failed");
@@ -148,6 +154,15 @@ async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls
     };
     let connection = accepted.connection(&cx, None);
     refuse(&cx, &connection, &accepted, reason, 0);
+}
+
+/// Whether the listener still trusts whom it did when this handshake began.
+fn is_trusted_now(cx: &SessionCx, tls: &ServerTls) -> bool {
+    let Some((_, listener)) = cx.worker.listener_at(&cx.listener.listener.socket_key()) else { return true };
+    match &listener.listener.tls {
+        Tls::Terminate(now) => now.trusts_as(tls),
+        Tls::None | Tls::Passthrough => true,
+    }
 }
 
 /// What is known of a connection before it is identified.
@@ -185,14 +200,13 @@ impl Accepted {
     }
 
     /// Lets the proxy at the other end tell who the client is.
-    async fn be_told(&mut self, cx: &SessionCx, socket: &mut TcpStream) -> Result<(), CloseReason> {
+    async fn be_told(&mut self, cx: &SessionCx, socket: &mut TcpStream) -> Result<bool, CloseReason> {
         let timer = self.deadline(cx);
         let header = timer.limit(read_header(socket)).await.unwrap_or(Err(CloseReason::ProxyTimeout));
         self.deadline = Some(timer);
-        if let Header::Told { source, destination } = header? {
-            (self.peer, self.local) = (source, destination);
-        }
-        Ok(())
+        let Header::Told { source, destination } = header? else { return Ok(false) };
+        (self.peer, self.local) = (source, destination);
+        Ok(true)
     }
 }
 

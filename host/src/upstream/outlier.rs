@@ -11,7 +11,7 @@ use crate::config::cluster::OutlierDetection;
 #[derive(Debug, Default)]
 pub struct Outliers {
     endpoints: Box<[(SocketAddr, Arc<Record>)]>,
-    /// Whether any of them has failed since it last answered: while none has, nobody looks at the others.
+    /// Whether any of them has failed since it last answered, or was left out: while none has, nobody looks at them.
     failing: AtomicU32,
 }
 
@@ -33,11 +33,19 @@ impl Outliers {
         };
         let endpoints = endpoints.iter().map(|address| (*address, known(address))).collect();
         let outliers = Self { endpoints, failing: AtomicU32::new(0) };
-        let failing = outliers.endpoints.iter().any(|(_, record)| {
-            record.failures.load(Ordering::Relaxed) > 0 || record.until.load(Ordering::Relaxed) > 0
-        });
-        outliers.failing.store(failing.into(), Ordering::Relaxed);
+        outliers.look_again();
         Arc::new(outliers)
+    }
+
+    /// Notes whether any of them is failing. Whoever fails meanwhile says so after this, or is seen by it.
+    fn look_again(&self) {
+        self.failing.store(0, Ordering::SeqCst);
+        let is_failing = |record: &Record| {
+            record.failures.load(Ordering::SeqCst) > 0 || record.until.load(Ordering::SeqCst) > 0
+        };
+        if self.endpoints.iter().any(|(_, record)| is_failing(record)) {
+            self.failing.store(1, Ordering::SeqCst);
+        }
     }
 
     /// Whether an endpoint is left out.
@@ -55,29 +63,33 @@ impl Outliers {
             return;
         }
         let Some(record) = self.record(address) else { return };
-        if record.failures.load(Ordering::Relaxed) > 0 {
-            record.failures.store(0, Ordering::Relaxed);
-        }
+        let mut cleared = record.failures.swap(0, Ordering::SeqCst) > 0;
         // Where all are left out, none is, and those that are down would go on to get their share: whoever answers is back.
         let now = coarse_millis();
         let is_out = |record: &Record| record.until.load(Ordering::Relaxed) > now;
-        if is_out(record) && self.endpoints.iter().all(|(_, other)| is_out(other)) {
-            record.until.store(0, Ordering::Relaxed);
+        let was_out = record.until.load(Ordering::Relaxed) > 0;
+        if was_out && (!is_out(record) || self.endpoints.iter().all(|(_, other)| is_out(other))) {
+            record.until.store(0, Ordering::SeqCst);
+            cleared = true;
+        }
+        if cleared {
+            self.look_again();
         }
     }
 
     /// An endpoint has failed. True when it is left out from now on.
     pub fn failed(&self, address: SocketAddr, config: &OutlierDetection) -> bool {
         let Some(record) = self.record(address) else { return false };
-        self.failing.store(1, Ordering::Relaxed);
-        let failures = record.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let failures = record.failures.fetch_add(1, Ordering::SeqCst) + 1;
+        self.failing.store(1, Ordering::SeqCst);
         let most = config.consecutive_failures;
         if most == 0 || failures < most.into() {
             return false;
         }
         record.failures.store(0, Ordering::Relaxed);
         let time = u64::try_from(config.base_ejection_time.as_millis()).unwrap_or(u64::MAX);
-        record.until.store(coarse_millis().saturating_add(time), Ordering::Relaxed);
+        record.until.store(coarse_millis().saturating_add(time), Ordering::SeqCst);
+        self.failing.store(1, Ordering::SeqCst);
         true
     }
 

@@ -131,3 +131,13 @@ async fn a_list_that_is_out_of_date_is_told_of_and_fails_closed() {
     until_ready(&gateway).await;
     visit(&gateway, &good).await.expect("it is not revoked");
 }
+
+#[tokio::test]
+async fn who_comes_back_once_a_list_is_out_of_date_is_refused_as_everybody_is() {
+    let soon = SystemTime::now() + Duration::from_secs(10);
+    let list = authority().revoke(&[], soon).expect("a list");
+    let gateway = gateway(setup(&certificate(&[NAME])).file("crl.pem", list), ", client_crl: crl.pem");
+    let config = returning(&gateway, &certificate(&[IDENTITY])).await;
+    until_degraded(&gateway, "was to be replaced at").await;
+    visit(&gateway, &config).await.expect_err("nobody knows whether it is revoked");
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
@@ -128,6 +129,23 @@ impl ServerTls {
         files.zip(self.certificates.all.iter().map(|(_, described)| &**described))
     }
 
+    /// Why a client that has shown this chain once would be refused now, when that is for the time that has passed.
+    fn outlived(&self, chain: &[CertificateDer<'_>]) -> Option<&'static str> {
+        let now = now();
+        let expired = |der| describe(der).is_some_and(|known| known.validity.1 < now);
+        if chain.iter().any(|der| expired(der)) {
+            return Some("the client's certificate has expired since its session began");
+        }
+        let revoked = self.trust.as_ref()?.revoked.as_ref()?;
+        let late = !chain.is_empty() && revoked.next_update <= now;
+        late.then_some("a revocation list is out of date since the client's session began")
+    }
+
+    /// Whether it trusts the same clients, by the very same files, as another.
+    pub fn trusts_as(&self, other: &Self) -> bool {
+        same(self.trust.as_ref(), other.trust.as_ref())
+    }
+
     /// Shakes hands. What is known of the peer comes from the verified chain alone.
     ///
     /// # Errors
@@ -138,10 +156,11 @@ impl ServerTls {
         let server_name = session.server_name().and_then(canonical_name);
         let peer = session.peer_certificates().and_then(|chain| describe(chain.first()?));
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-        if resumed && peer.as_ref().is_some_and(|peer| peer.validity.1 < now()) {
+        let chain = session.peer_certificates().unwrap_or_default();
+        if let Some(why) = self.outlived(chain).filter(|_| resumed) {
             // Who has a ticket of that time is to show a certificate once more, and not to be refused again and again.
             self.tickets.forget().map_err(io::Error::other)?;
-            return Err(io::Error::other("the client's certificate has expired since its session began"));
+            return Err(io::Error::other(why));
         }
         let tls = Tls {
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
