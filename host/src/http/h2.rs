@@ -25,7 +25,7 @@ use tokio::task::AbortHandle;
 use crate::config::limits::Underscores;
 use crate::http::body::Frame;
 use crate::http::h1::{BodyError, Length};
-use crate::http::h2::receive::receive_trailers;
+use crate::http::h2::receive::{answered_trailers, receive_trailers};
 use crate::http::message::{Request, Response};
 use crate::http::path::PathRules;
 use crate::http::pipe::{self, BrokenOff};
@@ -76,12 +76,12 @@ const PONG: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Incoming {
     body: RefCell<HyperIncoming>,
-    /// What becomes of trailers with an underscore in their name.
-    underscores: Underscores,
+    /// What becomes of trailers of a request with an underscore in their name; `None` for an answer.
+    underscores: Option<Underscores>,
 }
 
 impl Incoming {
-    fn new(body: HyperIncoming, underscores: Underscores) -> Self {
+    fn new(body: HyperIncoming, underscores: Option<Underscores>) -> Self {
         Self { body: RefCell::new(body), underscores }
     }
 
@@ -96,7 +96,11 @@ impl Incoming {
                     Ok(data) => return Poll::Ready(Ok(Some(Frame::Data(data)))),
                     Err(frame) => {
                         if let Ok(mut trailers) = frame.into_trailers() {
-                            receive_trailers(&mut trailers, self.underscores).map_err(BodyError::Trailers)?;
+                            match self.underscores {
+                                Some(action) => receive_trailers(&mut trailers, action),
+                                None => answered_trailers(&mut trailers),
+                            }
+                            .map_err(BodyError::Trailers)?;
                             return Poll::Ready(Ok(Some(Frame::Trailers(trailers))));
                         }
                     }

@@ -68,7 +68,12 @@ impl Pump<'_, '_> {
             self.sink.data(data).map_err(Broken::Sink)?;
             if end {
                 self.sink.end(trailers).map_err(Broken::Sink)?;
-                return poll_fn(|cx| self.taken(self.sink.poll_gone(cx), cx)).await;
+                // A request is on its way when it is handed over: its deadline begins then, whatever window the endpoint opens.
+                let last = |cx: &mut Context<'_>| match self.half {
+                    Half::Received => self.sink.poll_flush(cx),
+                    Half::Answered => self.sink.poll_gone(cx),
+                };
+                return poll_fn(|cx| self.taken(last(cx), cx)).await;
             }
         }
     }

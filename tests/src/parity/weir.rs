@@ -124,6 +124,10 @@ fn filter(filter: &Filter) -> serde_json::Value {
             "shared_data": ["one", "two", "nobody", "worker"],
             "foreign_functions": FOREIGN_FUNCTIONS,
         },
+        // Nor a limit to what it may compute, and what is compared is what it does.
+        "cpu": "1s",
+        "cpu_per_second": "0s",
+        "cpu_per_stream": "0s",
         "on_failure": if filter.fail_open { "open" } else { "closed" },
     });
     if filter.headers_stop_iteration {

@@ -11,7 +11,6 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
 
-use crate::config::limits::Underscores;
 use crate::http::h1::Length;
 use crate::http::h2::{Incoming, Outgoing, PING, PONG, explain};
 use crate::http::message::{Request, Response, Scheme};
@@ -143,7 +142,7 @@ impl Client {
             let answered = answer.await.map_err(|error| NoAnswer::of(&error));
             let answered = answered.inspect_err(|error| over.set(over.get() || error.over));
             let (parts, body) = answered?.into_parts();
-            let body = Incoming::new(body, Underscores::Allow);
+            let body = Incoming::new(body, None);
             let length = body.length(&parts.headers);
             Ok((Response { status: parts.status, headers: parts.headers }, length, body))
         });

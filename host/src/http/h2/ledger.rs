@@ -150,7 +150,7 @@ impl Ledger {
             }
             RST_STREAM => {
                 self.close(frame.stream);
-                let resets = self.resets.get() + 1;
+                let resets = self.resets.get().saturating_add(1);
                 self.resets.set(resets);
                 if resets == self.limits.resets {
                     self.broken.set(Some(CloseReason::Http2Resets));
@@ -164,7 +164,7 @@ impl Ledger {
 
     /// One control frame more.
     fn spend(&self) {
-        let spent = self.control.get() + 1;
+        let spent = self.control.get().saturating_add(1);
         self.control.set(spent);
         if spent <= self.limits.control || self.limits.control == 0 {
             return;
@@ -184,7 +184,7 @@ impl Ledger {
 
     /// One stream more that was wrong.
     fn err(&self) {
-        let errors = self.errors.get() + 1;
+        let errors = self.errors.get().saturating_add(1);
         self.errors.set(errors);
         if errors == self.limits.errors {
             self.broken.set(Some(CloseReason::Http2StreamErrors));

@@ -24,16 +24,17 @@ pub fn receive(parts: request::Parts, scheme: Scheme, limits: &Limits) -> Result
     if method == Method::CONNECT {
         return Err(HeadError::Connect);
     }
+    check_values(&headers)?;
+    // Crumbs of a cookie are one field: through HTTP/1 they would have come as one.
+    join_cookies(&mut headers)?;
     if headers.len() > limits.fields {
         return Err(HeadError::TooManyFields);
     }
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(HeadError::SeveralHosts);
     }
-    check_values(&headers)?;
     check_length(&headers)?;
     treat_underscores(&mut headers, limits.underscores)?;
-    join_cookies(&mut headers)?;
     let host = headers.remove(header::HOST);
     let authority = match (parts.uri.authority(), &host) {
         (Some(authority), _) => {
@@ -138,6 +139,22 @@ pub fn receive_trailers(trailers: &mut HeaderMap, underscores: Underscores) -> R
     Ok(())
 }
 
+/// The same for trailers of an answer, where whitespace around a value is taken off: gRPC's messages may end in some, and
+/// the endpoint is not to lose its status for it.
+///
+/// # Errors
+/// None that can come: what is left of a value is one.
+pub fn answered_trailers(trailers: &mut HeaderMap) -> Result<(), HeadError> {
+    for value in trailers.values_mut() {
+        let trimmed = value.as_bytes().trim_ascii();
+        if trimmed.len() < value.len() {
+            *value = HeaderValue::from_bytes(trimmed).map_err(|_| HeadError::Malformed)?;
+        }
+    }
+    crate::http::h1::head::drop_forbidden(trailers);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +191,16 @@ mod tests {
         let crumbs = [("cookie", "a=1"), ("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")];
         let headers = read("http://a/", &crumbs).expect("a request").headers;
         assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+        assert!(read("http://a/", &[("cookie", "a=1"); 6]).is_ok(), "they count as one");
+    }
+
+    #[test]
+    fn whitespace_around_values_is_taken_off_in_trailers_of_answers_and_refused_in_those_of_requests() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-message", HeaderValue::from_static("no such key: "));
+        assert!(receive_trailers(&mut trailers.clone(), Underscores::Reject).is_err());
+        answered_trailers(&mut trailers).expect("trailers");
+        assert_eq!(trailers["grpc-message"], "no such key:");
     }
 
     #[test]

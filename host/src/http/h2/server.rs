@@ -231,7 +231,7 @@ impl<F: Front> Requests<F> {
         let responder = Responder { head: RefCell::new(Some(head)), body: body_writer, sending };
         let task = match receive(parts, self.scheme, &self.limits) {
             Ok(request) => {
-                let body = Incoming::new(body, self.limits.underscores);
+                let body = Incoming::new(body, Some(self.limits.underscores));
                 let length = body.length(&request.headers);
                 let received = Received { request, length, body, responder };
                 Some(spawn_local(Rc::clone(&self.front).answer(received)).abort_handle())
