@@ -52,14 +52,26 @@ pub struct Origin {
     pub takeover: bool,
 }
 
+/// How much less urgent than the workers the threads are that compile, start and try plugins, as `nice` has it: whoever
+/// copies plugins in takes no time from requests where processors are short.
+const LESS_URGENT: i32 = 10;
+
+/// A thread that does the control plane's long work begins. The processes that compile are its children, and like it.
+fn yield_to_workers() {
+    // Where that is not allowed it goes on as it is.
+    let _ = rustix::process::nice(LESS_URGENT);
+}
+
 /// Runs the proxy until it has drained.
 ///
 /// # Errors
 /// When it cannot start.
 pub fn run(file: &Path, origin: Origin) -> anyhow::Result<()> {
     let config = Arc::new(Config::load(file)?);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_start(yield_to_workers)
+        .build_local(Default::default())?;
     let ended = runtime.block_on(async {
         // First of all: what is not waited for ends the process.
         let mut signals = Signals::new()?;

@@ -85,3 +85,17 @@ pub fn cluster(name: &str, address: SocketAddr) -> Value {
         },
     })
 }
+
+/// A cluster that is spoken to in HTTP/2, or in HTTP/1 with trailers.
+pub fn cluster_of(name: &str, address: SocketAddr, http2: bool) -> Value {
+    let mut cluster = cluster(name, address);
+    let protocol = if http2 { "http2_protocol_options" } else { "http_protocol_options" };
+    let options = if http2 { json!({}) } else { json!({ "enable_trailers": true }) };
+    cluster["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { protocol: options },
+        },
+    });
+    cluster
+}

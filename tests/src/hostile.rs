@@ -25,6 +25,8 @@ pub struct Hostile {
     pub way: Way,
     /// What is to come of it.
     pub outcome: Outcome,
+    /// Whether its calls give way (`scheduling: preemptible`), where the proxy knows that.
+    pub preemptible: bool,
 }
 
 /// How a guest is provoked.
@@ -51,7 +53,11 @@ pub enum Outcome {
 
 impl Hostile {
     fn new(name: impl Into<String>, way: Way, outcome: Outcome, text: &Text) -> Self {
-        Self { name: name.into(), wat: text.to_string(), way, outcome }
+        Self { name: name.into(), wat: text.to_string(), way, outcome, preemptible: false }
+    }
+
+    fn preemptible(self) -> Self {
+        Self { preemptible: true, ..self }
     }
 
     /// The module.

@@ -269,7 +269,7 @@ fn put_aside(gateway: &Gateway) -> u64 {
 async fn a_busy_machine_ends_no_innocent_filter() {
     let mirror = mirror().await;
     // Half of what a call may use; what is put aside within it is away for longer than all of that.
-    let gateway = counting_gateway(", cpu_per_second: 0s", MILLISECOND, &mirror);
+    let gateway = counting_gateway(", cpu_per_second: 0s, long_calls_per_second: 0s", MILLISECOND, &mirror);
     let mut client = Client::h1(gateway.address("web")).await;
     let before = put_aside(&gateway);
     let load = Load::new();

@@ -142,7 +142,7 @@ async fn a_file_that_is_copied_byte_by_byte_under_load_is_taken_when_it_is_whole
 
 #[tokio::test]
 async fn a_link_that_is_swapped_without_pause_never_has_other_bytes_loaded_than_those_that_were_hashed() {
-    const SWAPS: usize = 20_000;
+    const SWAPS: usize = 100_000;
     let gateway = gateway();
     let load = Load::start(&gateway).await;
     // Good versions, something that never ends, and nothing, all behind links that lead to them in turn.

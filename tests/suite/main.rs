@@ -1,6 +1,7 @@
 //! The suite. One file for each feature; the names of the tests are claims.
 
 mod abi;
+mod accounts;
 mod admin;
 mod budgets;
 mod cache;

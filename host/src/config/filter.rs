@@ -45,6 +45,9 @@ section! {
         cpu: Duration = "2ms",
         /// CPU time that a filter may use in a second, on each worker. Beyond that, new streams meet `on_failure`. `0s` is no limit.
         cpu_per_second: Duration = "500ms",
+        /// CPU time in a second, on each worker, that calls of a filter may take beyond their first half millisecond: whatever else
+        /// the worker has to do waits for such a call. Beyond that, new streams meet `on_failure`. `0s` is no limit.
+        long_calls_per_second: Duration = "20ms",
         /// CPU time that a filter may use in a second for one stream. A stream that uses more meets `on_failure`. `0s` is no limit.
         cpu_per_stream: Duration = "250ms",
         /// CPU time for each call at the start of an instance: its start functions, `on_vm_start`, `on_configure`.
@@ -123,6 +126,9 @@ section! {
         cpu: Option<Duration>,
         /// CPU time in a second, on each worker. The default is `plugins.defaults.cpu_per_second`, or `cpu` when that is more.
         cpu_per_second: Option<Duration>,
+        /// CPU time in a second, on each worker, of calls beyond their first half millisecond. The default is
+        /// `plugins.defaults.long_calls_per_second`, and no limit where `cpu` is more than 2ms, or it is `preemptible`.
+        long_calls_per_second: Option<Duration>,
         /// CPU time in a second for one stream. The default is `plugins.defaults.cpu_per_stream`, or `cpu` when that is more.
         cpu_per_stream: Option<Duration>,
         /// CPU time for each call at the start. The default is `plugins.defaults.start_cpu`.

@@ -57,6 +57,55 @@ impl Budget {
     }
 }
 
+/// What of a call's CPU time counts as long: others wait for it.
+const LONG: Duration = Duration::from_micros(500);
+
+/// Short calls in a row after which no more is suspected.
+const CLEARED: u32 = 256;
+
+/// CPU time that calls take beyond their first half millisecond.
+///
+/// The time between two readings of the cycle counter tells that a call may have been long, and not that it was: the thread may
+/// have been put aside. So that only makes the guest a suspect, and a suspect's calls are measured by the thread's CPU clock,
+/// which takes a system call at either end.
+#[derive(Debug, Default)]
+pub struct LongCalls {
+    /// How many short calls it takes until the guest is no suspect any more.
+    suspect: u32,
+    /// In nanoseconds, since it was last billed.
+    beyond: u64,
+}
+
+impl LongCalls {
+    /// A call begins. Where the CPU clock stands, when that is to be known.
+    #[inline]
+    pub fn begin(&self) -> Option<Duration> {
+        (self.suspect > 0).then(thread_cpu_time)
+    }
+
+    /// A call has ended. `measured`: whether the time is that of the CPU clock.
+    #[inline]
+    pub fn end(&mut self, spent: Duration, measured: bool) {
+        match spent.checked_sub(LONG) {
+            Some(beyond) => {
+                self.suspect = CLEARED;
+                if measured {
+                    self.beyond =
+                        self.beyond.saturating_add(u64::try_from(beyond.as_nanos()).unwrap_or(u64::MAX));
+                }
+            }
+            None if measured => self.suspect = self.suspect.saturating_sub(1),
+            None => {}
+        }
+    }
+
+    /// Takes what is to be billed.
+    #[inline]
+    pub fn take(&mut self) -> u64 {
+        std::mem::take(&mut self.beyond)
+    }
+}
+
 /// The memory of one instance, within what its plugin and all plugins have.
 #[derive(Debug)]
 pub struct Limiter {
@@ -134,6 +183,20 @@ impl ResourceLimiter for Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_looks_long_makes_a_suspect_and_only_what_the_cpu_clock_tells_counts() {
+        let (long, short) = (LONG + Duration::from_micros(7), Duration::from_micros(3));
+        let mut calls = LongCalls::default();
+        assert_eq!(calls.begin(), None, "nobody is measured without a reason");
+        calls.end(long, false);
+        assert_eq!(calls.take(), 0, "the thread may have been put aside");
+        assert!(calls.begin().is_some());
+        calls.end(long, true);
+        assert_eq!((calls.take(), calls.take()), (7_000, 0));
+        (0..CLEARED).for_each(|_| calls.end(short, true));
+        assert_eq!((calls.begin(), calls.take()), (None, 0), "it has made up for that");
+    }
 
     #[test]
     fn one_jump_of_the_clock_is_no_overrun_but_a_guest_that_stays_over_its_limit_is_ended() {

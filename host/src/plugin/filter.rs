@@ -2,6 +2,7 @@
 //! ask for and hear of besides their streams is in `filter/events.rs`, and the calls that give way in
 //! `filter/lane.rs`.
 
+mod account;
 mod admission;
 mod events;
 mod lane;
@@ -25,17 +26,19 @@ use crate::plugin::filter::lane::Lane;
 use crate::plugin::instance::{Fault, Instance};
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
 
+pub use account::Account;
 pub use events::GrpcEvent;
 pub use lane::{Returned, Which, set_access};
 pub use vm_spec::VmSpec;
 
 /// What plugins need of the worker that they run on. The proxy implements it.
 pub trait PluginHost {
-    /// Sends an HTTP request, and hands the answer (`None` when there is none) to `then`.
-    fn http_call(&self, call: HttpCall, then: Box<dyn FnOnce(Option<CallAnswer>)>);
+    /// Sends an HTTP request at the expense of `account`, and hands the answer (`None` when there is none) to `then`.
+    fn http_call(&self, call: HttpCall, account: Account, then: Box<dyn FnOnce(Option<CallAnswer>)>);
 
-    /// Begins a gRPC call or stream, and hands what it brings to `then`, never before this has returned.
-    fn grpc(&self, open: GrpcOpen, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender>;
+    /// Begins a gRPC call or stream at the expense of `account`, and hands what it brings to `then`, never before this has
+    /// returned.
+    fn grpc(&self, open: GrpcOpen, account: Account, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender>;
 
     /// An instance has ended by a fault: a new one is wanted.
     fn condemned(&self, vm: &Arc<VmSpec>);
@@ -243,6 +246,7 @@ impl VmCell {
             catch_unwind(AssertUnwindSafe(|| work(instance))).unwrap_or_else(|_| Err(Fault::of_the_host()));
         let spent = instance.take_spent();
         self.books.meter.bill(spent);
+        self.books.meter.bill_long(instance.take_long());
         match worked {
             Ok(done) => {
                 if instance.has_outgoing() {

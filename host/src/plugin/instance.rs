@@ -12,7 +12,7 @@ use std::time::Duration;
 use wasmtime::{Store, Trap, TypedFunc, Val, WasmParams, WasmResults};
 use wasmtime_wizer::{InstanceState, SnapshotVal};
 
-use crate::clock::cycles;
+use crate::clock::{cycles, thread_cpu_time};
 use crate::plugin::abi::{self, Callbacks, Exited};
 use crate::plugin::engine::EPOCH;
 use crate::plugin::instance::on_fiber::{run_at_start, to_its_end};
@@ -121,6 +121,7 @@ impl Instance {
         }
         // A start has a budget of its own.
         started.take_spent();
+        started.take_long();
         Ok(started)
     }
 
@@ -340,6 +341,12 @@ impl Instance {
         std::mem::take(&mut self.store.data_mut().spent)
     }
 
+    /// Takes what calls took of that beyond their first half millisecond.
+    #[inline]
+    pub fn take_long(&mut self) -> u64 {
+        self.store.data_mut().long.take()
+    }
+
     /// A plugin in the VM, by its root context.
     pub fn root(&mut self, id: u32) -> Option<&mut Root> {
         self.store.data_mut().roots.iter_mut().find(|root| root.id == id)
@@ -384,11 +391,14 @@ where
     R: WasmResults,
 {
     let before = enter(store, context, limit);
-    let start = cycles::now();
+    let (start, clock) = (cycles::now(), store.data().long.begin());
     let result = function.call(&mut *store, params);
     let wall = cycles::between(start, cycles::now());
+    let vm = store.data_mut();
+    let measured = clock.map(|clock| thread_cpu_time().saturating_sub(clock));
     // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
-    let spent = wall.min(store.data().budget.spent().unwrap_or_default() + EPOCH);
+    let spent = measured.unwrap_or_else(|| wall.min(vm.budget.spent().unwrap_or_default() + EPOCH));
+    vm.long.end(spent, measured.is_some());
     leave(store, context, before, spent);
     result.map_err(|error| Fault::new(store.data(), &error))
 }

@@ -54,19 +54,38 @@ pub enum Broken {
 #[derive(Debug)]
 pub struct Meter {
     share: Bucket,
+    /// What calls may take beyond their first half millisecond.
+    long: Bucket,
     breaker: Cell<Breaker>,
+    /// All that was ever billed, in nanoseconds.
+    billed: Cell<u64>,
 }
 
 impl Meter {
-    /// The books of a VM that may use so much CPU time in a second.
-    pub fn new(per_second: Duration, now: u64) -> Self {
-        Self { share: Bucket::new(per_second, now), breaker: Cell::new(Breaker::default()) }
+    /// The books of a VM that may use so much CPU time in a second, and so much of it in long calls. Zero is no limit.
+    pub fn new(per_second: Duration, long: Duration, now: u64) -> Self {
+        let (share, long) = (Bucket::new(per_second, now), Bucket::new(long, now));
+        Self { share, long, breaker: Cell::default(), billed: Cell::new(0) }
     }
 
     /// Bills CPU time.
     #[inline]
     pub fn bill(&self, spent: u64) {
         self.share.take(spent);
+        self.billed.set(self.billed.get().wrapping_add(spent));
+    }
+
+    /// Bills what calls took beyond their first half millisecond: everybody else has waited for that.
+    #[inline]
+    pub fn bill_long(&self, beyond: u64) {
+        if beyond > 0 {
+            self.long.take(beyond);
+        }
+    }
+
+    /// All that was ever billed, in nanoseconds. It wraps around.
+    pub fn billed(&self) -> u64 {
+        self.billed.get()
     }
 
     /// Whether a stream may begin.
@@ -74,7 +93,7 @@ impl Meter {
     /// # Errors
     /// Why not.
     pub fn admit(&self, now: u64) -> Result<Entry, Refusal> {
-        if self.share.level(now) <= 0 {
+        if self.share.level(now) <= 0 || self.long.level(now) <= 0 {
             return Err(Refusal::Throttled);
         }
         let mut breaker = self.breaker.get();
@@ -88,7 +107,7 @@ impl Meter {
     /// # Errors
     /// Why not.
     pub fn admit_event(&self, now: u64) -> Result<(), Refusal> {
-        if self.share.level(now) <= 0 {
+        if self.share.level(now) <= 0 || self.long.level(now) <= 0 {
             return Err(Refusal::Throttled);
         }
         if self.breaker.get().is_open(now) { Err(Refusal::BreakerOpen) } else { Ok(()) }
@@ -99,7 +118,12 @@ impl Meter {
     #[inline]
     pub fn may_go_on(&self, now: impl FnOnce() -> u64) -> bool {
         // The clock is read only where it matters.
-        self.share.level.get() > -self.share.capacity || self.share.level(now()) > -self.share.capacity
+        let overdrawn = |bucket: &Bucket| bucket.level.get() <= -bucket.capacity;
+        if !overdrawn(&self.share) && !overdrawn(&self.long) {
+            return true;
+        }
+        let now = now();
+        [&self.share, &self.long].iter().all(|bucket| bucket.level(now) > -bucket.capacity)
     }
 
     /// A call ended an instance, after so many nanoseconds of CPU time.
@@ -279,7 +303,7 @@ mod tests {
     #[test]
     fn overruns_take_half_a_percent_of_the_time_however_fast_they_come() {
         for cost in [MS, 5 * MS, 40 * MS, 700 * MS] {
-            let meter = Meter::new(Duration::from_secs(3600), 0);
+            let meter = Meter::new(Duration::from_secs(3600), Duration::ZERO, 0);
             let mut taken = 0;
             // An hour; whenever somebody is let in, it overruns.
             for now in 0..3_600_000 {
@@ -296,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_open_breaker_lets_one_try_closes_when_that_goes_well_and_stays_open_longer_when_not() {
-        let meter = Meter::new(Duration::from_secs(1), 0);
+        let meter = Meter::new(Duration::from_secs(1), Duration::ZERO, 0);
         let Broken::Opened(first) = meter.fault(11 * MS, 0) else { panic!("it opens") };
         assert_eq!(first, Duration::from_millis(2_200), "until the debt is paid");
         assert_eq!(meter.admit(2_199), Err(Refusal::BreakerOpen));
@@ -318,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_share_is_refused_when_it_is_used_up_and_comes_back_with_the_time_but_not_beyond_a_second() {
-        let meter = Meter::new(Duration::from_millis(500), 0);
+        let meter = Meter::new(Duration::from_millis(500), Duration::ZERO, 0);
         meter.bill(499 * MS);
         assert_eq!(meter.admit(0), Ok(Entry::Usual));
         meter.bill(101 * MS);
@@ -336,6 +360,21 @@ mod tests {
             Err(Refusal::Throttled),
             "a long rest saves up no more than a second"
         );
+    }
+
+    #[test]
+    fn long_calls_have_a_share_of_their_own_however_little_of_a_second_they_use() {
+        let meter = Meter::new(Duration::from_secs(1), Duration::from_millis(20), 0);
+        (0..19).for_each(|_| meter.bill_long(MS));
+        assert_eq!(meter.admit(0), Ok(Entry::Usual));
+        meter.bill_long(MS);
+        assert_eq!(meter.admit(0), Err(Refusal::Throttled));
+        assert_eq!(meter.admit_event(0), Err(Refusal::Throttled));
+        assert!(meter.may_go_on(|| 0), "what runs goes on");
+        assert_eq!(meter.admit(1), Ok(Entry::Usual), "it fills up again");
+        meter.bill_long(21 * MS);
+        assert!(!meter.may_go_on(|| 1), "now too much is owed");
+        assert!(meter.may_go_on(|| 100));
     }
 
     #[test]

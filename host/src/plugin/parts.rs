@@ -7,7 +7,7 @@ use std::sync::Arc;
 use weir_abi::Version;
 
 use crate::plugin::abi::{Calls, Kept, Wasi};
-use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::budget::{Budget, Limiter, LongCalls};
 use crate::plugin::grants::Denials;
 use crate::plugin::instance::StartError;
 use crate::plugin::quotas::{Pools, Refusals, Share};
@@ -89,6 +89,7 @@ impl Parts {
             version,
             budget: Budget::default(),
             spent: 0,
+            long: LongCalls::default(),
             limiter: Limiter::new(self.memory, share, Arc::clone(&first.refusals)),
             wasi: Wasi::new(&self.environment),
             last_id: roots.last().map_or(0, |root| root.id),

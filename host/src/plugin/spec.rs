@@ -34,6 +34,8 @@ pub struct FilterSpec {
     pub cpu: Duration,
     /// CPU time in a second, on each worker.
     pub cpu_per_second: Duration,
+    /// CPU time that its calls may take in a second beyond their first half millisecond, on each worker; zero is no limit.
+    pub long_calls_per_second: Duration,
     /// CPU time in a second for one stream.
     pub cpu_per_stream: Duration,
     /// CPU time for the start of an instance.
@@ -77,6 +79,9 @@ pub struct Surroundings {
     pub metadata: Metadata,
 }
 
+/// The CPU time for one call that nobody has to ask for: `plugins.defaults.cpu`, unless the operator says otherwise.
+const DEFAULT_CPU: Duration = Duration::from_millis(2);
+
 /// CPU time for one call of a filter whose calls give way.
 const PREEMPTIBLE_CPU: Duration = Duration::from_millis(100);
 
@@ -107,6 +112,8 @@ impl FilterSpec {
                 default => default.max(cpu),
             })
         };
+        let long_calls =
+            if cpu > DEFAULT_CPU || pool.is_some() { Duration::ZERO } else { defaults.long_calls_per_second };
         let own = filter.config.as_ref().map(|config| &config.value);
         Self {
             name: filter.name().as_str().into(),
@@ -120,6 +127,7 @@ impl FilterSpec {
             pool,
             cpu,
             cpu_per_second: over_time(filter.cpu_per_second, defaults.cpu_per_second),
+            long_calls_per_second: filter.long_calls_per_second.unwrap_or(long_calls),
             cpu_per_stream: over_time(filter.cpu_per_stream, defaults.cpu_per_stream),
             start_cpu: filter.start_cpu.unwrap_or(defaults.start_cpu),
             memory: filter.memory.unwrap_or(defaults.memory).0,

@@ -20,7 +20,7 @@ use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
 use crate::http::body::Buffer;
 use crate::plugin::abi::{Calls, Kept, Wasi};
-use crate::plugin::budget::{Budget, Limiter};
+use crate::plugin::budget::{Budget, Limiter, LongCalls};
 use crate::plugin::fiber::Fiber;
 use crate::plugin::grants::{Denials, Rights};
 use crate::plugin::quotas::{Quota, Refusals};
@@ -45,6 +45,8 @@ pub struct Vm {
     pub budget: Budget,
     /// CPU time that was used since it was last billed, in nanoseconds.
     pub spent: u64,
+    /// What calls took of that beyond their first half millisecond.
+    pub long: LongCalls,
     /// The memory limit.
     pub limiter: Limiter,
     /// WASI.

@@ -18,7 +18,7 @@ use crate::http::h1::Length;
 use crate::http::h2::{Answer, Incoming};
 use crate::http::message::Scheme;
 use crate::http::pipe;
-use crate::plugin::filter::{GrpcEvent, GrpcSender};
+use crate::plugin::filter::{Account, GrpcEvent, GrpcSender};
 use crate::plugin::vm::GrpcOpen;
 use crate::proxy::callout::CALL;
 use crate::proxy::worker::Worker;
@@ -64,8 +64,13 @@ impl Closed {
     }
 }
 
-/// Begins a call; what it brings is handed to `then`.
-pub fn open(worker: Weak<Worker>, mut open: GrpcOpen, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender> {
+/// Begins a call at the expense of `account`; what it brings is handed to `then`.
+pub fn open(
+    worker: Weak<Worker>,
+    mut open: GrpcOpen,
+    account: Account,
+    then: Box<dyn Fn(GrpcEvent)>,
+) -> Box<dyn GrpcSender> {
     let (messages, received) = unbounded_channel();
     if let Some(message) = open.message.take() {
         // It is there: nobody has taken the other end.
@@ -78,7 +83,7 @@ pub fn open(worker: Weak<Worker>, mut open: GrpcOpen, then: Box<dyn Fn(GrpcEvent
             timer.set(timeout);
         }
         let cluster = open.cluster.clone();
-        let ended = timer.limit(run(&worker, open, received, &then)).await;
+        let ended = timer.limit(account.charge(run(&worker, open, received, &then))).await;
         let Closed(status, message) =
             ended.unwrap_or_else(|| Closed::new(UNAVAILABLE, "upstream request timeout"));
         tracing::debug!(cluster = &*cluster, status, "a plugin's gRPC call ended: {message}");

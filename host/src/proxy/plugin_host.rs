@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::plugin::fiber::Turns;
-use crate::plugin::filter::{GrpcEvent, GrpcSender, PluginHost, VmCell, VmSpec};
+use crate::plugin::filter::{Account, GrpcEvent, GrpcSender, PluginHost, VmCell, VmSpec};
 use crate::plugin::instance::Instance;
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
 use crate::proxy::worker::{Report, Retired, Worker};
@@ -35,16 +35,16 @@ impl WorkerHost {
 }
 
 impl PluginHost for WorkerHost {
-    fn http_call(&self, call: HttpCall, then: Box<dyn FnOnce(Option<CallAnswer>)>) {
+    fn http_call(&self, call: HttpCall, account: Account, then: Box<dyn FnOnce(Option<CallAnswer>)>) {
         let worker = self.worker.clone();
         tokio::task::spawn_local(async move {
             let Some(worker) = worker.upgrade() else { return };
-            then(callout::call(&worker, call).await);
+            then(account.charge(callout::call(&worker, call)).await);
         });
     }
 
-    fn grpc(&self, open: GrpcOpen, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender> {
-        grpc::open(self.worker.clone(), open, then)
+    fn grpc(&self, open: GrpcOpen, account: Account, then: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender> {
+        grpc::open(self.worker.clone(), open, account, then)
     }
 
     fn linger(&self, vm: Rc<VmCell>) {

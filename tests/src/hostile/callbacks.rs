@@ -43,10 +43,7 @@ pub fn all() -> Vec<Hostile> {
     for (harm, body) in harms() {
         for callback in HTTP {
             let name = format!("{harm}-{}", callback.replace('_', "-"));
-            // The upstream speaks no gRPC: a call of it has an end, and nothing else.
-            let borne = callback.starts_with("grpc_receive");
-            let outcome = if borne { Outcome::Borne } else { Outcome::Faults };
-            all.push(Hostile::new(name, Way::Requests, outcome, &harmful(callback, &body)));
+            all.push(Hostile::new(name, Way::Requests, Outcome::Faults, &harmful(callback, &body)));
         }
         for callback in NETWORK {
             let name = format!("{harm}-{}", callback.replace('_', "-"));
@@ -74,7 +71,12 @@ fn harmful(callback: &str, body: &str) -> Text {
             let call = call(&mut text);
             text.on("proxy_on_request_headers", call);
         }
-        callback if callback.starts_with("grpc") => {
+        // Of a call with one message for one message a filter hears the answer, and nothing before and after it.
+        "grpc_receive_initial_metadata" | "grpc_close" => {
+            let stream = grpc_stream(&mut text);
+            text.on("proxy_on_request_headers", stream);
+        }
+        "grpc_receive" => {
             let call = grpc_call(&mut text);
             text.on("proxy_on_request_headers", call);
         }
@@ -104,11 +106,22 @@ pub fn call(text: &mut Text) -> String {
 
 /// The code of a unary gRPC call. Envoy takes the name of a service as a message, Weir takes both.
 pub fn grpc_call(text: &mut Text) -> String {
-    // envoy.config.core.v3.GrpcService { envoy_grpc { cluster_name: "up" } }
-    let service = text.data(b"\x0a\x04\x0a\x02up");
+    let service = text.data(SERVICE);
     let (name, method, message) = (text.data(b"service"), text.data(b"method"), text.data(b"message"));
     format!(
         "(drop (call $proxy_grpc_call {service} {name} {method} (i32.const 0) (i32.const 0) {message}
             (i32.const 1000) (i32.const 0x100)))"
     )
 }
+
+/// The code of a gRPC stream.
+fn grpc_stream(text: &mut Text) -> String {
+    let service = text.data(SERVICE);
+    let (name, method) = (text.data(b"service"), text.data(b"method"));
+    format!(
+        "(drop (call $proxy_grpc_stream {service} {name} {method} (i32.const 0) (i32.const 0) (i32.const 0x100)))"
+    )
+}
+
+/// `envoy.config.core.v3.GrpcService { envoy_grpc { cluster_name: "grpc" } }`
+const SERVICE: &[u8] = b"\x0a\x06\x0a\x04grpc";

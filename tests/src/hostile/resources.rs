@@ -45,6 +45,8 @@ pub fn all() -> Vec<Hostile> {
         on_request("table-bomb", Outcome::Borne, table, grow_table.to_owned()),
         on_request("deep-recursion", Outcome::Faults, deep, "(drop (call $deep (i32.const 0)))".to_owned()),
         on_request("just-under-its-budget", Outcome::Borne, "", work_for(1_500)),
+        on_request("computes-by-slices", Outcome::Borne, "", work_for(50_000)).preemptible(),
+        on_request("loop-by-slices", Outcome::Faults, "", forever("")).preemptible(),
         Hostile::new("exits", Way::Requests, Outcome::Faults, &exits),
         Hostile::new("timer-storm", Way::Requests, Outcome::Borne, &timers),
         Hostile::new("timers-just-under-their-budget", Way::Requests, Outcome::Borne, &busy),

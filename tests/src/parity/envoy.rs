@@ -152,15 +152,7 @@ fn wasm(scenario: &Scenario, filter: &Filter, folder: &Path) -> Value {
 }
 
 fn cluster(name: &str, address: SocketAddr, http2: bool) -> Value {
-    let mut cluster = envoy::cluster(name, address);
+    let mut cluster = envoy::cluster_of(name, address, http2);
     cluster["metadata"] = json!({ "filter_metadata": METADATA.clone() });
-    let protocol = if http2 { "http2_protocol_options" } else { "http_protocol_options" };
-    let options = if http2 { json!({}) } else { json!({ "enable_trailers": true }) };
-    cluster["typed_extension_protocol_options"] = json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": { protocol: options },
-        },
-    });
     cluster
 }

@@ -68,7 +68,7 @@ fn config(way: Way, folder: &Path, addresses: [SocketAddr; 3], upstream: SocketA
                 envoy::listener("clean", clean, BUFFER, &calm()),
                 envoy::listener("shared", shared, BUFFER, &calm()),
             ],
-            "clusters": [envoy::cluster("up", upstream)],
+            "clusters": [envoy::cluster("up", upstream), envoy::cluster_of("grpc", upstream, true)],
         },
     })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::hostile::{Hostile, Outcome, Way, calm};
+use crate::hostile::{Hostile, Way, calm, harmless};
 use crate::soak::load::{Load, Measured, REQUESTS};
 use crate::soak::process::Usage;
 use crate::soak::provoke::distinct;
@@ -85,8 +85,7 @@ fn broken(good: &[u8]) -> [Vec<u8>; 4] {
 pub fn run(weir: &Path, storm: Storm, upstream: SocketAddr) -> Survived {
     let good = calm();
     // A guest that does no harm stands where hostile ones do.
-    let guest =
-        Hostile { name: "calm".to_owned(), wat: String::new(), way: Way::Copies, outcome: Outcome::Borne };
+    let guest = Hostile { name: "calm".to_owned(), way: Way::Copies, ..harmless() };
     let weir = Weir::start(weir, &guest, upstream).unwrap_or_else(|log| panic!("it does not serve:\n{log}"));
     let load = Load {
         address: weir.addresses.hostile,

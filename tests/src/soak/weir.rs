@@ -42,7 +42,7 @@ impl Weir {
         std::fs::write(plugins.join("hostile.wasm"), serves).expect("it can be written");
         std::fs::write(plugins.join("calm.wasm"), calm()).expect("it can be written");
         let file = folder.path().join("weir.yaml");
-        std::fs::write(&file, config(guest.way, upstream)).expect("it can be written");
+        std::fs::write(&file, config(guest, upstream)).expect("it can be written");
         let mut command = Command::new(weir);
         command.args(["run", "--config"]).arg(&file).env("XDG_RUNTIME_DIR", folder.path());
         let process = Process::start(&mut command);
@@ -88,12 +88,20 @@ fn metrics(admin: SocketAddr) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn config(way: Way, upstream: SocketAddr) -> String {
-    let hostile = if way == Way::Connections {
-        "{ name: hostile, address: \"127.0.0.1:0\", filters: [ { plugin: hostile } ], tcp: { cluster: up } }"
+fn config(guest: &Hostile, upstream: SocketAddr) -> String {
+    let scheduling = if guest.preemptible { ", scheduling: preemptible" } else { "" };
+    // It may make calls: a storm of them that are refused would show nothing.
+    let filter = format!("{{ plugin: hostile, grants: {{ clusters: [up, grpc] }}{scheduling} }}");
+    let hostile = if guest.way == Way::Connections {
+        format!(
+            "{{ name: hostile, address: \"127.0.0.1:0\", filters: [ {filter} ], tcp: {{ cluster: up }} }}"
+        )
     } else {
-        "{ name: hostile, address: \"127.0.0.1:0\", http: { filters: [ { plugin: calm }, { plugin: hostile } ],
-           routes: [ { match: { path: /clean }, cluster: up, filters: { hostile: off } }, { cluster: up } ] } }"
+        format!(
+            "{{ name: hostile, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: calm }}, {filter} ], \
+               routes: [ {{ match: {{ path: /clean }}, cluster: up, filters: {{ hostile: off }} }}, \
+               {{ cluster: up }} ] }} }}"
+        )
     };
     let calm = |name: &str| {
         format!(
@@ -105,7 +113,8 @@ fn config(way: Way, upstream: SocketAddr) -> String {
         "runtime: {{ workers: 2 }}\nadmin: {{ address: \"127.0.0.1:0\" }}\n\
          plugins: {{ directory: plugins, cache: cache }}\n\
          listeners:\n  - {hostile}\n  - {}\n  - {}\n\
-         clusters: [ {{ name: up, endpoints: [\"{upstream}\"] }} ]\n",
+         clusters:\n  - {{ name: up, endpoints: [\"{upstream}\"] }}\n\
+         \x20 - {{ name: grpc, endpoints: [\"{upstream}\"], protocol: http2 }}\n",
         calm("clean"),
         calm("shared")
     )

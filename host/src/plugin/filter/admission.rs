@@ -5,8 +5,10 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::clock::coarse_millis;
+use crate::plugin::filter::account::Slice;
 use crate::plugin::filter::{VmCell, VmSpec};
 use crate::plugin::meter::{Broken, Entry, Meter, Refusal};
+use crate::plugin::spec::FilterSpec;
 use crate::telemetry::metrics::Held;
 
 /// How often the log tells that a VM has used up its CPU time, in milliseconds.
@@ -16,9 +18,12 @@ const TELL: u64 = 10_000;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What a VM on one worker may use, and what is known of it over time.
+#[derive(Debug)]
 pub(super) struct Books {
     /// What it may use.
     pub(super) meter: Meter,
+    /// Whether it is the turn of its calls to clusters.
+    pub(super) slice: Slice,
     /// Counts it among those with an open breaker, while it is one.
     open: RefCell<Option<Held>>,
     /// When the log last told that its CPU time is used up.
@@ -32,9 +37,21 @@ const TOLD: u32 = 10;
 
 impl Books {
     pub(super) fn new(spec: &VmSpec) -> Self {
-        let per_second = spec.filters.iter().map(|spec| spec.cpu_per_second).max().unwrap_or_default();
+        // The largest share counts, and zero is no limit.
+        let most = |share: fn(&FilterSpec) -> Duration| {
+            let shares = spec.filters.iter().map(|spec| share(spec));
+            shares
+                .max_by_key(|share| if share.is_zero() { Duration::MAX } else { *share })
+                .unwrap_or_default()
+        };
+        Self::with_shares(most(|spec| spec.cpu_per_second), most(|spec| spec.long_calls_per_second))
+    }
+
+    /// The books of a VM that may use so much CPU time in a second, and so much in long calls.
+    pub(super) fn with_shares(per_second: Duration, long: Duration) -> Self {
         Self {
-            meter: Meter::new(per_second, coarse_millis()),
+            meter: Meter::new(per_second, long, coarse_millis()),
+            slice: Slice::default(),
             open: RefCell::default(),
             told_of_shortage: Cell::new(0),
             told_of_failures: Cell::new((0, 0)),
@@ -93,12 +110,14 @@ impl VmCell {
         if refusal == Refusal::Throttled && now >= self.books.told_of_shortage.get() {
             self.books.told_of_shortage.set(now.saturating_add(TELL));
             let (plugin, filter) = (&*spec.plugin, &*spec.name);
-            let (second, stream) = (spec.cpu_per_second, spec.cpu_per_stream);
+            let (second, stream, long) =
+                (spec.cpu_per_second, spec.cpu_per_stream, spec.long_calls_per_second);
             tracing::warn!(
                 plugin,
                 filter,
-                "a filter has used up its CPU time, {second:?} in a second or {stream:?} for one stream, \
-                 and is not called for some"
+                "a filter has used up its CPU time ({second:?} in a second, {stream:?} for one stream, {long:?} in a \
+                 second beyond the first half millisecond of its calls; zero is no limit) and is not called for some; \
+                 where it needs long calls, set its `scheduling: preemptible`"
             );
         }
     }

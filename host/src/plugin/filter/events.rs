@@ -92,7 +92,7 @@ impl VmCell {
             })),
             None => {}
         };
-        self.host.http_call(call, Box::new(then));
+        self.host.http_call(call, self.account(root), Box::new(then));
     }
 
     fn open_grpc(&self, open: GrpcOpen) {
@@ -103,7 +103,7 @@ impl VmCell {
                 cell.grpc_event(generation, root, token, event);
             }
         };
-        let sender = self.host.grpc(open, Box::new(then));
+        let sender = self.host.grpc(open, self.account(root), Box::new(then));
         self.grpc.borrow_mut().insert(token, Grpc { sender, unary, waiting: Rc::default(), answer: None });
     }
 

@@ -1,0 +1,149 @@
+//! What the host does on behalf of a filter, its calls to clusters: it is billed like the filter's own CPU time, and
+//! gives way like it.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::task::yield_now;
+
+use crate::clock::cycles;
+use crate::plugin::engine::EPOCH;
+use crate::plugin::filter::VmCell;
+use crate::plugin::filter::admission::Books;
+use crate::plugin::services::Usage;
+
+/// What the calls of a VM take of a worker before others have their turn: a storm of calls is felt by nobody for longer.
+const SLICE: Duration = Duration::from_micros(250);
+
+/// Whose turn it is: the calls of a VM, or whatever else the worker has to do.
+#[derive(Debug, Default)]
+pub(super) struct Slice {
+    /// What was used since others last had their turn, in nanoseconds.
+    used: Cell<u64>,
+    /// Whether they are having it.
+    resting: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// Who pays for what the host does on behalf of a filter.
+#[derive(Debug, Clone)]
+pub struct Account {
+    books: Rc<Books>,
+    usage: Option<Arc<Usage>>,
+}
+
+impl VmCell {
+    /// The account of a root context.
+    pub(super) fn account(&self, root: u32) -> Account {
+        let usage = (root as usize).checked_sub(1).and_then(|place| self.spec.usages.get(place));
+        Account { books: Rc::clone(&self.books), usage: usage.cloned() }
+    }
+}
+
+impl Account {
+    /// Does some work, at the expense of the filter. What the guest itself is called for meanwhile is billed where that
+    /// is done.
+    pub async fn charge<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if self.books.slice.poll_turn(&self.books, cx).is_pending() {
+                return Poll::Pending;
+            }
+            let (start, guest) = (cycles::now(), self.books.meter.billed());
+            let polled = work.as_mut().poll(cx);
+            let guest = Duration::from_nanos(self.books.meter.billed().wrapping_sub(guest));
+            let wall = cycles::between(start, cycles::now()).saturating_sub(guest);
+            // No more than an epoch, as with calls of the guest: the thread may have been put aside for a while.
+            self.bill(wall.min(EPOCH));
+            polled
+        })
+        .await
+    }
+
+    fn bill(&self, spent: Duration) {
+        let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        self.books.meter.bill(spent);
+        let used = &self.books.slice.used;
+        used.set(used.get().saturating_add(spent));
+        if let Some(usage) = &self.usage {
+            usage.cpu.add(spent);
+        }
+    }
+}
+
+impl Slice {
+    /// Ready when it is the turn of the VM's calls.
+    fn poll_turn(&self, books: &Rc<Books>, cx: &Context<'_>) -> Poll<()> {
+        if u128::from(self.used.get()) < SLICE.as_nanos() {
+            return Poll::Ready(());
+        }
+        self.waiting.borrow_mut().push(cx.waker().clone());
+        if !self.resting.replace(true) {
+            let books = Rc::clone(books);
+            tokio::task::spawn_local(async move {
+                // It wakes when the worker has looked at its sockets, and what is ready by then goes first.
+                yield_now().await;
+                books.slice.rested();
+            });
+        }
+        Poll::Pending
+    }
+
+    fn rested(&self) {
+        self.used.set(0);
+        self.resting.set(false);
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_storm_of_calls_lets_others_have_their_turn_after_each_slice_and_all_of_it_is_billed() {
+        const CALLS: usize = 20;
+        let books = Rc::new(Books::with_shares(Duration::from_secs(1), Duration::ZERO));
+        let seen = Rc::new(RefCell::new(String::new()));
+        let local = tokio::task::LocalSet::new();
+        for _ in 0..CALLS {
+            let (account, seen) = (Account { books: Rc::clone(&books), usage: None }, Rc::clone(&seen));
+            local.spawn_local(async move {
+                account.charge(async { spin(SLICE) }).await;
+                seen.borrow_mut().push('c');
+            });
+        }
+        let (done, others) = (Rc::clone(&seen), Rc::clone(&seen));
+        let other = local.spawn_local(async move {
+            while done.borrow().matches('c').count() < CALLS {
+                others.borrow_mut().push('o');
+                yield_now().await;
+            }
+        });
+        local.run_until(other).await.expect("it does not panic");
+        assert!(!seen.borrow().contains("cc"), "a slice, then others: {}", seen.borrow());
+        let least = SLICE.as_nanos() as u64 * CALLS as u64;
+        assert!(books.meter.billed() >= least, "{} of {least}", books.meter.billed());
+    }
+
+    #[tokio::test]
+    async fn what_the_guest_is_billed_for_meanwhile_is_not_billed_twice() {
+        let books = Rc::new(Books::with_shares(Duration::from_secs(1), Duration::ZERO));
+        let account = Account { books: Rc::clone(&books), usage: None };
+        let guest = 3_600_000_000_000;
+        account.charge(async { books.meter.bill(guest) }).await;
+        assert_eq!(books.meter.billed(), guest);
+    }
+
+    fn spin(time: Duration) {
+        let start = cycles::now();
+        while cycles::between(start, cycles::now()) < time {
+            std::hint::spin_loop();
+        }
+    }
+}
