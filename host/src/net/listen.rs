@@ -7,23 +7,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// How many connections may wait to be accepted on each socket.
 const BACKLOG: i32 = 4096;
-
-/// What the kernel may hold of what was written to a client and cannot be sent yet, in bytes. It would take megabytes
-/// otherwise where a connection is fast, for each client that reads nothing.
-const UNSENT: u32 = 128 << 10;
-
-/// Bounds what the kernel holds for the clients of a socket. Connections have it from the socket that they are accepted
-/// from.
-///
-/// # Errors
-/// When the kernel does not know it.
-pub fn bound_unsent(socket: &TcpListener) -> io::Result<()> {
-    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)
-}
 
 /// Binds `count` sockets to one address. Port 0 lets the kernel choose; all sockets get the same one.
 ///

@@ -9,7 +9,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::net::listen::bound_unsent;
 use crate::proxy::session;
 use crate::proxy::worker::Worker;
 use crate::snapshot::SocketKey;
@@ -42,8 +41,6 @@ impl Accepting {
 }
 
 async fn run(worker: Rc<Worker>, key: Rc<SocketKey>, socket: StdListener, mut closed: oneshot::Receiver<()>) {
-    // Connections work without it, too.
-    let _ = bound_unsent(&socket);
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
         Err(error) => {
