@@ -164,7 +164,7 @@ fn envoy_config(address: SocketAddr, folder: &Path, upstream: SocketAddr) -> Val
 
 fn haproxy_config(address: SocketAddr, whole: &Path, upstream: SocketAddr) -> String {
     format!(
-        "global\n nbthread 2\n maxconn 19000\n\
+        "global\n nbthread 2\n maxconn 9900\n\
          defaults\n mode http\n timeout connect 5s\n timeout client 1h\n timeout server 1h\n timeout http-keep-alive 1h\n\
          frontend edge\n bind {address} ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3\n default_backend up\n\
          backend up\n server one {upstream}\n",
