@@ -25,7 +25,11 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 20
 fn heads(c: &mut Criterion) {
     let limits = Limits::default();
     // As a listener has it where nothing is configured.
-    let path = PathRules { normalize: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Reject };
+    let path = PathRules {
+        normalize: true,
+        merge_slashes: true,
+        escaped_slashes: EscapedSlashes::UnescapeAndRedirect,
+    };
     let strict = Limits { underscores: Underscores::Reject, path, ..limits };
     let mut group = c.benchmark_group("head");
     for (name, head, limits) in [

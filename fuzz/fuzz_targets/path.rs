@@ -6,15 +6,17 @@
 
 use libfuzzer_sys::fuzz_target;
 use weir::config::limits::EscapedSlashes;
-use weir::http::path::{PathRules, canonical};
+use weir::http::path::{PathRules, canonical, is_redirected};
 
 fuzz_target!(|input: &[u8]| {
     let path = [b"/", input].concat();
-    for escaped_slashes in [EscapedSlashes::Keep, EscapedSlashes::Reject, EscapedSlashes::Unescape] {
+    use EscapedSlashes::{Keep, Reject, UnescapeAndForward, UnescapeAndRedirect};
+    for escaped_slashes in [Keep, Reject, UnescapeAndRedirect, UnescapeAndForward] {
         let rules = PathRules { normalize: true, merge_slashes: true, escaped_slashes };
         let Ok(made) = canonical(&path, rules) else { continue };
         let made = made.unwrap_or_else(|| path.clone());
         assert_eq!(canonical(&made, rules), Ok(None), "{}", made.escape_ascii());
+        assert!(!is_redirected(&made, rules), "{}", made.escape_ascii());
         let (path, made) = (before_query(&path), before_query(&made));
         let segments: Vec<&[u8]> = made.split(|byte| *byte == b'/').collect();
         let (first, rest) = segments.split_first().expect("one at least");
@@ -26,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
         }
         let lower = made.to_ascii_lowercase();
         let has = |escape: &[u8]| lower.windows(3).any(|window| window == escape);
-        if escaped_slashes != EscapedSlashes::Keep {
+        if escaped_slashes != Keep {
             assert!(!has(b"%2f") && !has(b"%5c"), "{}", made.escape_ascii());
             assert_eq!(decoded(made), resolved(&decoded(path)), "{}", path.escape_ascii());
         }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use weir::app::Origin;
 use weir::net::inherit::Inheritance;
+use weir::overload::descriptors;
 use weir::plugin::workshop;
 use weir::report;
 
@@ -110,6 +111,7 @@ fn compile(cache: &Path, memory: u64, cpu: u64) -> ExitCode {
 fn run(config: &Path, takeover: bool) -> anyhow::Result<bool> {
     // Before there is another thread.
     let given = Inheritance::from_service_manager()?;
+    descriptors::make_room();
     let log = weir::telemetry::trace::init()?;
     let result = weir::app::run(config, Origin { log: log.losses().clone(), given, takeover });
     log.flush();

@@ -1,8 +1,9 @@
-//! Long runs: hostile guests beside neighbours, reloads and rotations under load, random modules. `cargo xtask soak` runs them, and
+//! Long runs: hostile guests and floods beside neighbours, idle clients, reloads and rotations under load, random modules. `cargo xtask soak` runs them, and
 //! the suite runs short forms of them.
 
 pub mod envoy;
 pub mod floods;
+pub mod idle;
 pub mod load;
 pub mod modules;
 pub mod neighbours;

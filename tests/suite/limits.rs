@@ -79,7 +79,7 @@ async fn every_limit_has_its_default_and_is_shown_with_what_is_in_force() {
         (&listener["http"], "headers_with_underscores_action", "\"reject\""),
         (&listener["http"], "normalize_path", "true"),
         (&listener["http"], "merge_slashes", "true"),
-        (&listener["http"], "path_with_escaped_slashes_action", "\"reject\""),
+        (&listener["http"], "path_with_escaped_slashes_action", "\"unescape_and_redirect\""),
         (&listener["http"]["routes"][0], "timeout", "\"15s\""),
         (&config["clusters"][0], "connect_timeout", "\"15s\""),
         (&config["clusters"][0], "per_connection_buffer_limit", "\"64KiB\""),

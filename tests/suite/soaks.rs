@@ -1,8 +1,9 @@
 //! Short forms of the long runs that `cargo xtask soak` makes of random modules, of reloads, of rotations, of upstreams
-//! that are killed, and of answers that are odd.
+//! that are killed, of idle connections, and of answers that are odd.
 
 use std::time::Duration;
 
+use weir_tests::soak::idle::{self, Proxy};
 use weir_tests::soak::pairing::{self, odd};
 use weir_tests::soak::reload::{self, Storm};
 use weir_tests::soak::rotation::{self, Plan};
@@ -11,6 +12,10 @@ use weir_tests::{Setup, guests};
 
 /// How long one module may take to be compiled and to use up all of its budgets, on a machine that is busy.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// What an idle TLS connection may take in a debug build, in KiB, when there are few of them and the allocator has pages half in
+/// use. The long run states it.
+const IDLE_KIB: f64 = 40.0;
 
 #[test]
 fn three_hundred_random_modules_crash_nothing_and_leave_nothing() {
@@ -58,6 +63,15 @@ async fn of_five_thousand_answers_of_an_odd_upstream_none_goes_to_another_reques
     // Without anybody between, the same clients are given what they did not ask for: they would see it.
     let tally = pairing::run(one.address, 200, 2, Duration::from_secs(1), &crossed).await;
     assert!(tally.wrong.iter().any(|wrong| wrong.contains("answered by surplus")), "{tally:?}");
+}
+
+#[tokio::test]
+async fn three_hundred_idle_tls_connections_are_all_answered_again_and_take_little_each() {
+    let upstream = upstream::start().await;
+    let plan = idle::Plan { connections: 300, held: Duration::ZERO };
+    let outcome = idle::run(Proxy::Weir(guests::weir()), plan, upstream.address).await;
+    assert_eq!((outcome.opened, outcome.kept), (300, 300), "{:?}", outcome.failures);
+    assert!(outcome.kib_each() < IDLE_KIB, "{} KiB each", outcome.kib_each());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

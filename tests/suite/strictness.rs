@@ -2,6 +2,7 @@
 //! upstream in one spelling.
 
 mod accepted;
+mod escaped_slashes;
 mod refused;
 
 use std::sync::Arc;
@@ -230,7 +231,7 @@ async fn what_is_done_to_paths_is_a_matter_of_configuration() {
         &mirror,
         &[
             ("keep", "path_with_escaped_slashes_action: keep,"),
-            ("unescape", "path_with_escaped_slashes_action: unescape,"),
+            ("forward", "path_with_escaped_slashes_action: unescape_and_forward,"),
             ("apart", "merge_slashes: false,"),
             ("dots", "normalize_path: false, path_with_escaped_slashes_action: keep,"),
             ("raw", "normalize_path: false, merge_slashes: false, path_with_escaped_slashes_action: keep,"),
@@ -238,8 +239,8 @@ async fn what_is_done_to_paths_is_a_matter_of_configuration() {
     );
     for (listener, path, expected) in [
         ("keep", "/a%2f..%5c//b", "/a%2F..%5C/b"),
-        ("unescape", "/a%2f..%5c//b%2Fc", "/b/c"),
-        ("unescape", "/public%2f..%2fadmin", "/admin"),
+        ("forward", "/a%2f..%5c//b%2Fc", "/b/c"),
+        ("forward", "/public%2f..%2fadmin", "/admin"),
         ("apart", "//a//./b", "//a//b"),
         ("dots", "//a/../%41%2f", "/a/../%41%2f"),
         ("raw", "//a/../%41%2f", "//a/../%41%2f"),
@@ -258,7 +259,7 @@ async fn routes_filters_the_access_log_and_the_upstream_see_the_same_path() {
     let mirror = mirror().await;
     let script = puppet::read("request_headers", &["request.path", "request.url_path"]);
     let config = format!(
-        "runtime: {{ workers: 1 }}\nlisteners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ path_with_escaped_slashes_action: unescape, \
+        "runtime: {{ workers: 1 }}\nlisteners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ path_with_escaped_slashes_action: unescape_and_forward, \
            filters: [ {} ], routes: [ {{ match: {{ path_prefix: /admin }}, respond: {{ status: 403 }} }}, {{ cluster: up }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         puppet::filter(&script),

@@ -61,7 +61,7 @@ section! {
         /// Whether several slashes in a path become one.
         merge_slashes: bool = "true",
         /// What becomes of `%2F` and `%5C` in a path: applications do not agree on whether they separate segments.
-        path_with_escaped_slashes_action: EscapedSlashes = "reject",
+        path_with_escaped_slashes_action: EscapedSlashes = "unescape_and_redirect",
     }
 }
 
@@ -84,7 +84,10 @@ choice! {
         Keep = "keep",
         /// The request is answered by 400.
         Reject = "reject",
-        /// They become slashes.
-        Unescape = "unescape",
+        /// They become slashes, and the client is sent there by 307, before routes and filters: whoever stands between
+        /// reads the same path then. gRPC, whose clients follow no redirects, is answered by `INTERNAL`.
+        UnescapeAndRedirect = "unescape_and_redirect",
+        /// They become slashes, and the request goes on.
+        UnescapeAndForward = "unescape_and_forward",
     }
 }

@@ -226,6 +226,8 @@ pub struct Received {
     pub body: Incoming,
     /// Where the answer goes.
     pub responder: Responder,
+    /// Whether the client is to ask again by the path that the request has now.
+    pub redirected: bool,
 }
 
 /// An error with its causes.

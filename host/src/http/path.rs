@@ -88,6 +88,18 @@ pub fn canonical(target: &[u8], rules: PathRules) -> Result<Option<Vec<u8>>, Hea
     Ok((out != target).then_some(out))
 }
 
+/// Whether a client that asked for this target is to ask again by the canonical path, since slashes in it were escaped.
+pub fn is_redirected(target: &[u8], rules: PathRules) -> bool {
+    let escaped = |at: usize| {
+        let digits = at.checked_add(1).and_then(|first| target.get(first..)?.get(..2));
+        matches!(digits, Some(b"2f" | b"2F" | b"5c" | b"5C"))
+    };
+    let path = || memchr::memchr(b'?', target).unwrap_or(target.len());
+    // Almost no path holds an escape at all.
+    rules.escaped_slashes == EscapedSlashes::UnescapeAndRedirect
+        && memchr::memchr_iter(b'%', target).any(|at| escaped(at) && at < path())
+}
+
 /// What is escaped without need as it is, other escapes in upper case, and escaped slashes as the rules have it.
 fn unescaped(path: &[u8], rules: PathRules) -> Result<Vec<u8>, HeadError> {
     let mut out = Vec::with_capacity(path.len());
@@ -105,12 +117,12 @@ fn unescaped(path: &[u8], rules: PathRules) -> Result<Vec<u8>, HeadError> {
         }
         let digits = behind.split_at_checked(2).and_then(|(digits, behind)| Some((hex(digits)?, behind)));
         match digits {
-            Some((b'/' | b'\\', behind)) if rules.escaped_slashes == EscapedSlashes::Unescape => {
+            Some((b'/' | b'\\', behind)) if rules.escaped_slashes != EscapedSlashes::Keep => {
+                if rules.escaped_slashes == EscapedSlashes::Reject {
+                    return Err(HeadError::EscapedSlash);
+                }
                 out.push(b'/');
                 rest = behind;
-            }
-            Some((b'/' | b'\\', _)) if rules.escaped_slashes == EscapedSlashes::Reject => {
-                return Err(HeadError::EscapedSlash);
             }
             Some((_, _)) | None if !rules.normalize => out.push(b'%'),
             // The end of the path for a reader in C.
@@ -162,8 +174,11 @@ fn without_dots(path: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const ALL: PathRules =
-        PathRules { normalize: true, merge_slashes: true, escaped_slashes: EscapedSlashes::Unescape };
+    const ALL: PathRules = PathRules {
+        normalize: true,
+        merge_slashes: true,
+        escaped_slashes: EscapedSlashes::UnescapeAndForward,
+    };
 
     fn path(path: &str, rules: PathRules) -> Result<String, HeadError> {
         let made = canonical(path.as_bytes(), rules)?;
@@ -216,12 +231,31 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_by_escaped_slashes_is_to_ask_again_by_a_path_that_stays_as_it_is() {
+        let redirect = PathRules { escaped_slashes: EscapedSlashes::UnescapeAndRedirect, ..ALL };
+        for (from, to) in [
+            ("/a%2fb", "/a/b"),
+            ("/a%2F..%5c..%5C", "/"),
+            ("/%2f%2fa", "/a"),
+            ("/x%2fy/../z?%2f", "/x/z?%2f"),
+        ] {
+            assert!(is_redirected(from.as_bytes(), redirect), "{from}");
+            assert!(!is_redirected(from.as_bytes(), ALL), "{from}");
+            assert_eq!(path(from, redirect).as_deref(), Ok(to));
+            assert!(!is_redirected(to.as_bytes(), redirect), "{to}");
+        }
+        for from in ["/a/b", "/a?b=%2f", "/%252f", "/%2", "/%"] {
+            assert!(!is_redirected(from.as_bytes(), redirect), "{from}");
+        }
+    }
+
+    #[test]
     fn each_rule_stands_alone() {
         let keep = PathRules { escaped_slashes: EscapedSlashes::Keep, ..ALL };
         assert_eq!(path("/a%2fb%5c", keep).as_deref(), Ok("/a%2Fb%5C"));
         let merge = PathRules { merge_slashes: true, ..PathRules::NONE };
         assert_eq!(path("//a/../%2f%zz\\", merge).as_deref(), Ok("/a/../%2f%zz\\"));
-        let unescape = PathRules { escaped_slashes: EscapedSlashes::Unescape, ..PathRules::NONE };
+        let unescape = PathRules { escaped_slashes: EscapedSlashes::UnescapeAndForward, ..PathRules::NONE };
         assert_eq!(path("//a/../%2f%41%zz", unescape).as_deref(), Ok("//a/..//%41%zz"));
         let dots = PathRules { normalize: true, ..PathRules::NONE };
         assert_eq!(path("//a/./b", dots).as_deref(), Ok("//a/b"));

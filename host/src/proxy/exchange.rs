@@ -55,6 +55,8 @@ pub struct Begin<'a> {
     pub length: Length,
     /// What it says beside.
     pub said: Said,
+    /// Whether the client is only told to ask again by the path that the request has now.
+    pub redirected: bool,
 }
 
 /// An exchange under way.
@@ -108,7 +110,8 @@ impl<'a> Begin<'a> {
         let mut record =
             Record::new(self.worker, Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
         record.client = self.said.client;
-        let route = http.routes.find(&self.request).cloned();
+        let elsewhere = self.redirected.then(|| redirect::to_itself(&self.request));
+        let route = http.routes.find(&self.request).filter(|_| !self.redirected).cloned();
         record.route = route.clone();
         let (authority, path) = (self.request.authority.clone(), self.request.path.clone());
         record.received = Some((self.request.method.clone(), authority, path));
@@ -121,7 +124,7 @@ impl<'a> Begin<'a> {
         // Under overload a request is to cost as little as can be.
         let overloaded = self.worker.overload.at_least(Level::NoRequests);
         let filters = self.listener.chains.get(route.as_ref().map_or(0, |route| route.chain));
-        let filters = filters.filter(|_| !overloaded);
+        let filters = filters.filter(|_| !overloaded && !self.redirected);
         let filters = filters.map(|chain| chain.iter().cloned()).into_iter().flatten();
         let (chain, begun) = Chain::begin(filters, &stream, &self.worker.timers);
         let limits = &http.limits;
@@ -155,10 +158,15 @@ impl<'a> Begin<'a> {
         if !exchange.received.get() && !http.limits.request_timeout.is_zero() {
             exchange.arrival.set(http.limits.request_timeout);
         }
-        let ended = match begun {
-            Ok(()) if overloaded => Err(Failure::Overload),
-            Ok(()) => exchange.answer(route, http).await,
-            Err(stop) => Err(stop.into()),
+        let ended = match (begun, elsewhere) {
+            (Err(stop), _) => Err(stop.into()),
+            (Ok(()), _) if overloaded => Err(Failure::Overload),
+            (Ok(()), Some(reply)) => {
+                let refused = reply.status.is_client_error();
+                refused.then(|| exchange.record.borrow().refuse(&reply.details));
+                Err(Failure::Reply(reply))
+            }
+            (Ok(()), None) => exchange.answer(route, http).await,
         };
         exchange.end(ended).await
     }

@@ -251,7 +251,7 @@ impl Session {
 
     async fn exchange(&self, connection: &h1::Connection, head: RequestHead) -> After {
         let Some((local, listener)) = self.listener() else { return After::Close };
-        let RequestHead { mut request, length, keep_alive, expects_continue } = head;
+        let RequestHead { mut request, length, keep_alive, expects_continue, redirected } = head;
         let said = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
         let side = H1Side {
             connection,
@@ -264,9 +264,17 @@ impl Session {
         let down = Downstream::H1(&side);
         let shared = Rc::clone(&listener);
         let Service::Http(http) = &shared.listener.service else { return After::Close };
-        let worker = &self.worker;
-        let begin =
-            Begin { worker, local, listener, connection: &self.connection, down, request, length, said };
+        let begin = Begin {
+            worker: &self.worker,
+            local,
+            listener,
+            connection: &self.connection,
+            down,
+            request,
+            length,
+            said,
+            redirected,
+        };
         // In a box, so that a connection takes that memory only while something is asked for.
         match Box::pin(begin.run(http)).await {
             Some(upgraded) => After::Upgraded(Box::new(upgraded)),

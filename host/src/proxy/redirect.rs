@@ -1,11 +1,14 @@
 //! Redirects: where to, made of the configuration and the request.
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderValue};
 
 use crate::config::route::{Redirect, RedirectScheme};
+use crate::http::h1::HeadError;
 use crate::http::message::Request;
 use crate::plugin::stream::LocalReply;
+use crate::proxy::reply::{is_grpc, refusal};
 
 /// The answer that sends the client elsewhere.
 pub fn reply(redirect: &Redirect, request: &Request) -> LocalReply {
@@ -17,6 +20,26 @@ pub fn reply(redirect: &Redirect, request: &Request) -> LocalReply {
         body: Bytes::new(),
         grpc_status: None,
         details: "redirect".into(),
+    }
+}
+
+/// The answer that has the client ask again by the canonical path, as Envoy's `UNESCAPE_AND_REDIRECT` does. A caller that
+/// speaks gRPC, which follows no redirects, is refused.
+pub fn to_itself(request: &Request) -> LocalReply {
+    if is_grpc(request) {
+        return refusal(HeadError::EscapedSlash);
+    }
+    let location = match request.target() {
+        // Where slashes are not merged, it would name another host (RFC 3986 section 4.2).
+        path if path.starts_with("//") => HeaderValue::try_from(format!("/.{path}")).ok(),
+        _ => None,
+    };
+    LocalReply {
+        status: StatusCode::TEMPORARY_REDIRECT,
+        headers: vec![(header::LOCATION, location.unwrap_or_else(|| request.path.clone()))],
+        body: Bytes::new(),
+        grpc_status: None,
+        details: HeadError::EscapedSlash.as_str().into(),
     }
 }
 

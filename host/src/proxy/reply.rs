@@ -203,11 +203,7 @@ pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes)
     let mut headers = HeaderMap::new();
     headers.insert(header::SERVER, WEIR);
     headers.insert(header::DATE, date());
-    let is_grpc = request.is_some_and(|request| {
-        let kind = request.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        kind.starts_with(b"application/grpc")
-    });
-    if is_grpc {
+    if request.is_some_and(is_grpc) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(
             GRPC_STATUS,
@@ -228,6 +224,12 @@ pub fn render(reply: LocalReply, request: Option<&Request>) -> (Response, Bytes)
         return (Response { status: reply.status, headers }, Bytes::new());
     }
     (Response { status: reply.status, headers }, reply.body)
+}
+
+/// Whether a caller speaks gRPC.
+pub fn is_grpc(request: &Request) -> bool {
+    let kind = request.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.starts_with(b"application/grpc")
 }
 
 /// Adds the headers of a reply to those that every reply has.

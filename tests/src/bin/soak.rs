@@ -1,13 +1,16 @@
 //! Long runs, by name. `cargo xtask soak` builds what they need and calls it.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use weir_tests::hostile::{self, Hostile};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use weir::overload::descriptors::make_room;
+use weir_tests::hostile;
+use weir_tests::soak::floods::{Offered, Rush};
+use weir_tests::soak::idle::{self, Proxy};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check, check_flood};
 use weir_tests::soak::process::Usage;
 use weir_tests::soak::reload::{self, Storm, Survived};
@@ -16,7 +19,7 @@ use weir_tests::soak::{floods, modules, pairing, report, takeover, upstream, ups
 use weir_tests::upstream::Upstream;
 
 /// What there is.
-const RUNS: &str = "hostile, floods, reload, rotation, modules, takeover, upstream-kills, pairing";
+const RUNS: &str = "hostile, floods, idle, reload, rotation, modules, takeover, upstream-kills, pairing";
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,10 +28,16 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
+    let limit = getrlimit(Resource::Nofile);
+    // What cannot be had shows when it is needed.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    // Before there is another thread: neighbours are not to wait for the table of their own process.
+    make_room();
     let options = Options::take(&mut arguments);
     let passed = match run.as_str() {
         "hostile" => neighbours(&options, &arguments),
         "floods" => floods(&options, &arguments),
+        "idle" => idle(&options),
         "reload" => storm(&options),
         "rotation" => rotations(&options),
         "modules" => random_modules(&options),
@@ -52,6 +61,8 @@ fn main() -> ExitCode {
 struct Options {
     weir: PathBuf,
     envoy: Option<PathBuf>,
+    /// The HAProxy of the path, when it is to be looked at.
+    haproxy: Option<PathBuf>,
     /// Whether only Envoy is looked at.
     only_envoy: bool,
     seconds: Option<u64>,
@@ -72,11 +83,12 @@ impl Options {
         let (beside, only_envoy) = (has("--beside-envoy"), has("--only-envoy"));
         let (seconds, baseline) = (number(arguments, "--seconds"), number(arguments, "--baseline"));
         let (count, runs) = (number(arguments, "--count"), number(arguments, "--runs").unwrap_or(3));
+        let haproxy = has("--beside-haproxy").then(|| "haproxy".into());
         arguments.retain(|argument| !argument.starts_with("--"));
         let path = |name| std::env::var_os(name).map(PathBuf::from);
         let envoy = if beside || only_envoy { path("ENVOY") } else { None };
         let weir = path("WEIR").unwrap_or_else(|| "target/release/weir".into());
-        Self { weir, envoy, only_envoy, seconds, baseline, runs, count }
+        Self { weir, envoy, haproxy, only_envoy, seconds, baseline, runs, count }
     }
 }
 
@@ -87,24 +99,54 @@ fn floods(options: &Options, names: &[String]) -> bool {
     plan.baseline = options.baseline.map_or(plan.baseline, Duration::from_secs);
     let clients = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(2000);
     let upstream = upstream();
-    println!("{}", report::head(&["Weir"]));
+    let rush = Rush { clients, spread: Duration::from_secs(1), nice: 19 };
+    println!("{}", report::flood_head());
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let (mut breaches, mut count) = (Vec::new(), 0);
     for flood in floods::ALL.into_iter().filter(|flood| wanted(flood.name())) {
         count += 1;
-        let sent = Arc::new(AtomicU64::new(0));
-        let weir = Subject::Weir(&options.weir);
-        let outcomes = check_flood(weir, flood, clients, plan, upstream.address, &sent);
-        let sent = sent.load(Ordering::Relaxed);
-        println!("| {} |{}", flood.name(), report::cells(&outcomes, 1));
-        eprintln!("{}: {} attacks, {} KiB sent", flood.name(), outcomes.provoked, sent >> 10);
-        let memory = floods::out_of_proportion(&outcomes, clients, sent);
+        let (outcomes, offered, runs) = repeated(options.runs, || {
+            let offered = Arc::new(Offered::default());
+            let weir = Subject::Weir(&options.weir);
+            let outcomes = check_flood(weir, (flood, rush), plan, upstream.address, &offered);
+            (outcomes, offered)
+        });
+        println!("{}", report::flood_row(flood.name(), &outcomes, runs, &offered, plan.attack));
+        let memory = floods::out_of_proportion(&outcomes, clients, offered.bytes.load(Ordering::Relaxed));
         breaches.extend(told(flood.name(), &outcomes));
         breaches.extend(memory.map(|breach| format!("{}: {breach}", flood.name())));
     }
     println!("\n{count} floods of {clients} clients, {} breaches", breaches.len());
     breaches.iter().for_each(|breach| println!("- {breach}"));
     count > 0 && breaches.is_empty()
+}
+
+/// TLS connections that say nothing for ten minutes.
+fn idle(options: &Options) -> bool {
+    let count = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(9000);
+    let plan = idle::Plan { connections: count, held: Duration::from_secs(options.seconds.unwrap_or(600)) };
+    let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if most < count as u64 + 512 {
+        println!("{count} connections are more than RLIMIT_NOFILE ({most}) allows: raise its hard limit");
+        return false;
+    }
+    let mut proxies = vec![("Weir", Proxy::Weir(&options.weir))];
+    proxies.extend(options.envoy.as_deref().map(|envoy| ("Envoy", Proxy::Envoy(envoy))));
+    proxies.extend(options.haproxy.as_deref().map(|haproxy| ("HAProxy", Proxy::Haproxy(haproxy))));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let upstream = runtime.block_on(upstream::start());
+    println!("{}", report::IDLE_HEAD);
+    let mut good = true;
+    for (name, proxy) in proxies {
+        let outcome = runtime.block_on(idle::run(proxy, plan, upstream.address));
+        println!("{}", report::idle_row(name, &outcome));
+        // The others are shown, and not judged.
+        if name == "Weir" {
+            good = outcome.kept == count;
+            outcome.failures.iter().for_each(|(reason, count)| println!("- {count} failed: {reason}"));
+        }
+    }
+    good
 }
 
 /// Every hostile guest, or those whose names hold one of the arguments; each with its neighbours.
@@ -128,9 +170,11 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
         count += 1;
         let mut row = format!("| {} |", guest.name);
         for (name, subject) in &subjects {
-            let (outcomes, runs) = repeated(*subject, &guest, plan, upstream.address, options.runs);
-            row.push_str(&report::cells(&outcomes, runs));
             // Envoy is shown, and not judged.
+            let most = if matches!(subject, Subject::Weir(_)) { options.runs } else { 1 };
+            let (outcomes, (), runs) =
+                repeated(most, || (check(*subject, &guest, plan, upstream.address), ()));
+            row.push_str(&report::cells(&outcomes, runs));
             if matches!(subject, Subject::Weir(_)) {
                 breaches.extend(told(&guest.name, &outcomes));
             }
@@ -283,23 +327,17 @@ fn random_modules(options: &Options) -> bool {
     left == 0 && grown <= 64
 }
 
-/// Checks a guest, and once more while latencies are all that speaks against it: what else runs on the machine is felt
+/// Checks something, and once more while latencies are all that speaks against it: what else runs on the machine is felt
 /// by neighbours, too. What it is the last time counts; and how often it was.
-fn repeated(
-    subject: Subject<'_>,
-    guest: &Hostile,
-    plan: Plan,
-    upstream: SocketAddr,
-    most: u64,
-) -> (Outcomes, u64) {
+fn repeated<T>(most: u64, mut check: impl FnMut() -> (Outcomes, T)) -> (Outcomes, T, u64) {
     let mut runs = 0;
     loop {
-        let outcomes = check(subject, guest, plan, upstream);
+        let (outcomes, beside) = check();
         runs += 1;
         let slow = |breach: &String| breach.contains(": p99 ");
         let only_slow = !outcomes.breaches.is_empty() && outcomes.breaches.iter().all(slow);
-        if runs >= most || !only_slow || matches!(subject, Subject::Envoy(_)) {
-            return (outcomes, runs);
+        if runs >= most || !only_slow {
+            return (outcomes, beside, runs);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Floods and slow attacks: clients in their thousands that hold what they can get, beside neighbours that must not feel
-//! it.
+//! it. Each has a pace, so that what is offered can be told: what a machine cannot carry at all says nothing of the proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 
 use crate::soak::neighbours::Outcomes;
 use crate::soak::provoke::Provoking;
@@ -16,21 +16,21 @@ use crate::soak::provoke::Provoking;
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flood {
-    /// They begin a request and send another header a byte at a time (slowloris).
+    /// They begin a request and send another header, a byte a second (slowloris).
     SlowHeaders,
-    /// They announce a body and send it a byte at a time (R.U.D.Y.).
+    /// They announce a body and send it, a byte a second (R.U.D.Y.).
     SlowBodies,
-    /// They ask for something large and read nothing of it.
+    /// They ask for something large and read it, a byte a second.
     SlowReads,
     /// They send nothing.
     Silence,
-    /// They send headers up to the limit, and keep the last byte.
+    /// They send headers up to the limit, and keep the end back.
     Headers,
-    /// They send chunks of one byte, as fast as they can.
+    /// They send chunks of one byte, twenty a second each.
     TinyChunks,
-    /// They connect and hang up, as fast as they can.
+    /// They connect and hang up, once a second each.
     Connections,
-    /// They send requests and never read the answers.
+    /// They send requests, two a second each and several at a time, and never read the answers.
     Pipelines,
 }
 
@@ -46,10 +46,33 @@ pub const ALL: [Flood; 8] = [
     Flood::Pipelines,
 ];
 
-/// The rhythm of the slow ones.
-const SLOW: Duration = Duration::from_millis(200);
-/// The rhythm of a client that is fast, so that two thousand of them are a flood and not the end of the machine.
-const FAST: Duration = Duration::from_millis(50);
+/// The rhythm of the slow ones, and how long a client waits that was sent away.
+const SLOW: Duration = Duration::from_secs(1);
+/// The rhythm of chunks, ten at a time.
+const CHUNKS: Duration = Duration::from_millis(500);
+/// The rhythm of requests, four at a time.
+const REQUESTS: Duration = Duration::from_secs(2);
+
+/// How a flood is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Rush {
+    /// How many clients there are.
+    pub clients: usize,
+    /// Over how long their beginnings are spread.
+    pub spread: Duration,
+    /// How far its thread stands back behind others on the same cores (as `nice` has it), so that proxy, upstream and
+    /// neighbours lack nothing that a flood from elsewhere would leave them. What it sends all the same is counted.
+    pub nice: i32,
+}
+
+/// What a flood has offered.
+#[derive(Debug, Default)]
+pub struct Offered {
+    /// Bytes that were sent.
+    pub bytes: AtomicU64,
+    /// CPU time that it took to do so, in microseconds; 0 until it is over.
+    pub cpu: AtomicU64,
+}
 
 impl Flood {
     /// Its name, in tables.
@@ -66,39 +89,47 @@ impl Flood {
         }
     }
 
-    /// Begins, with so many clients. `sent` counts their bytes.
+    /// Begins.
     ///
     /// # Panics
-    /// When a thread cannot be started.
-    pub fn start(self, address: SocketAddr, clients: usize, sent: &Arc<AtomicU64>) -> Provoking {
-        let sent = Arc::clone(sent);
+    /// When a thread cannot be started, or cannot stand back.
+    pub fn start(self, address: SocketAddr, rush: Rush, offered: &Arc<Offered>) -> Provoking {
+        let offered = Arc::clone(offered);
         Provoking::with(move |over, begun| {
+            // Linux takes it for the thread alone.
+            rustix::process::nice(rush.nice).expect("whoever wants less is given it");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime").block_on(self.run(address, clients, &over, &begun, &sent));
+            runtime.expect("a runtime").block_on(self.run(address, rush, &over, &begun, &offered));
+            let spent = clock_gettime(ClockId::ThreadCPUTime);
+            let spent = spent.tv_sec.cast_unsigned() * 1_000_000 + spent.tv_nsec.cast_unsigned() / 1000;
+            offered.cpu.store(spent, Ordering::Relaxed);
         })
     }
 
     async fn run(
         self,
         address: SocketAddr,
-        clients: usize,
+        rush: Rush,
         over: &Arc<AtomicBool>,
         begun: &Arc<AtomicUsize>,
-        sent: &Arc<AtomicU64>,
+        offered: &Arc<Offered>,
     ) {
         let mut all = tokio::task::JoinSet::new();
-        for _ in 0..clients {
-            let client = Client { flood: self, address, begun: Arc::clone(begun), sent: Arc::clone(sent) };
+        for number in 0..rush.clients {
+            let (begun, offered) = (Arc::clone(begun), Arc::clone(offered));
+            let client = Client { flood: self, address, begun, offered };
+            let first = rush.spread.mul_f64(number as f64 / rush.clients as f64);
             all.spawn(async move {
+                tokio::time::sleep(first).await;
                 loop {
                     // Whatever becomes of it: the next one comes.
                     let _ = client.attack().await;
-                    tokio::time::sleep(FAST).await;
+                    tokio::time::sleep(SLOW).await;
                 }
             });
         }
         while !over.load(Ordering::Relaxed) {
-            tokio::time::sleep(FAST).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         all.shutdown().await;
     }
@@ -108,7 +139,7 @@ struct Client {
     flood: Flood,
     address: SocketAddr,
     begun: Arc<AtomicUsize>,
-    sent: Arc<AtomicU64>,
+    offered: Arc<Offered>,
 }
 
 impl Client {
@@ -132,33 +163,37 @@ impl Client {
             }
             Flood::SlowReads => {
                 self.send(&mut stream, b"GET /large HTTP/1.1\r\nhost: flood\r\n\r\n").await?;
-                self.until_it_is_closed(&mut stream).await
+                loop {
+                    stream.read_u8().await?;
+                    // The rhythm of the attack, and no wait for anything.
+                    tokio::time::sleep(SLOW).await;
+                }
             }
-            Flood::Silence => self.until_it_is_closed(&mut stream).await,
+            Flood::Silence => until_it_is_closed(&mut stream).await,
             Flood::Headers => {
                 let mut head = b"GET / HTTP/1.1\r\nhost: flood\r\n".to_vec();
                 for number in 0..50 {
                     head.extend_from_slice(format!("x-{number}: {}\r\n", "y".repeat(1000)).as_bytes());
                 }
                 self.send(&mut stream, &head).await?;
-                self.until_it_is_closed(&mut stream).await
+                until_it_is_closed(&mut stream).await
             }
             Flood::TinyChunks => {
                 let head = b"POST / HTTP/1.1\r\nhost: flood\r\ntransfer-encoding: chunked\r\n\r\n";
                 self.send(&mut stream, head).await?;
-                self.drip(&mut stream, &b"1\r\nx\r\n".repeat(100), FAST).await
+                self.drip(&mut stream, &b"1\r\nx\r\n".repeat(10), CHUNKS).await
             }
             Flood::Connections => Ok(()),
             Flood::Pipelines => {
-                let requests = b"GET / HTTP/1.1\r\nhost: flood\r\n\r\n".repeat(20);
-                self.drip(&mut stream, &requests, FAST).await
+                let requests = b"GET / HTTP/1.1\r\nhost: flood\r\n\r\n".repeat(4);
+                self.drip(&mut stream, &requests, REQUESTS).await
             }
         }
     }
 
     async fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<()> {
         stream.write_all(bytes).await?;
-        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.offered.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -170,17 +205,12 @@ impl Client {
             tokio::time::sleep(rhythm).await;
         }
     }
+}
 
-    /// Holds the connection, and looks now and then whether it is still there.
-    async fn until_it_is_closed(&self, stream: &mut TcpStream) -> std::io::Result<()> {
-        loop {
-            tokio::time::sleep(SLOW).await;
-            let ended = timeout(Duration::from_millis(1), stream.read_u8()).await;
-            if matches!(ended, Ok(Err(_))) {
-                return Ok(());
-            }
-        }
-    }
+/// Holds the connection as long as it is there.
+async fn until_it_is_closed(stream: &mut TcpStream) -> std::io::Result<()> {
+    while stream.read(&mut [0; 512]).await? > 0 {}
+    Ok(())
 }
 
 /// What a connection may take whatever it sends, in bytes: with one to the upstream, and `per_connection_buffer_limit` (64 KiB)

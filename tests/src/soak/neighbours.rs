@@ -4,12 +4,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use crate::hostile::{Hostile, Outcome, Way, harmless};
 use crate::soak::envoy::Envoy;
-use crate::soak::floods::Flood;
+use crate::soak::floods::{Flood, Offered, Rush};
 use crate::soak::load::{Load, Measured, REQUESTS};
 use crate::soak::process::{Process, Usage};
 use crate::soak::provoke::{self, Provoking};
@@ -95,6 +94,8 @@ pub struct Outcomes {
     pub held: f64,
     /// How often the guest was provoked.
     pub provoked: usize,
+    /// CPU time of the proxy while it was.
+    pub cpu: Duration,
     /// How long the end took after SIGTERM.
     pub ended: Option<Duration>,
     /// What must not have been.
@@ -170,20 +171,19 @@ pub fn check(subject: Subject<'_>, guest: &Hostile, plan: Plan, upstream: Socket
     })
 }
 
-/// Checks a flood, on the listener where a guest stands that does no harm. `sent` counts the bytes of it.
+/// Checks a flood, on the listener where a guest stands that does no harm. What it sends is counted in `offered`.
 ///
 /// # Panics
 /// When the harness itself fails.
 pub fn check_flood(
     subject: Subject<'_>,
-    flood: Flood,
-    clients: usize,
+    (flood, rush): (Flood, Rush),
     plan: Plan,
     upstream: SocketAddr,
-    sent: &Arc<AtomicU64>,
+    offered: &Arc<Offered>,
 ) -> Outcomes {
     check_beside(subject, &harmless(), plan, upstream, |running| {
-        flood.start(running.addresses().hostile, clients, sent)
+        flood.start(running.addresses().hostile, rush, offered)
     })
 }
 
@@ -208,11 +208,13 @@ fn check_beside(
     let before = running.process().usage().unwrap_or_default();
     let held = running.held();
     let alone = measure(&running, plan, plan.baseline, |_| {});
+    let begun = running.process().usage().unwrap_or_default();
     let provoking = provoke(&running);
     let mut peak = before;
     let beside = measure(&running, plan, plan.attack, |usage| {
         peak.resident = peak.resident.max(usage.resident);
         peak.descriptors = peak.descriptors.max(usage.descriptors);
+        outcomes.cpu = usage.cpu.saturating_sub(begun.cpu);
     });
     outcomes.provoked = provoking.stop();
     outcomes.neighbours = pairs(alone, beside);

@@ -152,6 +152,16 @@ impl Log {
     }
 }
 
+/// The CPU time of a process, as `stat` below its folder tells (proc_pid_stat(5)).
+fn cpu(folder: &str) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("{folder}/stat")).ok()?;
+    // Behind the name, which may hold anything, `utime` is the twelfth field and `stime` the next.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().ok());
+    let ticks: u64 = ticks.sum::<Option<u64>>()?;
+    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+}
+
 /// What a process uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -159,6 +169,8 @@ pub struct Usage {
     pub resident: u64,
     /// Open descriptors.
     pub descriptors: usize,
+    /// CPU time of all its threads since it began, in the kernel, too.
+    pub cpu: Duration,
 }
 
 impl Usage {
@@ -168,7 +180,7 @@ impl Usage {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
         let descriptors = std::fs::read_dir(format!("{folder}/fd")).ok()?.count();
-        Some(Self { resident: kib * 1024, descriptors })
+        Some(Self { resident: kib * 1024, descriptors, cpu: cpu(&folder)? })
     }
 
     /// What this process uses.

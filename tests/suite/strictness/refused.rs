@@ -293,6 +293,10 @@ pub const PATHS: &[Refused] = &[
     ("3986 2.1", "GET /a%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid_target"),
     ("3986 3.3", "GET /a\\b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid_target"),
     ("3986 3.3", "GET /..\\admin HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid_target"),
+];
+
+/// What concerns escaped slashes, where they are rejected.
+pub const SLASHES: &[Refused] = &[
     ("3986 2.2", "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n", 400, "escaped_slash"),
     ("3986 2.2", "GET /a%2Fb HTTP/1.1\r\nHost: a\r\n\r\n", 400, "escaped_slash"),
     ("3986 2.2", "GET /..%2fadmin HTTP/1.1\r\nHost: a\r\n\r\n", 400, "escaped_slash"),

@@ -14,7 +14,7 @@ use crate::http::h1::Length;
 use crate::http::h1::refused::{HeadError, is_token};
 use crate::http::h1::target::target_of;
 use crate::http::message::{Request, Response, Scheme, Version, has_token, is_bodiless};
-use crate::http::path::PathRules;
+use crate::http::path::{PathRules, is_redirected};
 
 /// What a head may be like.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +55,8 @@ pub struct RequestHead {
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue`.
     pub expects_continue: bool,
+    /// Whether the client is to ask again by the path that the request has now.
+    pub redirected: bool,
 }
 
 /// The head of a response, and what it says about its connection.
@@ -114,7 +116,8 @@ pub fn parse_request(head: Bytes, scheme: Scheme, limits: &Limits) -> Result<Req
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let request = Request { method, scheme, authority, path, version, headers };
-    Ok(RequestHead { request, length, keep_alive, expects_continue })
+    let redirected = is_redirected(target.as_bytes(), limits.path);
+    Ok(RequestHead { request, length, keep_alive, expects_continue, redirected })
 }
 
 /// Reads a response from a head that is complete. `to`: the method of the request that it answers.

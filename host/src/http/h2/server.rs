@@ -21,6 +21,7 @@ use crate::http::h2::receive::receive;
 use crate::http::h2::watched::Watched;
 use crate::http::h2::{Incoming, Limits, Outgoing, PING, PONG, Place, Received, Responder, explain};
 use crate::http::message::{Response, Scheme};
+use crate::http::path::is_redirected;
 use crate::http::pipe::{self, BrokenOff};
 use crate::net::close::CloseReason;
 use crate::net::stream::Stream;
@@ -229,11 +230,12 @@ impl<F: Front> Requests<F> {
         let (head, told) = oneshot::channel();
         let (body_writer, pipe) = pipe::pipe();
         let responder = Responder { head: RefCell::new(Some(head)), body: body_writer, sending };
+        let redirected = is_redirected(parts.uri.path().as_bytes(), self.limits.path);
         let task = match receive(parts, self.scheme, &self.limits) {
             Ok(request) => {
                 let body = Incoming::new(body, Some(self.limits.underscores));
                 let length = body.length(&request.headers);
-                let received = Received { request, length, body, responder };
+                let received = Received { request, length, body, responder, redirected };
                 Some(spawn_local(Rc::clone(&self.front).answer(received)).abort_handle())
             }
             Err(error) => {

@@ -131,7 +131,7 @@ impl Streams {
     async fn exchange(&self, received: Received) {
         let session = &self.session;
         let Some((local, listener)) = session.listener() else { return };
-        let Received { mut request, length, body, responder } = received;
+        let Received { mut request, length, body, responder, redirected } = received;
         if let Err(error) = session.check_authority(&request) {
             let (response, body) = session.refuse(error);
             return responder.send_whole(response, body);
@@ -143,7 +143,9 @@ impl Streams {
         let shared = Rc::clone(&listener);
         let Service::Http(http) = &shared.listener.service else { return };
         let (worker, connection) = (&session.worker, &session.connection);
-        Begin { worker, local, listener, connection, down, request, length, said }.run(http).await;
+        Begin { worker, local, listener, connection, down, request, length, said, redirected }
+            .run(http)
+            .await;
     }
 }
 
