@@ -92,14 +92,20 @@ impl Options {
     }
 }
 
+/// How long a flood goes on.
+const FLOOD: Duration = Duration::from_secs(30);
+
+/// How long it takes until all of its clients are there: 200 in a second, as slowhttptest does it.
+const GATHERING: Duration = Duration::from_secs(10);
+
 /// Every flood, or those whose names hold one of the arguments; each with its neighbours.
 fn floods(options: &Options, names: &[String]) -> bool {
     let mut plan = Plan::default();
-    plan.attack = options.seconds.map_or(plan.attack, Duration::from_secs);
+    plan.attack = options.seconds.map_or(FLOOD, Duration::from_secs);
     plan.baseline = options.baseline.map_or(plan.baseline, Duration::from_secs);
     let clients = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(2000);
     let upstream = upstream();
-    let rush = Rush { clients, spread: Duration::from_secs(1), nice: 19 };
+    let rush = Rush { clients, spread: GATHERING, nice: 19 };
     println!("{}", report::flood_head());
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let (mut breaches, mut count) = (Vec::new(), 0);
