@@ -1,100 +1,88 @@
-//! Weir beside nginx: the same load, in turn, on one core.
+//! Weir beside its peers: the same load, in turn, on one core.
 //!
-//! Each proxy runs with one worker on core 0; the load (`wrk`) and the upstream (an nginx that answers by itself)
-//! share core 1. In every round each candidate gets the same load once, one after the other. Absolute figures
-//! drift from minute to minute: read the ratios, which compare neighbours of the same round.
+//! Each proxy runs with one worker on core 0; the load and the upstream share core 1. In every round each candidate gets
+//! the same load once, one after the other. Absolute figures drift from minute to minute: read the ratios, which compare
+//! neighbours of the same round.
+//!
+//! workload -> lab (certificates, upstreams, proxies) -> rounds of turns -> report
 
-mod candidates;
-mod load;
+mod lab;
+mod machine;
+mod passthrough;
+mod plot;
+mod process;
+mod report;
+mod rounds;
+mod spread;
+mod template;
+mod tools;
+mod workloads;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 
-use crate::candidates::Bench;
-use crate::load::{Measured, measure};
+use crate::lab::Built;
+use crate::report::Report;
+use crate::rounds::Plan;
+use crate::workloads::Workload;
 
-/// Runs Weir beside nginx on one core, in turn, and prints what a request costs each.
+/// Runs Weir beside nginx, HAProxy and Envoy, whichever are installed, and says what each spends.
 #[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
 struct Args {
+    /// What to run; everything, when nothing is named.
+    workloads: Vec<Workload>,
+    /// Three rounds of two seconds: to look, not to quote.
+    #[arg(long)]
+    quick: bool,
+    /// How often each candidate has its turn. [default: 5]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds of load in each turn. [default: 5]
+    #[arg(long)]
+    seconds: Option<u64>,
     /// The `weir` command, built for release.
-    #[arg(long, default_value = "target/release/weir")]
+    #[arg(long, default_value = "target/release/weir", hide = true)]
     weir: PathBuf,
-    /// The folder of the standard filters.
-    #[arg(long, default_value = "target/plugins")]
+    /// The folder of the standard filters and of the filter that is measured.
+    #[arg(long, default_value = "target/plugins", hide = true)]
     plugins: PathBuf,
-    /// How often each candidate has its turn.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Seconds of load in each turn.
-    #[arg(long, default_value_t = 5)]
-    seconds: u64,
-    /// Connections of the load.
-    #[arg(long, default_value_t = 32)]
-    connections: usize,
+    /// Where the results go.
+    #[arg(long, default_value = "benches/results", hide = true)]
+    results: PathBuf,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let bench = Bench::start(&args.weir, &args.plugins)?;
-    let names: Vec<&str> = bench.candidates.iter().map(|candidate| candidate.name).collect();
-    let mut rounds: Vec<Vec<Measured>> = Vec::new();
-    for round in 0..=args.rounds {
-        // The first round warms up: connections to the upstream, caches, the processor's clock.
-        let seconds = if round == 0 { 1 } else { args.seconds };
-        let turn = bench
-            .candidates
-            .iter()
-            .map(|candidate| measure(candidate, args.connections, Duration::from_secs(seconds)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        if round > 0 {
-            rounds.push(turn);
-        }
+    let (rounds, seconds) = if args.quick { (3, 2) } else { (5, 5) };
+    let plan = Plan {
+        rounds: args.rounds.unwrap_or(rounds).max(1),
+        turn: Duration::from_secs(args.seconds.unwrap_or(seconds).max(1)),
+        is_quick: args.quick,
+    };
+    let tools = tools::find()?;
+    let built = Built::new(&args.weir, &args.plugins)?;
+    let about = machine::about(&tools, &plan);
+    show(&about);
+    let workloads = if args.workloads.is_empty() { Workload::ALL.to_vec() } else { args.workloads };
+    let mut reports: Vec<Report> = Vec::new();
+    for workload in workloads {
+        show(&format!("\n{}: {}", workload.name(), workload.about()));
+        let report = workload.run(&tools, &built, &plan)?;
+        show(&report.markdown());
+        // After each, so that what breaks off leaves what was measured.
+        report.write(&args.results, &about)?;
+        reports.push(report);
     }
-    report(&names, &rounds);
+    report::write_all(&args.results, &about, &reports)?;
+    show(&format!("written into {}", args.results.display()));
     Ok(())
 }
 
+/// Prints what the user asked for.
 #[expect(clippy::print_stdout, reason = "the command's output")]
-fn report(names: &[&str], rounds: &[Vec<Measured>]) {
-    println!("min / median / max of {} rounds", rounds.len());
-    println!(
-        "{:<26}{:>30}{:>26}{:>18}{:>26}",
-        "", "requests/s", "us CPU/request", "core used, %", "CPU / nginx's"
-    );
-    for (at, name) in names.iter().enumerate() {
-        let of = |value: &dyn Fn(&Measured, &Measured) -> f64| {
-            let pairs = rounds.iter().filter_map(|round| Some((round.get(at)?, round.first()?)));
-            Spread::of(pairs.map(|(own, nginx)| value(own, nginx)))
-        };
-        let requests = of(&|own, _| own.requests_per_second);
-        let cpu = of(&|own, _| own.cpu_per_request);
-        let busy = of(&|own, _| own.core_used * 100.0);
-        let ratio = of(&|own, nginx| own.cpu_per_request / nginx.cpu_per_request);
-        println!(
-            "{name:<26}{:>30}{:>26}{:>18}{:>26}",
-            requests.show(0),
-            cpu.show(2),
-            busy.show(0),
-            ratio.show(2)
-        );
-    }
-}
-
-/// The smallest, the middle and the largest of some numbers.
-struct Spread(f64, f64, f64);
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
-        Self(at(0), at(values.len() / 2), at(values.len().saturating_sub(1)))
-    }
-
-    fn show(&self, digits: usize) -> String {
-        let Self(min, median, max) = self;
-        format!("{min:.digits$} / {median:.digits$} / {max:.digits$}")
-    }
+fn show(text: &str) {
+    println!("{text}");
 }

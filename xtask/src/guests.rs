@@ -64,6 +64,15 @@ pub fn build_filters() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
+/// Builds the filter that is measured (`benches/filter`), and puts it into the folder of the standard filters.
+///
+/// # Errors
+/// When it does not build.
+pub fn build_bench_filter(folder: &Path) -> anyhow::Result<()> {
+    build(&["bench-filter"], &[])?;
+    copy(&built("bench-filter"), &folder.join("bench-filter.wasm"))
+}
+
 /// Builds the filter of `docs/examples/greeting` with a greeting of its own, and puts it into a file.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! What needs more than one cargo call. The test suite uses the parts that build guests and make certificates.
 
+pub mod bench;
 pub mod cargo;
 pub mod certs;
 pub mod ci;

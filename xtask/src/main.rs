@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::cargo::{build_weir, cargo, run};
-use xtask::{ci, demo, guests, parity, say, soak};
+use xtask::cargo::build_weir;
+use xtask::{bench, ci, demo, guests, parity, say, soak};
 
 /// What needs more than one cargo call.
 #[derive(Debug, Parser)]
@@ -30,9 +30,9 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Runs the micro-benchmarks, then Weir beside nginx on one core. Further arguments go to the latter.
+    /// Runs Weir beside nginx, HAProxy and Envoy on one core: `http1`, `tls`, `memory`, ... or everything.
     Bench {
-        /// Arguments for `side-by-side`; `--help` lists them.
+        /// Which workloads; `--quick`, `--rounds=N`, `--seconds=N`, `--help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Command::Build => build(),
         Command::Demo { check } => demo::run(check),
         Command::Test { args } => ci::test(&args),
-        Command::Bench { args } => bench(&args),
+        Command::Bench { args } => bench::side_by_side(&args),
         Command::Parity { args } => parity::run_scenarios(&args),
         Command::Soak { args } => soak::soak(&args),
         Command::Ci => ci::ci(),
@@ -76,11 +76,4 @@ fn build() -> anyhow::Result<()> {
     let plugins = guests::build_filters()?;
     say(&format!("built {} and the plugins in {}", weir.display(), plugins.display()));
     Ok(())
-}
-
-fn bench(args: &[String]) -> anyhow::Result<()> {
-    let (weir, plugins) = (build_weir(true)?, guests::build_filters()?);
-    run(&mut cargo(&["bench", "--package", "weir-benches"]))?;
-    let side_by_side = ["run", "--quiet", "--package", "weir-benches", "--bin", "side-by-side", "--"];
-    run(cargo(&side_by_side).arg("--weir").arg(weir).arg("--plugins").arg(plugins).args(args))
 }

