@@ -47,7 +47,7 @@ section! {
         cpu_per_second: Duration = "500ms",
         /// CPU time in a second, on each worker, that calls of a filter may take beyond their first half millisecond: whatever else
         /// the worker has to do waits for such a call. Beyond that, new streams meet `on_failure`. `0s` is no limit.
-        long_calls_per_second: Duration = "20ms",
+        long_calls_per_second: Duration = "10ms",
         /// CPU time that a filter may use in a second for one stream. A stream that uses more meets `on_failure`. `0s` is no limit.
         cpu_per_stream: Duration = "250ms",
         /// CPU time for each call at the start of an instance: its start functions, `on_vm_start`, `on_configure`.

@@ -13,6 +13,9 @@ use wasmtime::{
 /// The distance between two epochs: how finely a guest's CPU time is looked at.
 pub const EPOCH: Duration = Duration::from_millis(1);
 
+/// How much more urgent than the workers the thread is that moves epochs, as `nice` has it.
+const URGENT: i32 = -10;
+
 /// By how much closer epochs are while calls give way: those are what everybody else waits for.
 pub const FINER: u32 = 4;
 
@@ -119,6 +122,9 @@ impl Pulse {
 
     /// Moves the epoch while guests run, as long as there is an engine.
     fn run(&self, engine: &EngineWeak) {
+        // Where processors are short, everybody waits for whoever computes until this thread has said that an epoch has passed. It
+        // is to come before them, where that is allowed.
+        let _ = rustix::process::nice(URGENT);
         // There is one such thread for each pulse.
         let _ = self.thread.set(std::thread::current());
         let mut epochs = 0;

@@ -12,7 +12,7 @@ use weir_tests::hostile;
 use weir_tests::soak::floods::{Offered, Rush};
 use weir_tests::soak::idle::{self, Proxy};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check, check_flood};
-use weir_tests::soak::process::Usage;
+use weir_tests::soak::process::{Usage, be_urgent};
 use weir_tests::soak::reload::{self, Storm, Survived};
 use weir_tests::soak::rotation::{self, Outcome, Plan as RotationPlan};
 use weir_tests::soak::{floods, modules, pairing, report, takeover, upstream, upstream_kills};
@@ -28,6 +28,11 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let run = arguments.remove(0);
+    if !be_urgent() {
+        eprintln!(
+            "without the right to be more urgent (CAP_SYS_NICE) clients compete with the proxy for processors"
+        );
+    }
     let limit = getrlimit(Resource::Nofile);
     // What cannot be had shows when it is needed.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });

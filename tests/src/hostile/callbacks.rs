@@ -96,7 +96,7 @@ pub fn tick(period: u32) -> String {
 
 /// The code of an HTTP call.
 pub fn call(text: &mut Text) -> String {
-    let cluster = text.data(b"up");
+    let cluster = text.data(b"calls");
     let headers = text.map(&[(":method", "GET"), (":path", "/"), (":authority", "up")]);
     format!(
         "(drop (call $proxy_http_call {cluster} {headers} (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)

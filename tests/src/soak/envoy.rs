@@ -12,6 +12,7 @@ use crate::envoy::{self, free_address};
 use crate::hostile::{Hostile, Way, calm};
 use crate::soak::neighbours::Addresses;
 use crate::soak::process::Process;
+use crate::soak::upstream::of_calls;
 
 /// How long it may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -68,7 +69,11 @@ fn config(way: Way, folder: &Path, addresses: [SocketAddr; 3], upstream: SocketA
                 envoy::listener("clean", clean, BUFFER, &calm()),
                 envoy::listener("shared", shared, BUFFER, &calm()),
             ],
-            "clusters": [envoy::cluster("up", upstream), envoy::cluster_of("grpc", upstream, true)],
+            "clusters": [
+                envoy::cluster("up", upstream),
+                envoy::cluster("calls", of_calls()),
+                envoy::cluster_of("grpc", of_calls(), true),
+            ],
         },
     })
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::soak::neighbours::Outcomes;
+use crate::soak::process::be_usual;
 use crate::soak::provoke::Provoking;
 
 /// What the clients do.
@@ -96,6 +97,7 @@ impl Flood {
     pub fn start(self, address: SocketAddr, rush: Rush, offered: &Arc<Offered>) -> Provoking {
         let offered = Arc::clone(offered);
         Provoking::with(move |over, begun| {
+            be_usual();
             // Linux takes it for the thread alone.
             rustix::process::nice(rush.nice).expect("whoever wants less is given it");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

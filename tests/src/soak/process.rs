@@ -6,10 +6,28 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process, nice};
 
 /// Lines of a log that are kept from its beginning, and from its end. Some guests write without an end.
 const KEPT: usize = 500;
+
+/// How much more urgent clients and upstreams of a long run are than the proxy, as `nice` has it.
+const URGENT: i32 = -10;
+
+/// Has this thread, and all that it starts, be more urgent than the proxy: clients and upstreams elsewhere would not wait for a
+/// processor that the proxy is busy on. False where that is not allowed.
+pub fn be_urgent() -> bool {
+    nice(URGENT).is_ok()
+}
+
+/// Has this thread be no more urgent than others.
+pub fn be_usual() {
+    let now = getpriority_process(None).unwrap_or_default();
+    if now < 0 {
+        // Whoever wants less is given it.
+        let _ = nice(-now);
+    }
+}
 
 /// A process that is killed when it is dropped.
 #[derive(Debug)]
@@ -37,12 +55,16 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A child is as urgent as the thread that starts it.
+        let child = std::thread::scope(|scope| {
+            let start = scope.spawn(|| {
+                be_usual();
+                command.spawn()
+            });
+            start.join().expect("nobody panics here")
+        });
+        let mut child = child.unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let log = Arc::new(Log::default());
         let (own, pipe) = (Arc::clone(&log), child.stderr.take().expect("stderr is piped"));
         std::thread::spawn(move || own.follow(pipe));

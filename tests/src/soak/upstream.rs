@@ -1,6 +1,7 @@
 //! The upstream of long runs: it answers whatever comes, and with trailers where those are asked for.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use hyper::Response;
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::{self, Body};
+use crate::soak::process::be_usual;
 use crate::upstream::Upstream;
 
 /// The longest request.
@@ -47,6 +49,31 @@ pub fn run(address: SocketAddr) -> std::io::Result<()> {
 
 /// What an upstream in a process of its own says, before its address.
 pub const LISTENS: &str = "the upstream listens at";
+
+/// An upstream of its own for what guests call, on a thread of its own: what they ask of it is not to be felt by whoever
+/// asks the neighbours' one.
+///
+/// # Panics
+/// When it cannot listen.
+pub fn of_calls() -> SocketAddr {
+    static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
+    *ADDRESS.get_or_init(|| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("it is a socket");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            be_usual();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let listener = TcpListener::from_std(listener).expect("a runtime is here");
+                while let Ok((socket, _)) = listener.accept().await {
+                    tokio::spawn(serve(socket));
+                }
+            });
+        });
+        address
+    })
+}
 
 async fn serve(mut socket: TcpStream) {
     let mut first = [0; 4];

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::hostile::{Hostile, Way, calm};
 use crate::soak::neighbours::Addresses;
 use crate::soak::process::Process;
+use crate::soak::upstream::of_calls;
 
 /// How long it may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,9 +90,10 @@ fn metrics(admin: SocketAddr) -> std::io::Result<String> {
 }
 
 fn config(guest: &Hostile, upstream: SocketAddr) -> String {
+    let calls = of_calls();
     let scheduling = if guest.preemptible { ", scheduling: preemptible" } else { "" };
     // It may make calls: a storm of them that are refused would show nothing.
-    let filter = format!("{{ plugin: hostile, grants: {{ clusters: [up, grpc] }}{scheduling} }}");
+    let filter = format!("{{ plugin: hostile, grants: {{ clusters: [calls, grpc] }}{scheduling} }}");
     let hostile = if guest.way == Way::Connections {
         format!(
             "{{ name: hostile, address: \"127.0.0.1:0\", filters: [ {filter} ], tcp: {{ cluster: up }} }}"
@@ -114,7 +116,8 @@ fn config(guest: &Hostile, upstream: SocketAddr) -> String {
          plugins: {{ directory: plugins, cache: cache }}\n\
          listeners:\n  - {hostile}\n  - {}\n  - {}\n\
          clusters:\n  - {{ name: up, endpoints: [\"{upstream}\"] }}\n\
-         \x20 - {{ name: grpc, endpoints: [\"{upstream}\"], protocol: http2 }}\n",
+         \x20 - {{ name: calls, endpoints: [\"{calls}\"] }}\n\
+         \x20 - {{ name: grpc, endpoints: [\"{calls}\"], protocol: http2 }}\n",
         calm("clean"),
         calm("shared")
     )

@@ -2,6 +2,7 @@
 //! gives way like it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,14 +21,19 @@ use crate::plugin::services::Usage;
 /// What the calls of a VM take of a worker before others have their turn: a storm of calls is felt by nobody for longer.
 const SLICE: Duration = Duration::from_micros(250);
 
+/// How many of the calls that wait are woken for a slice: to wake thousands would take longer than what one of them does.
+const WOKEN: usize = 16;
+
 /// Whose turn it is: the calls of a VM, or whatever else the worker has to do.
 #[derive(Debug, Default)]
 pub(super) struct Slice {
     /// What was used since others last had their turn, in nanoseconds.
     used: Cell<u64>,
-    /// Whether they are having it.
+    /// Whether they are having it, or calls still wait that have not been let in since.
     resting: Cell<bool>,
-    waiting: RefCell<Vec<Waker>>,
+    /// How many of the calls that waited are let in now.
+    let_in: Cell<usize>,
+    waiting: RefCell<VecDeque<Waker>>,
 }
 
 /// Who pays for what the host does on behalf of a filter.
@@ -80,24 +86,38 @@ impl Slice {
     /// Ready when it is the turn of the VM's calls.
     fn poll_turn(&self, books: &Rc<Books>, cx: &Context<'_>) -> Poll<()> {
         if u128::from(self.used.get()) < SLICE.as_nanos() {
-            return Poll::Ready(());
+            if !self.resting.get() {
+                return Poll::Ready(());
+            }
+            // Nobody comes before those that wait.
+            if let Some(left) = self.let_in.get().checked_sub(1) {
+                self.let_in.set(left);
+                return Poll::Ready(());
+            }
         }
-        self.waiting.borrow_mut().push(cx.waker().clone());
+        self.waiting.borrow_mut().push_back(cx.waker().clone());
         if !self.resting.replace(true) {
             let books = Rc::clone(books);
-            tokio::task::spawn_local(async move {
-                // It wakes when the worker has looked at its sockets, and what is ready by then goes first.
-                yield_now().await;
-                books.slice.rested();
-            });
+            tokio::task::spawn_local(async move { books.slice.rest().await });
         }
         Poll::Pending
     }
 
-    fn rested(&self) {
-        self.used.set(0);
+    /// Lets others have their turn, and then some of those that wait, until nobody does.
+    async fn rest(&self) {
+        while !self.waiting.borrow().is_empty() {
+            // It wakes when the worker has looked at its sockets, and what is ready by then goes first.
+            yield_now().await;
+            self.used.set(0);
+            let mut waiting = self.waiting.borrow_mut();
+            let some = waiting.len().min(WOKEN);
+            let woken: Vec<Waker> = waiting.drain(..some).collect();
+            drop(waiting);
+            self.let_in.set(woken.len());
+            woken.into_iter().for_each(Waker::wake);
+        }
         self.resting.set(false);
-        self.waiting.take().into_iter().for_each(Waker::wake);
+        self.used.set(0);
     }
 }
 
