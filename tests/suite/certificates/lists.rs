@@ -51,6 +51,11 @@ async fn a_late_list_leaves_its_last_good_one_in_force_and_does_not_hold_up_the_
     }
     put(gateway.folder(), "crl.pem", list(&other, &[], hour()) + &list(authority(), &[&bad], hour()));
     until_ready(&gateway).await;
+    let file = gateway.folder().join("crl.pem").display().to_string();
+    let series = format!("weir_tls_revocation_next_update_seconds{{listener=\"web\",file=\"{file}\"}}");
+    let next = metric(&gateway, &series).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is past 1970").as_secs();
+    assert!((0..=3600).contains(&(next - i64::try_from(now).expect("it fits"))), "{next}, and now {now}");
     visit(&gateway, &client_config(Some(&revoked), &[])).await.expect("they think better of it");
 }
 
