@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod cluster;
+pub mod file;
 pub mod filter;
 pub mod grants;
 pub mod limits;

@@ -1,6 +1,10 @@
 //! Certificates of listeners: taken up when their files change, and the last good ones stay.
 
 mod clusters;
+mod lists;
+mod odd_files;
+mod reloads;
+mod straddling;
 mod trust;
 
 use std::io;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use rustix::net::RecvFlags;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -45,6 +46,14 @@ impl Stream {
         match self {
             Self::Tcp(socket) => Some(socket),
             Self::Tls(_) | Self::Local(_) => None,
+        }
+    }
+
+    /// The certificates that the peer has shown in the handshake, leaf first.
+    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
+            Self::Tcp(_) | Self::Local(_) => &[],
         }
     }
 

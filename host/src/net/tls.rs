@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod files;
+pub mod lists;
 pub mod renewal;
 pub mod server;
 pub mod tickets;

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Dir, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use crate::config::file::FileStamp;
 use crate::plugin::digest::Digest;
 use crate::plugin::module::MAX_SIZE;
 
@@ -26,27 +27,6 @@ pub struct Stamp {
     file: FileStamp,
     /// That of its signature, when one is asked for and there.
     signature: Option<FileStamp>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl FileStamp {
-    fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
 }
 
 /// What a file holds.

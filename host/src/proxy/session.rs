@@ -139,11 +139,11 @@ async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls
     let shaken = timer.limit(tls.accept(socket)).await;
     drop(timer);
     let reason = match shaken {
-        Some(Ok((stream, info))) if info.peer.is_none() || is_trusted_now(&cx, tls) => {
+        Some(Ok((stream, info))) if info.peer.is_none() || is_trusted_now(&cx, tls, &stream) => {
             let connection = accepted.connection(&cx, Some(info));
             return dispatch(cx, connection, stream, Bytes::new()).await;
         }
-        // It began before what is trusted changed, and who comes again is asked anew.
+        // It began before it changed who is trusted.
         Some(Ok(_)) => CloseReason::Handshake,
         Some(Err(error)) => {
             let (listener, peer) = (&*cx.listener.listener.name, accepted.peer);
@@ -156,11 +156,11 @@ async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls
     refuse(&cx, &connection, &accepted, reason, 0);
 }
 
-/// Whether the listener still trusts whom it did when this handshake began.
-fn is_trusted_now(cx: &SessionCx, tls: &ServerTls) -> bool {
+/// Whether the listener trusts, as it is now, the client that has shaken hands with it as it was.
+fn is_trusted_now(cx: &SessionCx, tls: &ServerTls, stream: &Stream) -> bool {
     let Some((_, listener)) = cx.worker.listener_at(&cx.listener.listener.socket_key()) else { return true };
     match &listener.listener.tls {
-        Tls::Terminate(now) => now.trusts_as(tls),
+        Tls::Terminate(now) => now.trusts(stream, tls),
         Tls::None | Tls::Passthrough => true,
     }
 }

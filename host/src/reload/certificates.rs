@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::net::tls::files::{Print, Watched};
+use crate::net::tls::lists::Revoked;
 use crate::net::tls::renewal::Trouble;
 use crate::net::tls::{client, server};
 use crate::plugin::directory::SETTLE;
@@ -14,25 +16,24 @@ use crate::reload::status::lock;
 use crate::snapshot::{Owner, Snapshot, Tls};
 use crate::telemetry::metrics::Registry;
 
-/// What files hold.
-type Contents = Vec<Option<Vec<u8>>>;
-
 /// What the control plane remembers of certificates.
 #[derive(Debug, Default)]
 pub struct Seen {
+    /// The files, as they were when they were last looked at.
+    files: Watched,
     /// Files that have changed: what they hold, and since when. They may be half of something.
-    unsettled: HashMap<Owner, (Contents, Instant)>,
+    unsettled: HashMap<Owner, (Vec<Print>, Instant)>,
     /// What was told of what is in force and not valid.
     told: HashSet<String>,
 }
 
 impl Seen {
     /// Whether files have held the same for long enough to be taken up.
-    fn settles(&mut self, owner: &Owner, contents: Contents) -> bool {
+    fn settles(&mut self, owner: &Owner, prints: Vec<Print>) -> bool {
         match self.unsettled.get(owner) {
-            Some((seen, since)) if *seen == contents => since.elapsed() >= SETTLE,
+            Some((seen, since)) if *seen == prints => since.elapsed() >= SETTLE,
             Some(_) | None => {
-                self.unsettled.insert(owner.clone(), (contents, Instant::now()));
+                self.unsettled.insert(owner.clone(), (prints, Instant::now()));
                 false
             }
         }
@@ -53,7 +54,7 @@ impl Control {
     pub async fn look_at_certificates(&mut self) -> bool {
         let Some(snapshot) = self.status.snapshot() else { return false };
         self.certificates.complain(&snapshot);
-        let changed = changed(&snapshot);
+        let changed = changed(&snapshot, &mut self.certificates.files);
         self.certificates.unsettled.retain(|owner, _| changed.iter().any(|(known, _)| known == owner));
         if changed.is_empty() {
             return false;
@@ -61,7 +62,7 @@ impl Control {
         // All of them: a file that is many a listener's is written for all.
         let settled = changed
             .into_iter()
-            .fold(true, |settled, (owner, contents)| self.certificates.settles(&owner, contents) && settled);
+            .fold(true, |settled, (owner, prints)| self.certificates.settles(&owner, prints) && settled);
         if !settled {
             return true;
         }
@@ -79,7 +80,8 @@ impl Control {
         let listeners = sections.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let clusters = sections.clusters.iter().filter_map(|cluster| cluster.tls.as_ref());
         let files = listeners.flat_map(server::files_of).chain(clusters.flat_map(client::files_of));
-        let mut folders: Vec<PathBuf> = files.filter_map(Path::parent).map(Path::to_owned).collect();
+        let folders = files.filter_map(|(file, _)| file.parent());
+        let mut folders: Vec<PathBuf> = folders.map(Path::to_owned).collect();
         folders.sort();
         folders.dedup();
         folders
@@ -104,12 +106,10 @@ impl Control {
     /// Tells what has become of certificates from one snapshot to the next.
     pub(super) fn tell_of_certificates(&self, before: Option<&Snapshot>, now: &Snapshot) {
         let registry = &self.services.registry;
+        tell_of_ends(registry, now);
         for listener in &now.listeners {
             let Tls::Terminate(tls) = &listener.tls else { continue };
             let owner = Owner::Listener(Arc::clone(&listener.name));
-            for (files, certificate) in tls.certificates() {
-                expiry(registry, &owner, &files.cert.value, certificate.validity.1);
-            }
             let same = |known: &&Arc<crate::snapshot::Listener>| known.name == listener.name;
             let known = before.and_then(|before| before.listeners.iter().find(same));
             let known = known.and_then(|known| match &known.tls {
@@ -123,9 +123,6 @@ impl Control {
         for cluster in &now.clusters {
             let Some(tls) = &cluster.tls else { continue };
             let owner = Owner::Cluster(Arc::clone(&cluster.name));
-            if let (Some(certificate), Some(file)) = (tls.certificate(), &tls.config.cert) {
-                expiry(registry, &owner, &file.value, certificate.validity.1);
-            }
             let known = before.and_then(|before| before.clusters.iter().find(|k| k.name == cluster.name));
             if let Some(known) = known.and_then(|known| known.tls.as_ref()).filter(|k| !Arc::ptr_eq(k, tls)) {
                 rotation(registry, &owner, known.is_same(tls), &known.troubles, &tls.troubles);
@@ -134,22 +131,23 @@ impl Control {
     }
 }
 
-/// Whose files hold something else than what is in force, or are to be looked at again; and what they hold.
-fn changed(snapshot: &Snapshot) -> Vec<(Owner, Contents)> {
+/// Whose files hold something else than what is in force, or are to be looked at again; and what they are known by.
+fn changed(snapshot: &Snapshot, files: &mut Watched) -> Vec<(Owner, Vec<Print>)> {
+    files.begin();
     let mut changed = Vec::new();
     for (listener, section) in snapshot.listeners.iter().zip(&snapshot.config.sections.listeners) {
         let http = matches!(listener.service, crate::snapshot::Service::Http(_));
-        if let (Tls::Terminate(tls), Some(config)) = (&listener.tls, &section.tls)
-            && !tls.is_current(config, http)
-        {
-            changed.push((Owner::Listener(Arc::clone(&listener.name)), tls.contents()));
+        let (Tls::Terminate(tls), Some(config)) = (&listener.tls, &section.tls) else { continue };
+        let prints = files.prints(server::files_of(config));
+        if !tls.is_current(config, http, &prints) {
+            changed.push((Owner::Listener(Arc::clone(&listener.name)), prints));
         }
     }
     for (cluster, section) in snapshot.clusters.iter().zip(&snapshot.config.sections.clusters) {
-        if let (Some(tls), Some(config)) = (&cluster.tls, &section.tls)
-            && !tls.is_current(config, crate::upstream::cluster::offer(section))
-        {
-            changed.push((Owner::Cluster(Arc::clone(&cluster.name)), tls.contents()));
+        let (Some(tls), Some(config)) = (&cluster.tls, &section.tls) else { continue };
+        let prints = files.prints(client::files_of(config));
+        if !tls.is_current(config, crate::upstream::cluster::offer(section), &prints) {
+            changed.push((Owner::Cluster(Arc::clone(&cluster.name)), prints));
         }
     }
     changed
@@ -173,11 +171,38 @@ fn rotation(registry: &Registry, owner: &Owner, same: bool, before: &[Trouble], 
     }
 }
 
-/// Shows when a certificate ends to be valid.
-fn expiry(registry: &Registry, owner: &Owner, file: &Path, not_after: i64) {
-    let (kind, name) = owner.label();
+/// When something ends to be valid: whose it is, its file, and the time in seconds since 1970.
+type End = (Owner, String, i64);
+
+/// Shows when what is in force ends to be valid, and nothing of what is not in force any more.
+fn tell_of_ends(registry: &Registry, now: &Snapshot) {
+    let (mut certificates, mut lists): (Vec<End>, Vec<End>) = (Vec::new(), Vec::new());
+    let mut note = |owner: &Owner, revoked: Option<(&Path, &Revoked)>| {
+        let next = revoked.and_then(|(file, revoked)| Some((file, revoked.next_update()?)));
+        lists.extend(next.map(|(file, next)| (owner.clone(), file.display().to_string(), next)));
+    };
+    for listener in &now.listeners {
+        let Tls::Terminate(tls) = &listener.tls else { continue };
+        let owner = Owner::Listener(Arc::clone(&listener.name));
+        for (files, known) in tls.certificates() {
+            certificates.push((owner.clone(), files.cert.value.display().to_string(), known.validity.1));
+        }
+        note(&owner, tls.revoked());
+    }
+    for cluster in &now.clusters {
+        let Some(tls) = &cluster.tls else { continue };
+        let owner = Owner::Cluster(Arc::clone(&cluster.name));
+        if let (Some(known), Some(file)) = (tls.certificate(), &tls.config.cert) {
+            certificates.push((owner.clone(), file.value.display().to_string(), known.validity.1));
+        }
+        note(&owner, tls.revoked());
+    }
+    let show = |name, help, ends: &[End]| {
+        let numbers = ends.iter().map(|(owner, file, end)| ([owner.label(), ("file", file)], *end));
+        registry.show_only(name, help, numbers);
+    };
     let help = "When a certificate in force ends to be valid, in seconds since 1970.";
-    let file = file.display().to_string();
-    let labels = [(kind, name), ("file", file.as_str())];
-    registry.gauge("weir_tls_certificate_not_after_seconds", help, &labels).set(not_after);
+    show("weir_tls_certificate_not_after_seconds", help, &certificates);
+    let help = "When the first of a file's revocation lists has to be replaced, in seconds since 1970.";
+    show("weir_tls_revocation_next_update_seconds", help, &lists);
 }

@@ -10,9 +10,10 @@ use crate::config::listener::{Http, Listener as ListenerConfig, Service as Servi
 use crate::config::problem::{Place, Problem, suggest};
 use crate::config::route::{Action, FilterOverride, Route as RouteConfig};
 use crate::config::tls::{ListenerTls, Mode};
-use crate::net::tls::client::ClientTls;
+use crate::net::tls::client::{self, ClientTls, Endpoints};
 use crate::net::tls::files::FileProblem;
-use crate::net::tls::server::ServerTls;
+use crate::net::tls::renewal::Sources;
+use crate::net::tls::server::{self, ServerTls};
 use crate::plugin::digest::Digest;
 use crate::plugin::filter::VmSpec;
 use crate::plugin::grants::Granted;
@@ -55,7 +56,8 @@ impl Making<'_> {
     /// Makes a snapshot.
     pub fn run(&self) -> Made {
         let (vms, new_vms, problems) = (Vec::new(), Vec::new(), Vec::new());
-        let mut maker = Maker { making: self, groups: HashMap::new(), vms, new_vms, problems };
+        let sources = self.sources();
+        let mut maker = Maker { making: self, sources, groups: HashMap::new(), vms, new_vms, problems };
         maker.group();
         let clusters = maker.clusters();
         let cluster_names = Arc::new(clusters.iter().map(|cluster| Box::from(&*cluster.name)).collect());
@@ -72,10 +74,25 @@ impl Making<'_> {
         let snapshot = Snapshot { id, config, listeners, clusters, cluster_names, vms, access_log };
         Made { snapshot, new_vms, problems }
     }
+
+    /// The files of TLS, with what was good of them in the snapshot before.
+    fn sources(&self) -> Sources {
+        let mut sources = Sources::default();
+        let Some(before) = self.before else { return sources };
+        for listener in &before.listeners {
+            if let Tls::Terminate(tls) = &listener.tls {
+                tls.note(&mut sources.good);
+            }
+        }
+        before.clusters.iter().flat_map(|cluster| &cluster.tls).for_each(|tls| tls.note(&mut sources.good));
+        sources
+    }
 }
 
 struct Maker<'a> {
     making: &'a Making<'a>,
+    /// What TLS is made of.
+    sources: Sources,
     /// Filters that share a VM, by what they have in common, in the order of the configuration.
     groups: HashMap<Group, Vec<FilterSpec>>,
     vms: Vec<Arc<VmSpec>>,
@@ -101,9 +118,12 @@ impl Maker<'_> {
     /// The cluster of the snapshot before, when it is the same, down to its certificates.
     fn cluster(&mut self, config: &ClusterConfig) -> Arc<Cluster> {
         let before = self.making.before.map(|before| before.clusters.as_slice()).unwrap_or_default();
+        let sources = &mut self.sources;
+        let prints = config.tls.as_ref().map(|tls| sources.files.prints(client::files_of(tls)));
+        let prints = prints.unwrap_or_default();
         let current = |cluster: &Cluster| match (&cluster.tls, &config.tls) {
             (None, None) => true,
-            (Some(tls), Some(config_tls)) => tls.is_current(config_tls, offer(config)),
+            (Some(tls), Some(config_tls)) => tls.is_current(config_tls, offer(config), &prints),
             (None, Some(_)) | (Some(_), None) => false,
         };
         if let Some(same) = before.iter().find(|cluster| cluster.config == *config && current(cluster)) {
@@ -113,7 +133,8 @@ impl Maker<'_> {
         let named = before.iter().find(|cluster| *cluster.name == *config.name.value);
         let known = named.and_then(|cluster| cluster.tls.as_deref());
         let same = named.filter(|cluster| cluster.config == *config);
-        let made = |tls| ClientTls::new(tls, endpoint_name(config), offer(config), known);
+        let endpoints = Endpoints { name: endpoint_name(config), offer: offer(config) };
+        let made = |tls| ClientTls::new(tls, endpoints, known, sources);
         let tls = match config.tls.as_ref().map(made).transpose() {
             Ok(tls) => match (tls.map(Arc::new), same) {
                 (Some(tls), Some(same)) => return Arc::new(same.with_tls(tls)),
@@ -139,10 +160,11 @@ impl Maker<'_> {
             Tls::Terminate(known) => Some(known),
             Tls::None | Tls::Passthrough => None,
         });
-        if let Some(known) = known.filter(|known| known.is_current(tls, http)) {
+        let prints = self.sources.files.prints(server::files_of(tls));
+        if let Some(known) = known.filter(|known| known.is_current(tls, http, &prints)) {
             return Tls::Terminate(Arc::clone(known));
         }
-        match ServerTls::new(tls, http, known.map(|known| &**known)) {
+        match ServerTls::new(tls, http, known.map(|known| &**known), &mut self.sources) {
             Ok(tls) => Tls::Terminate(Arc::new(tls)),
             Err(problems) => {
                 self.file_problems(problems);

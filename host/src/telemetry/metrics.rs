@@ -4,6 +4,7 @@
 //! so that counting is never contended. Series are looked up when a snapshot is built, never on the path of a
 //! request; asking for the same name and labels again returns the same series.
 
+mod present;
 mod versions;
 
 use std::cell::Cell;

@@ -352,13 +352,13 @@ impl LocalCluster {
     pub async fn connect(&self, client: Client) -> Result<Connected, ConnectError> {
         let cluster = self.cluster();
         let address = self.pick(&cluster, None)?;
-        let work = async {
-            let socket = dial(&cluster, address, Some(client)).await?;
+        let work = self.as_trusted(&cluster, async |cluster| {
+            let socket = dial(cluster, address, Some(client)).await?;
             match &cluster.tls {
                 None => Ok((Stream::Tcp(socket), None)),
                 Some(tls) => tls.connect_tcp(socket).await.map(|(stream, tls)| (stream, Some(tls))),
             }
-        };
+        });
         let made = self.in_time(&cluster, address, work).await;
         let (stream, tls) = made.inspect_err(|_| self.failed(address))?;
         let ends = Ends { local: stream.local_addr(), tls: tls.map(Arc::new) };
@@ -386,7 +386,7 @@ impl LocalCluster {
                 return Ok(HttpConnection::H2 { address, client, ends, reused: true });
             }
         }
-        let work = self.open_http(&cluster, place, wanted);
+        let work = self.as_trusted(&cluster, async |cluster| self.open_http(cluster, place, wanted).await);
         let opened = self.in_time(&cluster, address, work).await;
         // That an endpoint cannot change its protocol is what the client asks for, and no fault of it.
         if opened.is_err() && !wanted.upgrade {
@@ -434,6 +434,27 @@ impl LocalCluster {
             self.shared.borrow_mut().insert(place, (client.clone(), ends.clone()));
         }
         Ok(HttpConnection::H2 { address, client, ends, reused: false })
+    }
+
+    /// Makes a connection, and once more when it has changed meanwhile which endpoints are trusted: who was trusted when
+    /// the handshake began need not be any more, and the other way round.
+    async fn as_trusted<T>(
+        &self,
+        cluster: &Arc<Cluster>,
+        make: impl AsyncFn(&Cluster) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let began = self.trust.get();
+        let made = make(cluster).await;
+        let again = self.trust.get();
+        if again == began {
+            return made;
+        }
+        drop(made);
+        let made = make(&self.cluster()).await;
+        if self.trust.get() == again {
+            return made;
+        }
+        Err(io::Error::other("it has changed twice meanwhile which endpoints are trusted"))
     }
 
     /// Bounds the making of a connection, and counts how it ends.

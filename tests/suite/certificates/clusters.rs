@@ -19,7 +19,7 @@ use super::{der, metric, put, until_degraded, until_ready};
 const API: &str = "spiffe://mesh.internal/api";
 
 /// An HTTP server behind TLS that tells which certificate each new connection shows, and counts requests.
-async fn server(config: ServerConfig) -> (Upstream, UnboundedReceiver<Vec<u8>>, Arc<AtomicUsize>) {
+pub(super) async fn server(config: ServerConfig) -> (Upstream, UnboundedReceiver<Vec<u8>>, Arc<AtomicUsize>) {
     let (tell, told) = unbounded_channel();
     let (acceptor, served) = (TlsAcceptor::from(Arc::new(config)), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&served);
@@ -45,7 +45,7 @@ fn setup(own: &Certificate) -> Setup {
     Setup::new().file("ca.pem", authority().pem()).file("own.pem", &own.cert).file("own.key", &own.key)
 }
 
-fn config(upstream: &Upstream, tls: &str) -> String {
+pub(super) fn config(upstream: &Upstream, tls: &str) -> String {
     format!(
         "runtime: {{ workers: 1 }}\n\
          listeners:\n\

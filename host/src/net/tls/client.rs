@@ -20,8 +20,9 @@ use webpki::{
 use crate::config::tls::ClusterTls;
 use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
-use crate::net::tls::files::{FileProblem, contents};
-use crate::net::tls::renewal::{Renewal, Trouble, Trust, now, out_of_date, out_of_force};
+use crate::net::tls::files::{FileProblem, Kind, Print, Use};
+use crate::net::tls::lists::Revoked;
+use crate::net::tls::renewal::{LastGood, Renewal, Sources, Trouble, Trust, now, out_of_force};
 use crate::net::tls::{H2, HTTP_1_1, describe, provider, version};
 
 /// TLS towards a cluster.
@@ -35,7 +36,8 @@ pub struct ClientTls {
     server_name: Option<ServerName<'static>>,
     /// What is wrong with its files now; what they held before is in force.
     pub troubles: Vec<Trouble>,
-    contents: Vec<Option<Vec<u8>>>,
+    /// What the files are known by that it was made of.
+    prints: Vec<Print>,
     /// When to look at them again even though they are the same.
     again: Option<i64>,
     trust: Arc<Trust>,
@@ -55,27 +57,34 @@ pub enum Offer {
     Both,
 }
 
+/// The endpoints of a cluster, as TLS knows them.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoints<'a> {
+    /// What to call them when the configuration does not say.
+    pub name: Option<&'a str>,
+    /// What they are offered.
+    pub offer: Offer,
+}
+
 impl ClientTls {
-    /// TLS as it is configured. `name`: what to call the endpoints when the configuration does not say. `before`: what was
-    /// made of the same configuration, for what its files are of no use for now.
+    /// TLS as it is configured, made of what files hold now, or held before where they are of no use now. `before`: what the
+    /// cluster had.
     ///
     /// # Errors
-    /// Every file that is wrong, when there is nothing before.
+    /// Every file that is wrong, and of which nothing good is known from before.
     pub fn new(
         config: &ClusterTls,
-        name: Option<&str>,
-        offer: Offer,
+        endpoints: Endpoints<'_>,
         before: Option<&Self>,
+        sources: &mut Sources,
     ) -> Result<Self, Vec<FileProblem>> {
-        let before = before.filter(|before| before.config == *config && before.offer == offer);
-        // Before they are read: what changes meanwhile is then seen as a change.
-        let contents = contents(files_of(config));
-        let mut renewal = Renewal::default();
-        let known = before.map(|before| &before.trust);
-        let trust = renewal.trust(&config.ca, config.crl.as_ref(), known);
+        let Endpoints { name, offer } = endpoints;
+        let prints = sources.files.prints(files_of(config));
+        let mut renewal = Renewal::new(sources);
+        let trust = renewal.trust(&config.ca, config.crl.as_ref(), before.map(|before| &before.trust));
         let mut problems = Vec::new();
         let own = match (&config.cert, &config.key) {
-            (Some(cert), Some(key)) => renewal.pair(cert, key, before.and_then(|before| before.key.as_ref())),
+            (Some(cert), Some(key)) => renewal.pair(cert, key),
             (None, None) => None,
             (Some(path), None) | (None, Some(path)) => {
                 problems.push((
@@ -92,9 +101,7 @@ impl ClientTls {
             problems.push((place, format!("`{}` is not a server name", wanted.unwrap_or_default())));
             None
         });
-        if before.is_none() {
-            problems.append(&mut renewal.problems);
-        }
+        problems.append(&mut renewal.problems);
         let (Some(trust), true) = (trust, problems.is_empty()) else { return Err(problems) };
         let identities = config.verify_identity.iter().map(|identity| identity.value.clone()).collect();
         let place = config.ca.place.clone();
@@ -120,7 +127,7 @@ impl ClientTls {
             tcp: TlsConnector::from(Arc::new(tcp)),
             server_name,
             troubles: renewal.troubles(before.map(|before| before.troubles.as_slice()).unwrap_or_default()),
-            contents,
+            prints,
             again: renewal.again,
             trust,
             key: own,
@@ -134,17 +141,21 @@ impl ClientTls {
         self.own.as_deref()
     }
 
-    /// Whether this is what the configuration and its files would give.
-    pub fn is_current(&self, config: &ClusterTls, offer: Offer) -> bool {
+    /// Whether this is what the configuration and its files would give, which are known by these prints now.
+    pub fn is_current(&self, config: &ClusterTls, offer: Offer, prints: &[Print]) -> bool {
         self.config == *config
             && self.offer == offer
             && self.again.is_none_or(|again| again > now())
-            && self.contents == contents(files_of(config))
+            && self.prints == prints
     }
 
-    /// What the files hold that it was made of.
-    pub fn contents(&self) -> Vec<Option<Vec<u8>>> {
-        contents(files_of(&self.config))
+    /// Notes what is in force, for whoever names the same files.
+    pub fn note(&self, good: &mut LastGood) {
+        let crl = self.config.crl.as_ref().map(|crl| crl.value.as_path());
+        good.trust(&self.config.ca.value, crl, &self.trust);
+        if let (Some(cert), Some(key), Some(pair)) = (&self.config.cert, &self.config.key, &self.key) {
+            good.pair(&cert.value, &key.value, pair);
+        }
     }
 
     /// Whether the other one trusts the very same endpoints.
@@ -166,10 +177,14 @@ impl ClientTls {
     pub fn faults(&self) -> Vec<String> {
         let now = now();
         let own = self.own.as_ref().zip(self.config.cert.as_ref());
-        let list = self.trust.revoked.as_ref().zip(self.config.crl.as_ref());
         let own = own.and_then(|(own, file)| out_of_force(own, &file.value, now));
-        let list = list.and_then(|(list, file)| out_of_date(list, &file.value, now));
-        own.into_iter().chain(list).collect()
+        let lists = self.revoked().map(|(file, revoked)| revoked.out_of_date(file, now));
+        own.into_iter().chain(lists.unwrap_or_default()).collect()
+    }
+
+    /// The revocation lists in force, and their file.
+    pub fn revoked(&self) -> Option<(&Path, &Revoked)> {
+        Some((&self.config.crl.as_ref()?.value, self.trust.revoked.as_ref()?))
     }
 
     /// Shakes hands for HTTP; for an exchange that is to change the protocol, with `upgrade`. What was agreed on is
@@ -245,11 +260,11 @@ fn rustls_config(
 }
 
 /// The files that TLS towards a cluster is made of.
-pub fn files_of(config: &ClusterTls) -> impl Iterator<Item = &Path> {
-    [Some(&config.ca), config.crl.as_ref(), config.cert.as_ref(), config.key.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|path| path.value.as_path())
+pub fn files_of(config: &ClusterTls) -> impl Iterator<Item = Use<'_>> {
+    let lists = config.crl.iter().map(|file| (file, Kind::Lists));
+    let pair = config.cert.iter().chain(&config.key).map(|file| (file, Kind::Pair));
+    let files = std::iter::once((&config.ca, Kind::Authorities)).chain(lists).chain(pair);
+    files.map(|(file, kind)| (file.value.as_path(), kind))
 }
 
 /// Verifies endpoints: the chain always; then the identity, where identities are configured, or else the name.
@@ -267,9 +282,9 @@ impl Verifier {
         let roots = Arc::clone(&trust.roots);
         let mut by_name = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider());
         let mut revoked = Vec::new();
-        for list in trust.revoked.iter().flat_map(|revoked| &revoked.lists) {
-            by_name = by_name.with_crls([list.clone()]);
-            revoked.push(OwnedCertRevocationList::from_der(list)?.into());
+        for list in trust.revoked.iter().flat_map(Revoked::lists) {
+            by_name = by_name.with_crls([list.der.clone()]);
+            revoked.push(OwnedCertRevocationList::from_der(&list.der)?.into());
         }
         let by_name = by_name.enforce_revocation_expiration().build()?;
         Ok(Self { by_name, roots, revoked, identities })

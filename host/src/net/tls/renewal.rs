@@ -1,18 +1,20 @@
 //! What TLS is made of, as files have it now. Files change while Weir runs: what is good is taken up, and what was good
 //! before stays in the place of what is not, each pair and each bundle for itself.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::RootCertStore;
-use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
+use rustls::pki_types::UnixTime;
 use rustls::sign::CertifiedKey;
 
 use crate::config::value::Spanned;
 use crate::net::connection::Certificate;
 use crate::net::tls::describe;
-use crate::net::tls::files::{FileProblem, authorities, certified_key, revocations};
+use crate::net::tls::files::{FileProblem, Files};
+use crate::net::tls::lists::Revoked;
 
 /// What is wrong with a file. What it held before stays in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,116 +40,143 @@ impl PartialEq for Trust {
     }
 }
 
-/// Revocation lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revoked {
-    /// The lists.
-    pub lists: Vec<CertificateRevocationListDer<'static>>,
-    /// When the first of them has to be replaced, in seconds since 1970. From then on it is of no use, and whoever it
-    /// concerns is refused.
-    pub next_update: i64,
+/// What was good of files when they were last taken up, by their paths, whoever names them.
+#[derive(Default)]
+pub struct LastGood {
+    pairs: HashMap<(PathBuf, PathBuf), Arc<CertifiedKey>>,
+    roots: HashMap<PathBuf, Arc<RootCertStore>>,
+    revoked: HashMap<PathBuf, Revoked>,
 }
 
-/// Reads files, with what they held before at hand.
-#[derive(Debug, Default)]
-pub struct Renewal {
-    /// What is wrong.
+impl LastGood {
+    /// Notes a pair.
+    pub fn pair(&mut self, cert: &Path, key: &Path, pair: &Arc<CertifiedKey>) {
+        self.pairs.entry((cert.to_owned(), key.to_owned())).or_insert_with(|| Arc::clone(pair));
+    }
+
+    /// Notes who is trusted.
+    pub fn trust(&mut self, ca: &Path, crl: Option<&Path>, trust: &Trust) {
+        self.roots.entry(ca.to_owned()).or_insert_with(|| Arc::clone(&trust.roots));
+        if let (Some(crl), Some(revoked)) = (crl, &trust.revoked) {
+            self.revoked.entry(crl.to_owned()).or_insert_with(|| revoked.clone());
+        }
+    }
+}
+
+/// Where everything comes from: the files as they are now, and what was good of them before.
+#[derive(Default)]
+pub struct Sources {
+    /// The files.
+    pub files: Files,
+    /// What was good of them.
+    pub good: LastGood,
+}
+
+/// Makes what files are good for, with what they were good for before at hand.
+pub struct Renewal<'a> {
+    sources: &'a mut Sources,
+    /// What is wrong, with nothing good before to stay in its place.
     pub problems: Vec<FileProblem>,
+    /// What is wrong, and what was good before stays in its place.
+    wrong: Vec<String>,
     /// When what is not valid yet will be, in seconds since 1970.
     pub again: Option<i64>,
 }
 
-impl Renewal {
+impl<'a> Renewal<'a> {
+    /// Of these.
+    pub fn new(sources: &'a mut Sources) -> Self {
+        Self { sources, problems: Vec::new(), wrong: Vec::new(), again: None }
+    }
+
     /// A pair, or, when its files are of no use now, the one before. Without one before it need not be valid now: what
     /// cannot be avoided is served, and complained about.
-    pub fn pair(
-        &mut self,
-        cert: &Spanned<impl AsRef<Path>>,
-        key: &Spanned<impl AsRef<Path>>,
-        before: Option<&Arc<CertifiedKey>>,
-    ) -> Option<Arc<CertifiedKey>> {
-        let read = match (certified_key(cert, key), before) {
-            (Ok(read), Some(before)) if read.cert == before.cert => return Some(Arc::clone(before)),
+    pub fn pair(&mut self, cert: &Spanned<PathBuf>, key: &Spanned<PathBuf>) -> Option<Arc<CertifiedKey>> {
+        let before = self.sources.good.pairs.get(&(cert.value.clone(), key.value.clone())).cloned();
+        let read = match (self.sources.files.certified_key(cert, key), before) {
             (Ok(read), None) => return Some(read),
-            (read, Some(_)) => read,
             (Err(wrong), None) => {
                 self.problems.extend(wrong);
                 return None;
             }
+            (Ok(read), Some(before)) if read.cert == before.cert => return Some(before),
+            (read, Some(before)) => (read, before),
         };
         match read {
-            Ok(read) => {
+            (Ok(read), before) => {
                 let described = read.cert.first().and_then(|der| describe(der)).unwrap_or_default();
-                let Some(reason) = out_of_force(&described, cert.value.as_ref(), now()) else {
+                let Some(reason) = out_of_force(&described, &cert.value, now()) else {
                     return Some(read);
                 };
                 let begins = described.validity.0;
                 if begins > now() {
                     self.again = Some(self.again.map_or(begins, |again| again.min(begins)));
                 }
-                self.problems.push((cert.place.clone(), format!("{reason}; the one before stays in force")));
+                self.wrong.push(format!("{reason}; the one before stays in force"));
+                Some(before)
             }
-            Err(wrong) => self.problems.extend(wrong),
+            (Err(wrong), before) => {
+                self.wrong.extend(wrong.into_iter().map(|(_, reason)| reason));
+                Some(before)
+            }
         }
-        before.cloned()
     }
 
-    /// Whom to trust: the very same as before, when that has not changed.
+    /// Whom to trust: the very same as `known`, when that has not changed.
     pub fn trust(
         &mut self,
-        ca: &Spanned<impl AsRef<Path>>,
-        crl: Option<&Spanned<impl AsRef<Path>>>,
-        before: Option<&Arc<Trust>>,
+        ca: &Spanned<PathBuf>,
+        crl: Option<&Spanned<PathBuf>>,
+        known: Option<&Arc<Trust>>,
     ) -> Option<Arc<Trust>> {
-        let roots = match authorities(ca) {
-            Ok(roots) => Some(Arc::new(roots)),
-            Err(problem) => {
-                self.problems.push(problem);
-                before.map(|before| Arc::clone(&before.roots))
-            }
-        };
-        let revoked = match crl.map(revocations).transpose() {
-            Ok(revoked) => self.in_time(revoked, crl, before),
-            Err(problem) => {
-                self.problems.push(problem);
-                before.and_then(|before| before.revoked.clone())
-            }
+        let roots = self.sources.files.authorities(ca).map(Arc::new);
+        let before = self.sources.good.roots.get(&ca.value).cloned();
+        let roots = self.good_or_before(roots, before);
+        let revoked = match crl {
+            Some(crl) => Some(self.revoked(crl)?),
+            None => None,
         };
         let made = Trust { roots: roots?, revoked };
-        match before {
-            Some(before) if **before == made => Some(Arc::clone(before)),
+        match known {
+            Some(known) if **known == made => Some(Arc::clone(known)),
             Some(_) | None => Some(Arc::new(made)),
         }
     }
 
-    /// Revocation lists, unless those before are to stay because these are out of date.
-    fn in_time(
-        &mut self,
-        revoked: Option<Revoked>,
-        crl: Option<&Spanned<impl AsRef<Path>>>,
-        before: Option<&Arc<Trust>>,
-    ) -> Option<Revoked> {
-        let (Some(read), Some(crl), Some(before)) = (&revoked, crl, before.and_then(|b| b.revoked.clone()))
-        else {
-            return revoked;
+    /// Revocation lists, and those before in the place of those that are out of date.
+    fn revoked(&mut self, crl: &Spanned<PathBuf>) -> Option<Revoked> {
+        let read = self.sources.files.lists(crl).and_then(|bytes| Revoked::read(bytes, crl));
+        let before = self.sources.good.revoked.get(&crl.value).cloned();
+        let read = match (read, &before) {
+            (Ok(read), Some(before)) => {
+                Ok(read.or_before(before, &crl.value, now(), |reason| self.wrong.push(reason)))
+            }
+            (read, _) => read,
         };
-        match out_of_date(read, crl.value.as_ref(), now()) {
-            Some(reason) if *read != before => {
-                let message = format!("{reason}; the one before stays in force");
-                self.problems.push((crl.place.clone(), message));
+        self.good_or_before(read, before)
+    }
+
+    fn good_or_before<T>(&mut self, read: Result<T, FileProblem>, before: Option<T>) -> Option<T> {
+        match (read, before) {
+            (Ok(read), _) => Some(read),
+            (Err((_, reason)), Some(before)) => {
+                self.wrong.push(reason);
                 Some(before)
             }
-            Some(_) | None => revoked,
+            (Err(problem), None) => {
+                self.problems.push(problem);
+                None
+            }
         }
     }
 
-    /// What was found, in the light of what was wrong before.
+    /// What is wrong, in the light of what was wrong before.
     pub fn troubles(&self, before: &[Trouble]) -> Vec<Trouble> {
-        let trouble = |(_, reason): &FileProblem| {
+        let trouble = |reason: &String| {
             let known = before.iter().find(|known| known.reason == *reason).cloned();
             known.unwrap_or_else(|| Trouble { reason: reason.clone(), since: SystemTime::now() })
         };
-        self.problems.iter().map(trouble).collect()
+        self.wrong.iter().map(trouble).collect()
     }
 }
 
@@ -164,13 +193,6 @@ pub fn out_of_force(certificate: &Certificate, file: &Path, now: i64) -> Option<
         return Some(format!("the certificate in {file} expired at {}; give a new one", time(to)));
     }
     (now < from).then(|| format!("the certificate in {file} is not valid before {}", time(from)))
-}
-
-/// Why a revocation list is of no use at a time, when it is not.
-pub fn out_of_date(revoked: &Revoked, file: &Path, now: i64) -> Option<String> {
-    let (file, next) = (file.display(), revoked.next_update);
-    (now >= next)
-        .then(|| format!("a revocation list in {file} was to be replaced at {}; give a new one", time(next)))
 }
 
 /// A time as people and machines read it (RFC 3339).

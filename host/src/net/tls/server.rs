@@ -5,8 +5,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
@@ -16,8 +19,9 @@ use crate::config::tls::{Authority, CertificateFiles, ClientCertificate, Listene
 use crate::net::client_hello::canonical_name;
 use crate::net::connection::{Certificate, Tls};
 use crate::net::stream::Stream;
-use crate::net::tls::files::{FileProblem, contents};
-use crate::net::tls::renewal::{Renewal, Trouble, Trust, now, out_of_date, out_of_force};
+use crate::net::tls::files::{FileProblem, Kind, Print, Use};
+use crate::net::tls::lists::Revoked;
+use crate::net::tls::renewal::{LastGood, Renewal, Sources, Trouble, Trust, now, out_of_force};
 use crate::net::tls::tickets::Tickets;
 use crate::net::tls::{H2, HTTP_1_1, describe, provider, version};
 
@@ -30,50 +34,57 @@ pub struct ServerTls {
     acceptor: TlsAcceptor,
     certificates: Arc<Certificates>,
     trust: Option<Arc<Trust>>,
+    /// Judges certificates of clients; none where they are not asked.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     tickets: Arc<Tickets>,
-    /// What the files held.
-    contents: Vec<Option<Vec<u8>>>,
+    /// What the files are known by that it was made of.
+    prints: Vec<Print>,
     /// When to look at them again even though they are the same.
     again: Option<i64>,
     http: bool,
 }
 
 impl ServerTls {
-    /// TLS as it is configured. `http`: whether HTTP is spoken inside. `before`: what was made of the same configuration,
-    /// for what its files are of no use for now.
+    /// TLS as it is configured, made of what files hold now, or held before where they are of no use now. `http`: whether
+    /// HTTP is spoken inside. `before`: what the listener had, whose sessions may go on.
     ///
     /// # Errors
-    /// Every file that is wrong, when there is nothing before.
-    pub fn new(config: &ListenerTls, http: bool, before: Option<&Self>) -> Result<Self, Vec<FileProblem>> {
-        let before = before.filter(|before| before.config == *config && before.http == http);
-        // Before they are read: what changes meanwhile is then seen as a change.
-        let contents = contents(files_of(config));
-        let mut renewal = Renewal::default();
-        let mut keys = Vec::new();
-        for (number, files) in config.certificates.iter().enumerate() {
-            let known = before.and_then(|before| before.certificates.all.get(number));
-            keys.extend(renewal.pair(&files.cert, &files.key, known.map(|(key, _)| key)));
-        }
+    /// Every file that is wrong, and of which nothing good is known from before.
+    pub fn new(
+        config: &ListenerTls,
+        http: bool,
+        before: Option<&Self>,
+        sources: &mut Sources,
+    ) -> Result<Self, Vec<FileProblem>> {
+        let prints = sources.files.prints(files_of(config));
+        let mut renewal = Renewal::new(sources);
+        let pairs = config.certificates.iter();
+        let keys = pairs.filter_map(|files| renewal.pair(&files.cert, &files.key)).collect();
         let asks = config.client_certificate.value != ClientCertificate::None;
         let known = before.and_then(|before| before.trust.as_ref());
         let ca = config.client_ca.as_ref().filter(|_| asks);
         let trust = ca.and_then(|ca| renewal.trust(ca, config.client_crl.as_ref(), known));
-        if before.is_none() && !renewal.problems.is_empty() {
+        if !renewal.problems.is_empty() {
             return Err(renewal.problems);
         }
         let place = config.client_certificate.place.clone();
         let broken = |error: &dyn std::fmt::Display| {
             vec![(place.clone(), format!("TLS cannot be set up with this: {error}; check the file"))]
         };
-        // Sessions begin anew when it has changed who is trusted.
-        let kept = before.filter(|before| same(before.trust.as_ref(), trust.as_ref()));
+        // Sessions begin anew when it has changed who is trusted, and who has to show a certificate.
+        let kept = before.filter(|before| {
+            before.config.client_certificate == config.client_certificate
+                && same(before.trust.as_ref(), trust.as_ref())
+        });
         let tickets = match kept {
             Some(before) => Arc::clone(&before.tickets),
             None => Tickets::new().map_err(|error| broken(&error))?,
         };
         let certificates = Arc::new(Certificates::new(keys));
-        let server = rustls_config(config, trust.as_deref(), &certificates);
-        let mut server = server.map_err(|error| broken(&*error))?;
+        let verifier = trust.as_ref().map(|trust| verifier(config, trust)).transpose();
+        let verifier = verifier.map_err(|error| broken(&error))?;
+        let server = rustls_config(verifier.as_ref(), &certificates);
+        let mut server = server.map_err(|error| broken(&error))?;
         if http {
             server.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
         }
@@ -86,30 +97,37 @@ impl ServerTls {
             acceptor: TlsAcceptor::from(Arc::new(server)),
             certificates,
             trust,
+            verifier,
             tickets,
-            contents,
+            prints,
             again: renewal.again,
             http,
         })
     }
 
-    /// Whether this is what the configuration and its files would give.
-    pub fn is_current(&self, config: &ListenerTls, http: bool) -> bool {
+    /// Whether this is what the configuration and its files would give, which are known by these prints now.
+    pub fn is_current(&self, config: &ListenerTls, http: bool, prints: &[Print]) -> bool {
         self.config == *config
             && self.http == http
             && self.again.is_none_or(|again| again > now())
-            && self.contents == contents(files_of(config))
+            && self.prints == prints
     }
 
-    /// What the files hold that it was made of.
-    pub fn contents(&self) -> Vec<Option<Vec<u8>>> {
-        contents(files_of(&self.config))
+    /// Notes what is in force, for whoever names the same files.
+    pub fn note(&self, good: &mut LastGood) {
+        for (files, (pair, _)) in self.config.certificates.iter().zip(&self.certificates.all) {
+            good.pair(&files.cert.value, &files.key.value, pair);
+        }
+        if let (Some(ca), Some(trust)) = (&self.config.client_ca, &self.trust) {
+            good.trust(&ca.value, self.config.client_crl.as_ref().map(|crl| crl.value.as_path()), trust);
+        }
     }
 
     /// Whether the other one shows and trusts the very same.
     pub fn is_same(&self, other: &Self) -> bool {
         let mut pairs = self.certificates.all.iter().zip(&other.certificates.all);
-        pairs.all(|((key, _), (other, _))| Arc::ptr_eq(key, other))
+        self.certificates.all.len() == other.certificates.all.len()
+            && pairs.all(|((key, _), (other, _))| Arc::ptr_eq(key, other))
             && same(self.trust.as_ref(), other.trust.as_ref())
     }
 
@@ -118,9 +136,14 @@ impl ServerTls {
         let now = now();
         let pairs = self.certificates();
         let certificates = pairs.filter_map(|(files, known)| out_of_force(known, &files.cert.value, now));
-        let revoked = self.trust.as_ref().and_then(|trust| trust.revoked.as_ref());
-        let list = revoked.zip(self.config.client_crl.as_ref());
-        certificates.chain(list.and_then(|(list, file)| out_of_date(list, &file.value, now))).collect()
+        let lists = self.revoked().map(|(file, revoked)| revoked.out_of_date(file, now));
+        certificates.chain(lists.unwrap_or_default()).collect()
+    }
+
+    /// The revocation lists in force, and their file.
+    pub fn revoked(&self) -> Option<(&Path, &Revoked)> {
+        let file = self.config.client_crl.as_ref()?;
+        Some((&file.value, self.trust.as_ref()?.revoked.as_ref()?))
     }
 
     /// The listener's certificates, and the files that each came from.
@@ -129,21 +152,25 @@ impl ServerTls {
         files.zip(self.certificates.all.iter().map(|(_, described)| &**described))
     }
 
-    /// Why a client that has shown this chain once would be refused now, when that is for the time that has passed.
-    fn outlived(&self, chain: &[CertificateDer<'_>]) -> Option<&'static str> {
+    /// Whether time may have made a difference to what was thought of a chain. Whether it has, the verifier tells.
+    fn may_have_aged(&self, chain: &[CertificateDer<'_>]) -> bool {
         let now = now();
-        let expired = |der| describe(der).is_some_and(|known| known.validity.1 < now);
-        if chain.iter().any(|der| expired(der)) {
-            return Some("the client's certificate has expired since its session began");
-        }
-        let revoked = self.trust.as_ref()?.revoked.as_ref()?;
-        let late = !chain.is_empty() && revoked.next_update <= now;
-        late.then_some("a revocation list is out of date since the client's session began")
+        let late = self.revoked().and_then(|(_, revoked)| revoked.next_update());
+        late.is_some_and(|next| next <= now)
+            || chain.iter().any(|der| describe(der).is_none_or(|known| known.validity.1 < now))
     }
 
-    /// Whether it trusts the same clients, by the very same files, as another.
-    pub fn trusts_as(&self, other: &Self) -> bool {
-        same(self.trust.as_ref(), other.trust.as_ref())
+    /// Judges the chain of a client by who is trusted, and what time it is.
+    fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (Some(verifier), Some((leaf, others))) = (&self.verifier, chain.split_first()) else {
+            return Ok(());
+        };
+        verifier.verify_client_cert(leaf, others, UnixTime::now()).map(drop)
+    }
+
+    /// Whether the client at the other end of a connection is trusted, which has shaken hands with `began`.
+    pub fn trusts(&self, stream: &Stream, began: &Self) -> bool {
+        same(self.trust.as_ref(), began.trust.as_ref()) || self.judge(stream.peer_chain()).is_ok()
     }
 
     /// Shakes hands. What is known of the peer comes from the verified chain alone.
@@ -157,9 +184,13 @@ impl ServerTls {
         let peer = session.peer_certificates().and_then(|chain| describe(chain.first()?));
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         let chain = session.peer_certificates().unwrap_or_default();
-        if let Some(why) = self.outlived(chain).filter(|_| resumed) {
+        if resumed
+            && self.may_have_aged(chain)
+            && let Err(error) = self.judge(chain)
+        {
             // Who has a ticket of that time is to show a certificate once more, and not to be refused again and again.
             self.tickets.forget().map_err(io::Error::other)?;
+            let why = format!("what the client's session began with is not good any more: {error}");
             return Err(io::Error::other(why));
         }
         let tls = Tls {
@@ -176,9 +207,12 @@ impl ServerTls {
 }
 
 /// The files that TLS of a listener is made of.
-pub fn files_of(config: &ListenerTls) -> impl Iterator<Item = &Path> {
+pub fn files_of(config: &ListenerTls) -> impl Iterator<Item = Use<'_>> {
     let pairs = config.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
-    pairs.chain(&config.client_ca).chain(&config.client_crl).map(|path| path.value.as_path())
+    let pairs = pairs.map(|file| (file, Kind::Pair));
+    let authorities = config.client_ca.iter().map(|file| (file, Kind::Authorities));
+    let lists = config.client_crl.iter().map(|file| (file, Kind::Lists));
+    pairs.chain(authorities).chain(lists).map(|(file, kind)| (file.value.as_path(), kind))
 }
 
 /// Whether both are the very same.
@@ -190,29 +224,32 @@ fn same(one: Option<&Arc<Trust>>, other: Option<&Arc<Trust>>) -> bool {
     }
 }
 
+/// What judges certificates of clients.
+fn verifier(
+    config: &ListenerTls,
+    trust: &Trust,
+) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&trust.roots), provider());
+    if let Some(revoked) = &trust.revoked {
+        let lists = revoked.lists().iter().map(|list| list.der.clone());
+        verifier = verifier.with_crls(lists).enforce_revocation_expiration();
+    }
+    match config.client_certificate.value {
+        ClientCertificate::Optional => verifier.allow_unauthenticated(),
+        ClientCertificate::None | ClientCertificate::Required => verifier,
+    }
+    .build()
+}
+
 /// What rustls is to do: whom it shows which certificate, and whom it asks for one.
 fn rustls_config(
-    config: &ListenerTls,
-    trust: Option<&Trust>,
+    verifier: Option<&Arc<dyn ClientCertVerifier>>,
     certificates: &Arc<Certificates>,
-) -> Result<ServerConfig, Box<dyn std::error::Error>> {
-    let provider = provider();
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = match trust {
+) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match verifier {
         None => builder.with_no_client_auth(),
-        Some(trust) => {
-            let roots = Arc::clone(&trust.roots);
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            if let Some(revoked) = &trust.revoked {
-                verifier = verifier.with_crls(revoked.lists.iter().cloned()).enforce_revocation_expiration();
-            }
-            let verifier = match config.client_certificate.value {
-                ClientCertificate::Optional => verifier.allow_unauthenticated(),
-                ClientCertificate::None | ClientCertificate::Required => verifier,
-            };
-            builder.with_client_cert_verifier(verifier.build()?)
-        }
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
     };
     Ok(builder.with_cert_resolver(Arc::clone(certificates) as Arc<_>))
 }
