@@ -103,6 +103,7 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
     let (mut head, mut answers) = (Awaited::new(head), Awaited::new(answers));
     let ledger = Rc::new(Ledger::new(limits.frames));
     let mut io = Watched::new(stream, first, Rc::clone(&ledger));
+    let over = io.over();
     let on_connection = OnConnection::default();
     let requests = Requests { scheme, limits, front: Rc::clone(&front) };
     let places = Rc::clone(&on_connection.0);
@@ -135,7 +136,14 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
                 connection.as_mut().graceful_shutdown();
             }
             ledger.begin_turn();
-            let polled = connection.as_mut().poll(cx);
+            let mut polled = connection.as_mut().poll(cx);
+            if matches!(polled, Poll::Ready(Ok(()))) && !over.get() {
+                // hyper has reset a CONNECT that announces a body, and calls that an end. It is none: nothing else is
+                // over, and hyper goes on where it was.
+                ledger.refuse_connect();
+                cx.waker().wake_by_ref();
+                polled = Poll::Pending;
+            }
             ledger.tell_refusals(|refusal| front.note(refusal));
             if let Poll::Ready(ended) = polled {
                 return Poll::Ready(ended.map_err(|error| Ended::of(&error, &ledger)));
