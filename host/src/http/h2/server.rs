@@ -169,15 +169,20 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
         })
         .await
     };
-    if let Err(ended) = ended {
-        let reason = ended.reason;
-        front.ended(ended);
-        if let Some(reason) = reason {
+    let untold = match ended {
+        // Answers may still be on their way.
+        Ok(()) => None,
+        Err(ended) => {
+            let reason = ended.reason;
+            front.ended(ended);
+            // What has failed cannot be closed in order.
+            let Some(reason) = reason else { return };
             // What h2 ended it has told of by itself.
             let own = [Some(CloseReason::Http2HeadTimeout), Some(CloseReason::Http2Stalled), ledger.broken()];
-            leave(&mut io, &head.timer, limits.linger, own.contains(&Some(reason)).then_some(reason)).await;
+            own.contains(&Some(reason)).then_some(reason)
         }
-    }
+    };
+    leave(&mut io, &head.timer, limits.linger, untold).await;
 }
 
 /// Closes a connection so that the client can read why; `untold`: what it is still to be told.
