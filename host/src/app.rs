@@ -1,29 +1,28 @@
 //! The composition root: puts the parts together, and runs them until the end.
 
+mod start;
 mod succession;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::TcpListener;
 use std::path::Path;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, Admin, Wish};
+use crate::admin::{Admin, Wish};
+use crate::app::start::{Start, begin};
 use crate::app::succession::Succession;
 use crate::app::task::{Done, Task};
 use crate::config::Config;
 use crate::config::problem::Problems;
 use crate::net::inherit::Inheritance;
-use crate::overload::{Gauges, Overload};
+use crate::overload::Overload;
 use crate::plugin::directory::SETTLE;
 use crate::plugin::engine::PluginEngine;
 use crate::plugin::services::Services;
@@ -36,7 +35,7 @@ use crate::reload::rollback::note_fault;
 use crate::reload::sockets::Sockets;
 use crate::reload::status::{Phase, Status, lock};
 use crate::reload::watch::Watch;
-use crate::reload::{Control, ReloadMetrics, prepare, shed, used_plugins};
+use crate::reload::{Control, ReloadMetrics, prepare, used_plugins};
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::sink::Losses;
 use crate::upstream::discovery::Discovery;
@@ -75,10 +74,12 @@ pub fn run(file: &Path, origin: Origin) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         // First of all: what is not waited for ends the process.
         let mut signals = Signals::new()?;
-        let mut app = tokio::select! {
-            app = App::start(config, origin) => app?,
+        let start = tokio::select! {
+            start = App::prepare(config, origin) => start?,
             () = signals.end() => return Ok(()),
         };
+        // From here on connections are accepted, and whoever ends the process has it drain.
+        let Some(mut app) = start.open(&mut signals).await? else { return Ok(()) };
         app.serve(&mut signals).await;
         app.end().await;
         Ok(())
@@ -151,11 +152,11 @@ pub struct App {
 }
 
 impl App {
-    /// Starts everything: plugins are loaded and tried, sockets bound, workers running.
+    /// Prepares everything: plugins are loaded and tried, workers running, sockets bound or asked for. Nothing is accepted.
     ///
     /// # Errors
     /// Everything that is in the way.
-    pub async fn start(config: Arc<Config>, origin: Origin) -> anyhow::Result<Self> {
+    async fn prepare(config: Arc<Config>, origin: Origin) -> anyhow::Result<Start> {
         let engine = PluginEngine::new()?;
         let shelf = Shelf::open(&config, engine.engine())?.map_err(|problem| Problems(vec![problem]))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -207,23 +208,11 @@ impl App {
         let (wish, wishes) = mpsc::unbounded_channel();
         let status = Arc::clone(&control.status);
         let admin = Admin { status, registry, wishes: wish };
-        let (succession, admin) = match begin(&mut control, admin, origin.takeover).await {
-            Ok(begun) => begun,
-            Err(error) => {
-                if control.status.snapshot().is_some() {
-                    // Connections have been accepted already.
-                    drain(control).await;
-                }
-                return Err(error);
-            }
-        };
-        *lock(&control.status.phase) = Phase::Serving;
-        let orders = control.workers.iter().map(|worker| worker.orders.clone()).collect();
-        let gauges = Gauges::new(&control.services.registry);
-        tokio::task::spawn_local(shed::run(Arc::clone(&control.status), overload, gauges, orders));
-        tracing::info!(workers = count, "ready to serve");
-        let rebuilds = Rebuilds::default();
-        Ok(Self { wishes, control, reports, moves, succession, rebuilds, watch, admin, _engine: engine })
+        let begun = begin(&mut control, admin, origin.takeover).await?;
+        let (succession, rebuilds, admin) = Default::default();
+        let app =
+            Self { wishes, control, reports, moves, succession, rebuilds, watch, admin, _engine: engine };
+        Ok(Start { app, begun, overload })
     }
 
     /// What is in force, for those who look on.
@@ -326,47 +315,6 @@ async fn drain(mut control: Control) {
     if let Some(log) = &control.access_log {
         log.flush();
     }
-}
-
-/// Puts the first snapshot in force, with sockets that are bound, given, or asked for.
-async fn begin(
-    control: &mut Control,
-    admin: Admin,
-    takeover: bool,
-) -> anyhow::Result<(Succession, Option<JoinHandle<()>>)> {
-    let mut admin = Some(admin);
-    let mut accepting = None;
-    if !takeover {
-        let socket = bind_admin(control)?;
-        accepting = socket.zip(admin.take()).map(|(socket, admin)| serve_admin(socket, admin)).transpose()?;
-    }
-    let first = control.prepare_first().await;
-    // As late as can be: until it is relieved the old process takes nothing else up.
-    let old = if takeover && first.is_good() { succession::ask(control).await? } else { None };
-    let socket = if takeover && first.is_good() { bind_admin(control)? } else { None };
-    control.open(first).await?;
-    let taken_over = old.is_some();
-    if let Some(old) = old {
-        old.relieve().await.context("the old process has not ended its service")?;
-    }
-    if let Some((socket, admin)) = socket.zip(admin) {
-        accepting = Some(serve_admin(socket, admin)?);
-    }
-    Ok((Succession::open(&control.config, taken_over).await?, accepting))
-}
-
-/// Binds the address of the admin API, when there is to be one.
-fn bind_admin(control: &mut Control) -> anyhow::Result<Option<TcpListener>> {
-    let Some(section) = &control.config.sections.admin else { return Ok(None) };
-    let bound = control.sockets.bind_admin(section.address.value);
-    Ok(bound
-        .map_err(|error| Problems(vec![control.config.problem(&section.address.place, error.to_string())]))?)
-}
-
-/// Serves the admin API.
-fn serve_admin(socket: TcpListener, admin: Admin) -> std::io::Result<JoinHandle<()>> {
-    tracing::info!(address = %socket.local_addr()?, "the admin API listens");
-    Ok(tokio::task::spawn_local(admin::serve(Rc::new(admin), socket)))
 }
 
 fn folder_of(file: &Path) -> &Path {

@@ -227,6 +227,12 @@ fn check(root: &Node, sections: &Sections, cx: &mut Context<'_>) {
                     );
                     cx.problem_at(&listener.name.place, message);
                 }
+                if http.limits.max_concurrent_streams > MOST_STREAMS {
+                    let message = format!(
+                        "`max_concurrent_streams` of its `http` is above {MOST_STREAMS}, the most that one connection can have; lower it"
+                    );
+                    cx.problem_at(&listener.name.place, message);
+                }
                 check_filters(&http.filters, has_plugins, &clusters, cx);
                 check_routes(http, &clusters, cx);
             }
@@ -251,6 +257,9 @@ fn check_routes(http: &Http, clusters: &[&str], cx: &mut Context<'_>) {
 
 /// Header fields that one request may have.
 const MOST_HEADERS: usize = 256;
+
+/// Streams that one HTTP/2 connection may have: whose answers are not on their way is known of no more.
+pub const MOST_STREAMS: u32 = 4096;
 
 /// Filters in one chain: what a stream remembers of each is a bit of a word.
 const MOST_FILTERS: usize = 64;

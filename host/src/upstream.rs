@@ -1,5 +1,6 @@
 //! Upstream: clusters, connections to their endpoints, and names.
 
+pub mod clients;
 pub mod cluster;
 pub mod discovery;
 pub mod local;

@@ -104,6 +104,15 @@ impl Setup {
         let config = self.write_config();
         Gateway::launch(self.folder, config, &["run", "--config"])
     }
+
+    /// Starts a gateway that is to take over from somebody, whatever comes of it.
+    ///
+    /// # Panics
+    /// When the process cannot be started.
+    pub fn takes_over(self) -> Gateway {
+        let config = self.write_config();
+        Gateway::launch(self.folder, config, &["run", "--takeover", "--config"])
+    }
 }
 
 /// An address that stays free until the test binds it, for tests that need to know it beforehand: on a loopback

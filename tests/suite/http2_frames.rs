@@ -2,6 +2,7 @@
 //! one request in one spelling, and what floods is cut off while others are served.
 
 mod costs;
+mod ends;
 mod floods;
 mod requests;
 mod served;

@@ -290,6 +290,23 @@ async fn one_deadline_holds_for_the_header_and_the_handshake_together() {
 }
 
 #[tokio::test]
+async fn a_proxys_own_connections_are_not_counted_as_a_clients() {
+    let mirror = mirror().await;
+    let gateway = gateway(mirror.address, "", "max_connections_per_client: 1,");
+    let mut open = Vec::new();
+    // Both say that nobody is behind them: LOCAL, and UNKNOWN.
+    for own in [v2_of(0x20, 0, &[]), b"PROXY UNKNOWN\r\n".to_vec(), v2_of(0x20, 0, &[])] {
+        let mut client = Client::h1_over(said(gateway.address("web"), own).await).await;
+        assert_eq!(client.get("/").await.status, 200);
+        open.push(client);
+    }
+    let mut client = Client::h1_over(said(gateway.address("web"), v1(CLIENT)).await).await;
+    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(rest(said(gateway.address("web"), v1(CLIENT)).await).await, "", "one of a client's is enough");
+    assert_eq!(closed(&gateway, "client_connection_limit").await, 1);
+}
+
+#[tokio::test]
 async fn what_one_weir_tells_another_believes() {
     let mirror = mirror().await;
     for version in ["v1", "v2"] {

@@ -1,6 +1,7 @@
 //! Restart without loss: a new process takes the very sockets over, and the old one drains.
 
 mod activation;
+mod handing;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;

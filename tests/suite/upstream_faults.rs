@@ -10,6 +10,7 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use weir_tests::frames::setting;
 use weir_tests::gateway::own_address;
 use weir_tests::http::{Client, empty, fed, full, get, raw, read_head, upstream};
 use weir_tests::upstream::Upstream;
@@ -439,4 +440,20 @@ async fn what_no_endpoint_can_do_leaves_none_out() {
     }
     assert_eq!(metric(&gateway, "weir_upstream_ejections_total{cluster=\"up\"}").await, 0);
     assert_eq!(get(gateway.address("web"), "/").await.text(), "well");
+}
+
+#[tokio::test]
+async fn a_requests_deadline_holds_with_an_http2_endpoint_that_opens_no_window() {
+    let upstream = Upstream::new(|mut socket| async move {
+        // No window, and nothing else ever.
+        socket.write_all(&setting(4, 0)).await.expect("sent");
+        let mut thrown = Vec::new();
+        while socket.read_buf(&mut thrown).await.is_ok_and(|read| read > 0) {}
+    })
+    .await;
+    let gateway = gateway(&[upstream.address], ", protocol: http2");
+    let mut client = Client::h1(gateway.address("web")).await;
+    let request = client.request("POST", "/").body(full("a body")).expect("a request");
+    let answer = client.call(request).await.expect("an answer");
+    assert_eq!(answer.status, 504, "{}", answer.text());
 }

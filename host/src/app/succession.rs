@@ -1,11 +1,11 @@
 //! Taking over from the process before this one, and handing over to the next (ADR 0016).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::net::hand_over::{Door, Predecessor, Successor};
+use crate::net::hand_over::{Door, Made, Predecessor, Successor};
 use crate::reload::Control;
 
 /// Where the next process finds this one.
@@ -48,33 +48,48 @@ pub async fn ask(control: &mut Control) -> anyhow::Result<Option<Predecessor>> {
 #[derive(Default)]
 pub struct Succession(Option<(Door, mpsc::UnboundedReceiver<Successor>)>);
 
-impl Succession {
-    /// Opens the door to them: in the place of the process that was taken over from, or else where nobody's is. Where it
-    /// cannot be opened, and the configuration does not name the place, that is only logged.
+/// The door to the next processes, which is made before anything else is begun that cannot be undone.
+pub struct Prepared(Option<Made>);
+
+impl Prepared {
+    /// Makes it: in the place of the process that is taken over from, or else where nobody's is. Where it cannot be made,
+    /// and the configuration does not name the place, that is only logged.
     ///
     /// # Errors
     /// When the configuration names a place that is of no use.
-    pub async fn open(config: &Config, taken_over: bool) -> anyhow::Result<Self> {
+    pub async fn make(config: &Config, takes_over: bool) -> anyhow::Result<Self> {
         let place = place(config)?;
-        let opened = if taken_over { Door::replace(&place) } else { Door::open(&place).await };
-        match opened {
-            Ok(open) => {
-                tracing::debug!(place = %place.display(), "a new process can take over");
-                Ok(Self(Some(open)))
-            }
-            Err(error) => Self::none(config, &place, &error),
-        }
-    }
-
-    fn none(config: &Config, place: &Path, error: &std::io::Error) -> anyhow::Result<Self> {
+        let made = if takes_over { Door::make_beside(&place) } else { Door::make(&place).await };
         let (shown, cure) = (place.display(), "give a path of its own in `runtime.takeover_socket`");
-        if config.sections.runtime.takeover_socket.is_some() {
-            anyhow::bail!("the takeover socket {shown} cannot be made: {error}; {cure}");
+        match made {
+            Ok(made) => Ok(Self(Some(made))),
+            Err(error) if config.sections.runtime.takeover_socket.is_some() => {
+                anyhow::bail!("the takeover socket {shown} cannot be made: {error}; {cure}")
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "no process can take over from this one: {shown} cannot be made: {error}; {cure}"
+                );
+                Ok(Self(None))
+            }
         }
-        tracing::warn!("no process can take over from this one: {shown} cannot be made: {error}; {cure}");
-        Ok(Self::default())
     }
 
+    /// Opens it. From here on the process serves, with a door or without.
+    pub fn open(self) -> Succession {
+        match self.0.map(Made::open).transpose() {
+            Ok(open) => Succession(open),
+            Err(error) => {
+                tracing::error!(
+                    "no process can take over from this one: its door cannot be put in its place: {error}"
+                );
+                Succession::default()
+            }
+        }
+    }
+}
+
+impl Succession {
     /// Leaves the place of the door to the one that has taken over.
     pub fn leave(&mut self) {
         if let Some((door, _)) = &mut self.0 {

@@ -41,7 +41,7 @@ section! {
         initial_stream_window_size: Size = "64KiB",
         /// What it may send on all streams of a connection.
         initial_connection_window_size: Size = "1MiB",
-        /// The streams that one HTTP/2 connection may have at a time.
+        /// The streams that one HTTP/2 connection may have at a time; 4096 at most.
         max_concurrent_streams: u32 = "100",
         /// The streams that an HTTP/2 client may reset on one connection before their answer has ended, less those that
         /// were answered; at so many the connection is closed. `0` is no limit.

@@ -179,6 +179,7 @@ fn contradictions_are_named() {
         ),
         ("http: { routes: [ { match: { host: \"a:80\" }, respond: { status: 200 } } ] }", "without port"),
         ("http: { filters: [ { plugin: p, instances: 2 } ] }", "only filters with `scheduling: preemptible`"),
+        ("http: { max_concurrent_streams: 4097 }", "`max_concurrent_streams` of its `http` is above 4096"),
         ("http: { max_headers: many }", "`many` is not a whole number"),
         ("http: { max_header: 5 }", "did you mean `max_headers`?"),
     ] {

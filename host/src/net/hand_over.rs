@@ -21,8 +21,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -30,7 +30,7 @@ use tokio::net::UnixStream;
 
 use crate::net::inherit::{Inheritance, Inherited};
 
-pub use door::Door;
+pub use door::{Door, Made};
 
 /// The protocol that is spoken here. Another number is another protocol, and refused.
 const PROTOCOL: u32 = 1;
@@ -187,12 +187,7 @@ impl Predecessor {
         let expected = lent.iter().map(|lent| lent.count).sum();
         let mut sockets = Vec::new();
         while sockets.len() < expected {
-            let more = soon(receive_descriptors(&self.0)).await?;
-            if more.is_empty() {
-                let message = "not all of the sockets have come; raise the limit of open files";
-                return Err(io::Error::other(message));
-            }
-            sockets.extend(more);
+            sockets.extend(soon(receive_descriptors(&self.0)).await?);
         }
         let names = lent.iter().flat_map(|lent| std::iter::repeat_n(&lent.name, lent.count));
         let sockets = names.zip(sockets);
@@ -214,6 +209,11 @@ impl Predecessor {
         match said {
             Ok(Message::Refused { reason }) => Err(io::Error::other(reason)),
             Ok(Message::Ask { .. } | Message::Offer { .. } | Message::Ready {} | Message::Draining {}) => {
+                Ok(())
+            }
+            // It may hang, and nobody is served better by two that wait for each other.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                tracing::warn!(%error, "the old process has not said that it takes nothing new; look whether it still runs");
                 Ok(())
             }
             // It has ended meanwhile: nobody serves but this process.
@@ -283,18 +283,30 @@ async fn send_descriptors(stream: &UnixStream, sockets: &[TcpListener]) -> io::R
     stream.async_io(Interest::WRITABLE, send).await
 }
 
-/// The descriptors of one batch. None: the other side is gone, or this process may not have more.
+/// The descriptors of one batch.
+///
+/// # Errors
+/// When the other side is gone, or this process may not have all of them: Linux then leaves the rest out.
 async fn receive_descriptors(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     let receive = || {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let mut byte = [0];
-        recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+        let came = recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut beside, RecvFlags::CMSG_CLOEXEC)?;
         let mut descriptors = Vec::new();
         for message in beside.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = message {
                 descriptors.extend(received);
             }
+        }
+        if came.flags.contains(ReturnFlags::CTRUNC) {
+            let message = "not all of the sockets have come, since this process may not have so many open files; \
+                           raise the limit (`ulimit -n`, `LimitNOFILE=`)";
+            return Err(io::Error::other(message));
+        }
+        if came.bytes == 0 || descriptors.is_empty() {
+            let message = "it went before all of its sockets had come";
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
         Ok(descriptors)
     };
@@ -309,7 +321,7 @@ mod tests {
     /// Both ends of a connection through a door.
     async fn pair(folder: &Path) -> (Predecessor, Successor) {
         let place = folder.join("door");
-        let (door, mut successors) = Door::open(&place).await.expect("a door");
+        let (door, mut successors) = Door::make(&place).await.and_then(Made::open).expect("a door");
         let mut old = Predecessor::find(&place).await.expect("it can be asked").expect("it is there");
         let ask = Message::Ask { protocol: PROTOCOL, version: "other".to_owned() };
         send(&mut old.0, &ask).await.expect("sent");
@@ -322,7 +334,7 @@ mod tests {
     async fn more_sockets_than_one_batch_arrive_in_order_with_their_names() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("door");
-        let (_door, mut successors) = Door::open(&place).await.expect("a door");
+        let (_door, mut successors) = Door::make(&place).await.and_then(Made::open).expect("a door");
         let mut old = Predecessor::find(&place).await.expect("it can be asked").expect("it is there");
         let asking = tokio::task::spawn_local(async move { (old.sockets().await, old) });
         let mut new = successors.recv().await.expect("a successor");
@@ -364,11 +376,29 @@ mod tests {
     async fn who_speaks_another_protocol_is_told_so_and_hears_which_one_is_spoken() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("door");
-        let (_door, _successors) = Door::open(&place).await.expect("a door");
+        let (_door, _successors) = Door::make(&place).await.and_then(Made::open).expect("a door");
         let mut old = Predecessor::find(&place).await.expect("it can be asked").expect("it is there");
         let ask = Message::Ask { protocol: 2, version: "9".to_owned() };
         send(&mut old.0, &ask).await.expect("sent");
         let said = receive(&mut old.0).await.expect("an answer");
         assert!(matches!(said, Message::Refused { reason } if reason.contains("protocol 1")));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn descriptors_that_there_is_no_room_for_are_told_apart_from_a_predecessor_that_is_gone() {
+        let (old, new) = UnixStream::pair().expect("two ends");
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let sockets = listen::bind(any, BATCH + 8).expect("a port");
+        let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+        // To the one who receives it is the same whether it has no room for them or may not have them.
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH + 8))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        assert!(beside.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        sendmsg(&old, &[IoSlice::new(b"+")], &mut beside, SendFlags::NOSIGNAL).expect("sent");
+        let error = receive_descriptors(&new).await.expect_err("some are missing").to_string();
+        assert!(error.contains("raise the limit"), "{error}");
+        drop(old);
+        let error = receive_descriptors(&new).await.expect_err("nobody is there");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{error}");
     }
 }

@@ -372,7 +372,6 @@ enum After {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let Some(local) = self.worker.local() else { return };
-        local.clusters.iter().for_each(|cluster| cluster.client_gone(self.connection.id));
+        self.worker.clients.gone(self.connection.id);
     }
 }

@@ -10,6 +10,7 @@ use crate::plugin::filter::{PluginHost, VmHandle};
 use crate::plugin::instance::Instance;
 use crate::proxy::worker::Retired;
 use crate::snapshot::{FilterUse, Listener, Service, Snapshot, SocketKey};
+use crate::upstream::clients::Clients;
 use crate::upstream::local::LocalCluster;
 
 /// A snapshot on one worker.
@@ -50,6 +51,8 @@ pub struct Build<'a> {
     pub host: Rc<dyn PluginHost>,
     /// The worker's timers.
     pub timers: Rc<crate::clock::Timers>,
+    /// Its clients.
+    pub clients: Rc<Clients>,
     /// Where snapshots go in the end.
     pub reaper: Sender<Retired>,
 }
@@ -94,7 +97,7 @@ impl Build<'_> {
                 known.update(cluster);
                 Rc::clone(known)
             }
-            None => LocalCluster::new(Arc::clone(cluster), &self.timers),
+            None => LocalCluster::new(Arc::clone(cluster), &self.timers, &self.clients),
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::proxy::local::{Build, Local, LocalListener};
 use crate::proxy::plugin_host::WorkerHost;
 use crate::snapshot::{Snapshot, SocketKey};
 use crate::telemetry::metrics::use_worker_shard;
+use crate::upstream::clients::Clients;
 
 /// An order to a worker.
 pub enum Order {
@@ -161,6 +162,8 @@ pub struct Worker {
     pub overload: Arc<Overload>,
     /// The exchanges that are under way.
     pub live: Rc<Live>,
+    /// The clients that have connections of their own to endpoints.
+    pub clients: Rc<Clients>,
     /// The snapshot in force.
     local: RefCell<Option<Rc<Local>>>,
     /// Listeners that are gone, as they were, while the last of their connections and requests are served.
@@ -182,6 +185,7 @@ impl Worker {
             scratch: Scratch::default(),
             overload: start.overload,
             live: Rc::default(),
+            clients: Rc::default(),
             local: RefCell::default(),
             departed: RefCell::default(),
             sockets: RefCell::default(),
@@ -297,6 +301,7 @@ impl Worker {
             instances,
             host: Rc::clone(&self.host) as Rc<_>,
             timers: Rc::clone(&self.timers),
+            clients: Rc::clone(&self.clients),
             reaper: self.reaper.clone(),
         };
         let local = build.run(snapshot);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::problem::{Problem, Problems};
 use crate::plugin::digest::Digest;
 use crate::reload::prepare::{Prepared, start_all};
+use crate::reload::sockets::Bound;
 use crate::reload::status::lock;
 use crate::reload::{Control, used_plugins};
 
@@ -12,6 +13,12 @@ use crate::reload::{Control, used_plugins};
 pub struct First {
     prepared: Prepared,
     problems: Vec<Problem>,
+}
+
+/// What is to be in force first, with the sockets that it needs.
+pub struct Ready {
+    prepared: Prepared,
+    sockets: Bound,
 }
 
 impl First {
@@ -53,28 +60,34 @@ impl Control {
         }
     }
 
-    /// Binds its addresses, and puts it in force.
+    /// Binds its addresses. `others_have_them`: a running process does, and was not asked for them, since something is
+    /// wrong anyway.
     ///
     /// # Errors
     /// Everything that is in the way.
-    pub async fn open(&mut self, first: First) -> Result<(), Problems> {
-        let First { mut prepared, mut problems } = first;
+    pub fn bind_first(&mut self, first: First, others_have_them: bool) -> Result<Ready, Problems> {
+        let First { prepared, mut problems } = first;
         let config = Arc::clone(&self.config);
-        let sockets = match self.bind(&config, &prepared.snapshot) {
-            Ok(sockets) => sockets,
-            Err(unbound) => {
-                problems.extend(unbound);
-                Vec::new()
+        let mut sockets = Vec::new();
+        if !others_have_them {
+            match self.bind(&config, &prepared.snapshot) {
+                Ok(bound) => sockets = bound,
+                Err(unbound) => problems.extend(unbound),
             }
-        };
-        if !problems.is_empty() {
-            return Problems(problems).or(());
         }
+        if problems.is_empty() { Ok(Ready { prepared, sockets }) } else { Err(Problems(problems)) }
+    }
+
+    /// Finds the endpoints that have names.
+    pub async fn find_endpoints(&mut self, ready: &mut Ready) {
+        self.names.follow(&mut ready.prepared.snapshot).await;
+    }
+
+    /// Puts it in force.
+    pub async fn open(&mut self, ready: Ready) {
         self.sockets.let_go();
-        self.names.follow(&mut prepared.snapshot).await;
-        self.publish(prepared, sockets).await;
+        self.publish(ready.prepared, ready.sockets).await;
         self.record();
-        Ok(())
     }
 
     /// Puts the version of a plugin that served last in the place of one that is of no use. False when there is

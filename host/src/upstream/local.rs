@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::net::proxy_protocol::Header;
 use crate::net::stream::Stream;
 use crate::net::tls::H2;
 use crate::telemetry::metrics::Held;
+use crate::upstream::clients::Clients;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::retry::Budget;
 
@@ -34,6 +35,10 @@ pub struct LocalCluster {
     idle: RefCell<HashMap<Place, Idle>>,
     /// HTTP/2 connections, which many streams share.
     shared: RefCell<HashMap<Place, (h2::Client, Ends)>>,
+    /// Where it is noted for which clients it keeps connections.
+    clients: Rc<Clients>,
+    /// Itself.
+    this: Weak<Self>,
     /// How often it has changed which endpoints are trusted: connections of before are not used again.
     trust: Cell<u64>,
 }
@@ -215,15 +220,17 @@ impl From<&Connection> for Client {
 }
 
 impl LocalCluster {
-    /// A cluster on the worker whose timers these are.
-    pub fn new(cluster: Arc<Cluster>, timers: &Rc<Timers>) -> Rc<Self> {
-        Rc::new(Self {
+    /// A cluster on the worker whose timers and clients these are.
+    pub fn new(cluster: Arc<Cluster>, timers: &Rc<Timers>, clients: &Rc<Clients>) -> Rc<Self> {
+        Rc::new_cyclic(|this| Self {
             balancer: balancer(cluster.config.balance),
             current: RefCell::new(cluster),
             timers: Rc::clone(timers),
             budget: Budget::default(),
             idle: RefCell::default(),
             shared: RefCell::default(),
+            clients: Rc::clone(clients),
+            this: Weak::clone(this),
             trust: Cell::default(),
         })
     }
@@ -243,11 +250,17 @@ impl LocalCluster {
         self.shared.borrow_mut().retain(|(address, _), _| cluster.endpoints.contains(address));
     }
 
-    /// A client has gone: the connections that were told of it are of no use to others.
-    pub fn client_gone(&self, client: u64) {
-        if self.current.borrow().config.proxy_protocol.is_some() {
-            self.idle.borrow_mut().retain(|(_, own), _| *own != Some(client));
-            self.shared.borrow_mut().retain(|(_, own), _| *own != Some(client));
+    /// A client has gone: the connections to an endpoint that were told of it are of no use to others.
+    pub fn client_gone(&self, client: u64, endpoint: SocketAddr) {
+        let place = (endpoint, Some(client));
+        self.idle.borrow_mut().remove(&place);
+        self.shared.borrow_mut().remove(&place);
+    }
+
+    /// Takes note of a connection that is kept, where it is one client's own.
+    fn note(&self, (endpoint, client): Place) {
+        if let Some(client) = client {
+            self.clients.note(client, &self.this, endpoint);
         }
     }
 
@@ -431,6 +444,7 @@ impl LocalCluster {
         }
         let client = h2::Client::new(stream, open).await.map_err(io::Error::other)?;
         if trust == self.trust.get() {
+            self.note(place);
             self.shared.borrow_mut().insert(place, (client.clone(), ends.clone()));
         }
         Ok(HttpConnection::H2 { address, client, ends, reused: false })
@@ -498,6 +512,7 @@ impl LocalCluster {
             return;
         }
         http.connection.rest();
+        self.note(http.place);
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(http.place).or_default();
         if list.len() < MOST_IDLE {

@@ -141,6 +141,25 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_are_looked_at_only_while_one_of_them_fails_or_is_left_out() {
+        let outliers = Outliers::new(&[address(1), address(2)], None);
+        let is_looked_at = |outliers: &Outliers| outliers.failing.load(Ordering::SeqCst) > 0;
+        let hour = config(Duration::from_secs(3600));
+        assert!(!is_looked_at(&outliers));
+        outliers.failed(address(1), &hour);
+        outliers.failed(address(2), &hour);
+        outliers.succeeded(address(1));
+        assert!(is_looked_at(&outliers), "the other one has not answered since");
+        let moved = Outliers::new(&[address(2)], Some(&outliers));
+        assert!(is_looked_at(&moved) && !is_looked_at(&Outliers::new(&[address(1)], Some(&outliers))));
+        outliers.succeeded(address(2));
+        assert!(!is_looked_at(&outliers), "all are well");
+        assert!((0..3).any(|_| outliers.failed(address(1), &hour)));
+        outliers.succeeded(address(2));
+        assert!(is_looked_at(&outliers) && outliers.is_ejected(address(1)), "one is left out");
+    }
+
+    #[test]
     fn an_endpoint_is_back_when_its_time_is_over() {
         let outliers = Outliers::new(&[address(1)], None);
         for _ in 0..3 {

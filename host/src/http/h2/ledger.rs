@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::clock::coarse_millis;
+use crate::config::MOST_STREAMS;
 use crate::http::h1::HeadError;
 use crate::http::h2::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, RST_STREAM, Scanner,
@@ -33,8 +34,8 @@ const FOR_DATA: u32 = 10;
 /// The frames that are read before others have their turn.
 const TURN: u32 = 100;
 
-/// The streams that are remembered until their answer has ended. h2 has no more than it may.
-const MOST_OPEN: usize = 4096;
+/// The streams that are remembered until their answer has ended. No connection may have more at a time.
+const MOST_OPEN: usize = MOST_STREAMS as usize;
 
 /// Codes of RST_STREAM (RFC 9113 section 7).
 const PROTOCOL_ERROR: u32 = 0x1;
@@ -52,6 +53,8 @@ pub enum Refusal {
     TooLarge,
     /// One stream more than there may be.
     TooMany,
+    /// A CONNECT that announces a body, which hyper has reset.
+    Connect,
 }
 
 impl Refusal {
@@ -65,6 +68,7 @@ impl Refusal {
             Self::Malformed => malformed,
             Self::TooLarge => HeadError::TooLarge.as_str(),
             Self::TooMany => too_many,
+            Self::Connect => HeadError::Connect.as_str(),
         }
     }
 }
@@ -94,7 +98,7 @@ pub struct Ledger {
     moved: Cell<u64>,
     /// The last stream that h2 has answered by 431; 0 when there was none.
     too_large: Cell<u32>,
-    refused: [Cell<u32>; 3],
+    refused: [Cell<u32>; 4],
     broken: Cell<Option<CloseReason>>,
     calmed: Cell<Option<CloseReason>>,
 }
@@ -255,9 +259,15 @@ impl Ledger {
         }
     }
 
+    /// hyper has refused a CONNECT.
+    pub fn refuse_connect(&self) {
+        self.refuse(Refusal::Connect);
+        self.err();
+    }
+
     /// Tells each refusal since the last time.
     pub fn tell_refusals(&self, tell: impl Fn(Refusal)) {
-        for refusal in [Refusal::Malformed, Refusal::TooLarge, Refusal::TooMany] {
+        for refusal in [Refusal::Malformed, Refusal::TooLarge, Refusal::TooMany, Refusal::Connect] {
             let count = self.refused.get(refusal as usize).map_or(0, Cell::take);
             (0..count).for_each(|_| tell(refusal));
         }
@@ -367,6 +377,21 @@ mod tests {
             fair.sent(&mut sent, &wire(DATA, END_STREAM, 1));
             assert!(goes_on(&fair, RST_STREAM, 1));
         }
+    }
+
+    #[test]
+    fn counts_without_a_limit_neither_overflow_nor_fall_below_nothing() {
+        let ledger = Ledger::new(FrameLimits { resets: 0, errors: 0, control: 0 });
+        let mut sent = Scanner::behind(0);
+        // Nothing was wrong before: an answer makes up for nothing.
+        ledger.sent(&mut sent, &wire(DATA, END_STREAM, 1));
+        let counts = |ledger: &Ledger| [&ledger.resets, &ledger.errors, &ledger.control].map(Cell::get);
+        assert_eq!(counts(&ledger), [0; 3]);
+        [&ledger.resets, &ledger.errors, &ledger.control].iter().for_each(|count| count.set(u32::MAX));
+        assert!(goes_on(&ledger, RST_STREAM, 2) && goes_on(&ledger, PING, 2));
+        ledger.sent(&mut sent, &[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 3, 0, 0, 0, 1]);
+        assert_eq!(counts(&ledger), [u32::MAX; 3]);
+        assert_eq!(ledger.broken(), None);
     }
 
     #[test]

@@ -104,6 +104,7 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
     let (mut head, mut answers) = (Awaited::new(head), Awaited::new(answers));
     let ledger = Rc::new(Ledger::new(limits.frames));
     let mut io = Watched::new(stream, first, Rc::clone(&ledger));
+    let over = io.over();
     let on_connection = OnConnection::default();
     let requests = Requests { scheme, limits, front: Rc::clone(&front) };
     let places = Rc::clone(&on_connection.0);
@@ -136,7 +137,14 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
                 connection.as_mut().graceful_shutdown();
             }
             ledger.begin_turn();
-            let polled = connection.as_mut().poll(cx);
+            let mut polled = connection.as_mut().poll(cx);
+            if matches!(polled, Poll::Ready(Ok(()))) && !over.get() {
+                // hyper has reset a CONNECT that announces a body, and calls that an end. It is none: nothing else is
+                // over, and hyper goes on where it was.
+                ledger.refuse_connect();
+                cx.waker().wake_by_ref();
+                polled = Poll::Pending;
+            }
             ledger.tell_refusals(|refusal| front.note(refusal));
             if let Poll::Ready(ended) = polled {
                 return Poll::Ready(ended.map_err(|error| Ended::of(&error, &ledger)));
@@ -162,15 +170,20 @@ pub async fn serve(begun: Begun, limits: Limits, front: Rc<impl Front>) {
         })
         .await
     };
-    if let Err(ended) = ended {
-        let reason = ended.reason;
-        front.ended(ended);
-        if let Some(reason) = reason {
+    let untold = match ended {
+        // Answers may still be on their way.
+        Ok(()) => None,
+        Err(ended) => {
+            let reason = ended.reason;
+            front.ended(ended);
+            // What has failed cannot be closed in order.
+            let Some(reason) = reason else { return };
             // What h2 ended it has told of by itself.
             let own = [Some(CloseReason::Http2HeadTimeout), Some(CloseReason::Http2Stalled), ledger.broken()];
-            leave(&mut io, &head.timer, limits.linger, own.contains(&Some(reason)).then_some(reason)).await;
+            own.contains(&Some(reason)).then_some(reason)
         }
-    }
+    };
+    leave(&mut io, &head.timer, limits.linger, untold).await;
 }
 
 /// Closes a connection so that the client can read why; `untold`: what it is still to be told.

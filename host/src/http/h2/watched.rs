@@ -1,5 +1,6 @@
 //! A connection as hyper is given it: with bytes that were read from it before, and watched frame by frame.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,13 +21,19 @@ pub struct Watched {
     ledger: Rc<Ledger>,
     received: Scanner,
     sent: Scanner,
+    over: Rc<Cell<bool>>,
 }
 
 impl Watched {
     /// Watches a connection. `first`: what was read from it before.
     pub fn new(stream: Stream, first: Bytes, ledger: Rc<Ledger>) -> Self {
         let (received, sent) = (Scanner::behind(PREFACE.len()), Scanner::behind(0));
-        Self { first, stream, ledger, received, sent }
+        Self { first, stream, ledger, received, sent, over: Rc::default() }
+    }
+
+    /// Becomes true when nothing more comes, or Weir has closed its side: only then a connection is over.
+    pub fn over(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.over)
     }
 
     /// Tells the client why the connection ends, unless a frame was cut off: what comes behind that is none.
@@ -69,12 +76,16 @@ impl AsyncRead for Watched {
         }
         let known = buf.filled().len();
         if io.first.is_empty() {
-            std::task::ready!(Pin::new(&mut io.stream).poll_read(cx, buf))?;
+            let read = std::task::ready!(Pin::new(&mut io.stream).poll_read(cx, buf));
+            read.inspect_err(|_| io.over.set(true))?;
         } else {
             let part = io.first.split_to(io.first.len().min(buf.remaining()));
             buf.put_slice(&part);
         }
         let new = buf.filled().get(known..).unwrap_or_default();
+        if new.is_empty() && buf.capacity() > known {
+            io.over.set(true);
+        }
         if io.ledger.received(&mut io.received, new) {
             Poll::Ready(Ok(()))
         } else {
@@ -94,7 +105,8 @@ impl AsyncWrite for Watched {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let io = self.get_mut();
-        let written = std::task::ready!(Pin::new(&mut io.stream).poll_write_vectored(cx, bufs))?;
+        let written = std::task::ready!(Pin::new(&mut io.stream).poll_write_vectored(cx, bufs));
+        let written = written.inspect_err(|_| io.over.set(true))?;
         let mut left = written;
         for buf in bufs {
             let sent = buf.get(..buf.len().min(left)).unwrap_or_default();
@@ -113,6 +125,8 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let io = self.get_mut();
+        io.over.set(true);
+        Pin::new(&mut io.stream).poll_shutdown(cx)
     }
 }

@@ -43,49 +43,69 @@ impl Door {
         Ok(folder.join(format!("{name}.sock")))
     }
 
-    /// Opens a door, in the place of one that is left there. Who comes through it, and asks, is told to the receiver.
+    /// Makes a door for a place where nobody waits.
     ///
     /// # Errors
     /// When the place is of no use, or another process has its door there.
-    pub async fn open(place: &Path) -> io::Result<(Self, mpsc::UnboundedReceiver<Successor>)> {
+    pub async fn make(place: &Path) -> io::Result<Made> {
         if UnixStream::connect(place).await.is_ok() {
             let message = "another process that runs waits there";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
         }
-        Self::replace(place)
+        Self::make_beside(place)
     }
 
-    /// Opens a door in the place of another one, that of the process which was taken over from.
+    /// Makes a door beside that of the process which is taken over from.
     ///
     /// # Errors
     /// When the place is of no use.
-    pub fn replace(place: &Path) -> io::Result<(Self, mpsc::UnboundedReceiver<Successor>)> {
+    pub fn make_beside(place: &Path) -> io::Result<Made> {
         own_folder(place)?;
         let beside = place.with_extension(std::process::id().to_string());
         // One that had the same number, and was killed in this very moment.
         let _ = fs::remove_file(&beside);
         let socket = UnixListener::bind(&beside)?;
-        let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::symlink_metadata(&beside))
-            .and_then(|file| fs::rename(&beside, place).map(|()| (file.dev(), file.ino())));
-        let file = match placed {
-            Ok(file) => file,
-            Err(error) => {
-                let _ = fs::remove_file(&beside);
-                return Err(error);
-            }
-        };
-        let (tell, successors) = mpsc::unbounded_channel();
-        let task = tokio::task::spawn_local(welcome(socket, tell));
-        Ok((Self { place: place.to_owned(), file: Some(file), task }, successors))
+        let made = Made { place: place.to_owned(), beside, socket: Some(socket) };
+        fs::set_permissions(&made.beside, fs::Permissions::from_mode(0o600))?;
+        Ok(made)
     }
-}
 
-impl Door {
     /// Leaves the place to a successor, which puts a door of its own there: between a look at whose it is and its removal
     /// it could become another one's.
     pub fn leave(&mut self) {
         self.file = None;
+    }
+}
+
+/// A door that is made, and that nobody finds yet. It is removed when it is dropped.
+#[derive(Debug)]
+pub struct Made {
+    place: PathBuf,
+    beside: PathBuf,
+    socket: Option<UnixListener>,
+}
+
+impl Made {
+    /// Puts it in its place, of one that is left there or of the process that was taken over from. Who comes through it,
+    /// and asks, is told to the receiver.
+    ///
+    /// # Errors
+    /// When the place has become of no use.
+    pub fn open(mut self) -> io::Result<(Door, mpsc::UnboundedReceiver<Successor>)> {
+        let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotFound.into()) };
+        let file = fs::symlink_metadata(&self.beside)
+            .and_then(|file| fs::rename(&self.beside, &self.place).map(|()| (file.dev(), file.ino())))?;
+        let (tell, successors) = mpsc::unbounded_channel();
+        let task = tokio::task::spawn_local(welcome(socket, tell));
+        let place = std::mem::take(&mut self.place);
+        Ok((Door { place, file: Some(file), task }, successors))
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // One that was put in its place is not there any more.
+        let _ = fs::remove_file(&self.beside);
     }
 }
 
@@ -108,14 +128,41 @@ fn own_folder(place: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let found = fs::symlink_metadata(folder)?;
-    let sticky = found.mode() & 0o1000 != 0;
-    let own = found.uid() == rustix::process::geteuid().as_raw() || found.uid() == 0;
-    if !own || (found.mode() & 0o022 != 0 && !sticky) {
-        let message = format!("other users can write to {}; choose a folder of Weir's own", folder.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    let mut folder = folder.to_owned();
+    for _ in 0..MOST_LINKS {
+        let found = fs::symlink_metadata(&folder)?;
+        if !found.is_symlink() {
+            return is_safe(&folder, &found);
+        }
+        // As `/var/run` is on most systems. It leads where its owner wants, unless others can put another in its place.
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let beside = parent.unwrap_or(Path::new(".")).to_owned();
+        is_safe(&beside, &fs::metadata(&beside)?)?;
+        if !is_trusted(&found) {
+            return Err(forbidden(&folder));
+        }
+        folder = beside.join(fs::read_link(&folder)?);
     }
-    Ok(())
+    Err(io::Error::other(format!("{} is one of too many links", folder.display())))
+}
+
+/// Links that are followed, one behind the other.
+const MOST_LINKS: usize = 8;
+
+/// Whether a file belongs to somebody who may do anything to Weir.
+fn is_trusted(file: &fs::Metadata) -> bool {
+    file.uid() == rustix::process::geteuid().as_raw() || file.uid() == 0
+}
+
+/// Whether nobody else can put a file of his in the place of one in this folder.
+fn is_safe(folder: &Path, found: &fs::Metadata) -> io::Result<()> {
+    let sticky = found.mode() & 0o1000 != 0;
+    if is_trusted(found) && (found.mode() & 0o022 == 0 || sticky) { Ok(()) } else { Err(forbidden(folder)) }
+}
+
+fn forbidden(folder: &Path) -> io::Error {
+    let message = format!("other users can write to {}; choose a folder of Weir's own", folder.display());
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
 }
 
 async fn welcome(socket: UnixListener, tell: mpsc::UnboundedSender<Successor>) {
@@ -145,16 +192,26 @@ async fn welcome(socket: UnixListener, tell: mpsc::UnboundedSender<Successor>) {
 mod tests {
     use super::*;
 
+    /// A door where nobody waits, open.
+    async fn open(place: &Path) -> io::Result<(Door, mpsc::UnboundedReceiver<Successor>)> {
+        Door::make(place).await?.open()
+    }
+
     #[tokio::test(flavor = "local")]
     async fn a_door_is_its_users_alone_and_goes_with_its_process_unless_it_is_left_to_another() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("below/door");
-        let (mut first, _told) = Door::open(&place).await.expect("a door");
+        let (mut first, _told) = open(&place).await.expect("a door");
         let mode = |path: &Path| fs::symlink_metadata(path).expect("it is there").mode() & 0o7777;
         assert_eq!((mode(&place), mode(&folder.path().join("below"))), (0o600, 0o700));
-        let error = Door::open(&place).await.expect_err("it is taken");
+        let error = open(&place).await.expect_err("it is taken");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let (second, _told) = Door::replace(&place).expect("a door in its place");
+        let made = Door::make_beside(&place).expect("a door beside it");
+        drop(Door::make_beside(&place).expect("another one, which is not wanted after all"));
+        assert!(UnixStream::connect(&place).await.is_ok(), "the first one's is still there");
+        assert!(made.open().is_err(), "the two had one name");
+        let made = Door::make_beside(&place).expect("a door beside it");
+        let (second, _told) = made.open().expect("a door in its place");
         first.leave();
         drop(first);
         assert!(UnixStream::connect(&place).await.is_ok(), "the second one's is still there");
@@ -166,8 +223,40 @@ mod tests {
     async fn a_folder_that_others_write_to_is_no_place_for_it() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
-        let error = Door::open(&folder.path().join("door")).await.expect_err("anybody could put one there");
+        let error = open(&folder.path().join("door")).await.expect_err("anybody could put one there");
         assert!(error.to_string().contains("other users can write to"), "{error}");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_link_to_a_folder_is_followed_where_nobody_else_can_change_it_nor_write_behind_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let mode = |name: &str, mode| {
+            fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        for name in ["run", "open", "anybodys"] {
+            fs::create_dir(path(name)).expect("a folder");
+        }
+        mode("run", 0o755);
+        mode("open", 0o777);
+        for (link, target) in
+            [("link", "run"), ("again", "link"), ("to-open", "open"), ("anybodys/link", "../run")]
+        {
+            std::os::unix::fs::symlink(target, path(link)).expect("a link");
+        }
+        mode("anybodys", 0o777);
+        for link in ["link", "again"] {
+            let (door, _told) = open(&path(link).join("door")).await.expect(link);
+            assert!(path("run/door").exists());
+            drop(door);
+            assert!(!path("run/door").exists());
+        }
+        std::os::unix::fs::symlink("round", path("round")).expect("a link");
+        for link in ["to-open", "anybodys/link", "round"] {
+            let error = open(&path(link).join("door")).await.expect_err(link).to_string();
+            let expected = if link == "round" { "too many" } else { "other users can write to" };
+            assert!(error.to_lowercase().contains(expected), "{link}: {error}");
+        }
     }
 
     #[test]

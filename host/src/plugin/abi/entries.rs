@@ -42,14 +42,12 @@ macro_rules! declare_callbacks {
                     if fits { module.get_export_index(function.name) } else { None }
                 };
                 let [request, response] = SHORT_HEADERS.each_ref().map(find);
+                // In the order of the fields.
+                let mut declared = CALLBACKS.iter().map(find);
                 Self {
                     memory: module.get_export_index("memory"),
                     allocator: ALLOCATORS.iter().find_map(find),
-                    $($name: find(&Function {
-                        name: stringify!($name),
-                        params: &[$(size_of::<$ty>()),*],
-                        returns: size_of::<$ret>() > 0,
-                    }),)*
+                    $($name: declared.next().flatten(),)*
                     short_request_headers: request,
                     short_response_headers: response,
                 }

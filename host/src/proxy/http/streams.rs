@@ -98,7 +98,7 @@ impl Front for Streams {
         match refusal {
             // It was answered as other requests are.
             Refusal::TooLarge => drop(session.refuse(HeadError::TooLarge)),
-            Refusal::Malformed | Refusal::TooMany => {
+            Refusal::Malformed | Refusal::TooMany | Refusal::Connect => {
                 if let Some((_, listener)) = session.listener() {
                     listener.listener.metrics.refuse(refusal.as_str());
                 }
