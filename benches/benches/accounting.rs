@@ -18,7 +18,7 @@ use weir::net::connection::Connection;
 use weir::plugin::digest::Digest;
 use weir::plugin::engine::PluginEngine;
 use weir::plugin::fiber::Turns;
-use weir::plugin::filter::{GrpcEvent, GrpcSender, PluginHost, VmCell, VmHandle, VmSpec};
+use weir::plugin::filter::{Account, GrpcEvent, GrpcSender, PluginHost, VmCell, VmHandle, VmSpec};
 use weir::plugin::instance::Instance;
 use weir::plugin::library::Loaded;
 use weir::plugin::meter::StreamMeter;
@@ -48,9 +48,9 @@ const CPU: Duration = Duration::from_millis(2);
 struct Nobody(Turns);
 
 impl PluginHost for Nobody {
-    fn http_call(&self, _: HttpCall, _: Box<dyn FnOnce(Option<CallAnswer>)>) {}
+    fn http_call(&self, _: HttpCall, _: Account, _: Box<dyn FnOnce(Option<CallAnswer>)>) {}
 
-    fn grpc(&self, _: GrpcOpen, _: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender> {
+    fn grpc(&self, _: GrpcOpen, _: Account, _: Box<dyn Fn(GrpcEvent)>) -> Box<dyn GrpcSender> {
         unreachable!("the guest asks for nothing")
     }
 
