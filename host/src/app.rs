@@ -53,7 +53,7 @@ pub struct Origin {
 
 /// How much less urgent than the workers the threads are that compile, start and try plugins, as `nice` has it: whoever
 /// copies plugins in takes no time from requests where processors are short.
-const LESS_URGENT: i32 = 10;
+const LESS_URGENT: i32 = 5;
 
 /// A thread that does the control plane's long work begins. The processes that compile are its children, and like it.
 fn yield_to_workers() {

@@ -323,7 +323,7 @@ async fn a_takeover_socket_is_where_the_configuration_says_or_the_process_does_n
 #[tokio::test]
 async fn five_takeovers_under_load_fail_no_request() {
     let upstream = upstream::start().await;
-    let (address, plan) = (upstream.address, Plan { takeovers: 5, rate: 100, connections: 4 });
+    let (address, plan) = (upstream.address, Plan { takeovers: 5, rate: 400, connections: 4 });
     let survived = tokio::task::spawn_blocking(move || run(weir(), plan, address)).await.expect("takeovers");
     assert!(survived.breaches.is_empty(), "{:?}", survived.breaches);
     for measured in [&survived.kept, &survived.fresh, &survived.streams] {
