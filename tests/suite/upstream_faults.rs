@@ -10,11 +10,11 @@ use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
-use weir_tests::frames::setting;
+use weir_tests::frames::{END_HEADERS, END_STREAM, HEADERS, PREFACE, Peer, frame, setting};
 use weir_tests::gateway::own_address;
 use weir_tests::http::{Client, empty, fed, full, get, raw, read_head, upstream};
 use weir_tests::upstream::Upstream;
-use weir_tests::wait::until;
+use weir_tests::wait::{soon, until};
 use weir_tests::{Gateway, Setup};
 
 /// A gateway with one worker, and a cluster with these endpoints.
@@ -445,15 +445,22 @@ async fn what_no_endpoint_can_do_leaves_none_out() {
 #[tokio::test]
 async fn a_requests_deadline_holds_with_an_http2_endpoint_that_opens_no_window() {
     let upstream = Upstream::new(|mut socket| async move {
-        // No window, and nothing else ever.
-        socket.write_all(&setting(4, 0)).await.expect("sent");
-        let mut thrown = Vec::new();
-        while socket.read_buf(&mut thrown).await.is_ok_and(|read| read > 0) {}
+        let mut preface = [0; PREFACE.len()];
+        socket.read_exact(&mut preface).await.expect("a preface");
+        let mut peer = Peer::over(socket);
+        peer.send(&setting(4, 0)).await;
+        while let Some(next) = peer.next().await {
+            // The first request has no body. With its answer it is known that there is no window, and nothing else comes ever.
+            if next.kind == HEADERS && next.stream == 1 {
+                peer.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &[0x88])).await;
+            }
+        }
     })
     .await;
     let gateway = gateway(&[upstream.address], ", protocol: http2");
     let mut client = Client::h1(gateway.address("web")).await;
+    assert_eq!(client.get("/").await.status, 200);
     let request = client.request("POST", "/").body(full("a body")).expect("a request");
-    let answer = client.call(request).await.expect("an answer");
+    let answer = soon("the deadline", client.call(request)).await.expect("an answer");
     assert_eq!(answer.status, 504, "{}", answer.text());
 }

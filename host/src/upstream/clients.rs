@@ -42,7 +42,7 @@ mod tests {
     use std::path::Path;
     use std::rc::Rc;
     use std::sync::Arc;
-    use std::time::SystemTime;
+    use std::time::{Duration, SystemTime};
 
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
@@ -97,7 +97,8 @@ mod tests {
         assert_eq!(clients.gone(3), 0, "one that has none");
         assert_eq!(clients.gone(1), 1, "one place of a thousand clusters");
         let mut told = String::new();
-        sockets[0].read_to_string(&mut told).await.expect("an end in order");
+        let end = tokio::time::timeout(Duration::from_secs(30), sockets[0].read_to_string(&mut told)).await;
+        end.expect("its connection is closed").expect("an end in order");
         assert!(told.starts_with("PROXY TCP4 "), "{told}");
         let wanted = Wanted { client: Some(client(2, address)), ..Wanted::default() };
         let connected = clusters[500].connect_http(wanted).await.expect("a connection");
