@@ -2,6 +2,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod connection;
 pub mod discovery;
 pub mod local;
 pub mod outlier;

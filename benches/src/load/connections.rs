@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::{tell, tls};
+use crate::{tell_sum, tls};
 
 /// Connections that are under way at a time.
 const AT_A_TIME: usize = 64;
@@ -60,12 +60,7 @@ pub async fn flood(port: u16, duration: Duration, name: &str) -> anyhow::Result<
             anyhow::Ok(count)
         });
     }
-    let mut count = 0;
-    while let Some(done) = clients.join_next().await {
-        count += done??;
-    }
-    tell(&format!("count={count}"));
-    Ok(())
+    tell_sum("count", clients).await
 }
 
 /// Takes what comes, and prints `bytes=N`.
@@ -81,7 +76,7 @@ pub async fn stream(port: u16, duration: Duration, name: &str) -> anyhow::Result
         clients.spawn_local(async move {
             let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
             socket.write_all(&hello).await?;
-            let (mut bytes, mut buffer) = (0, vec![0; TAKEN]);
+            let (mut bytes, mut buffer) = (0_u64, vec![0; TAKEN]);
             while Instant::now() < deadline {
                 socket.readable().await?;
                 // What is truncated is thrown away in the kernel: reading is to cost as little as it can.
@@ -90,7 +85,7 @@ pub async fn stream(port: u16, duration: Duration, name: &str) -> anyhow::Result
                 });
                 match taken {
                     Ok(0) => bail!("a stream ended after {bytes} bytes"),
-                    Ok(more) => bytes += more,
+                    Ok(more) => bytes += more as u64,
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -98,10 +93,5 @@ pub async fn stream(port: u16, duration: Duration, name: &str) -> anyhow::Result
             anyhow::Ok(bytes)
         });
     }
-    let mut bytes = 0;
-    while let Some(done) = clients.join_next().await {
-        bytes += done??;
-    }
-    tell(&format!("bytes={bytes}"));
-    Ok(())
+    tell_sum("bytes", clients).await
 }

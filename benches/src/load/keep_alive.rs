@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use crate::{tell, tls};
+use crate::{tell_sum, tls};
 
 /// The request of all of this load.
 pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: proxy.bench.internal\r\nUser-Agent: bench\r\n\r\n";
@@ -45,12 +45,7 @@ pub async fn run(port: u16, duration: Duration, connections: usize, folder: &Pat
             anyhow::Ok(count)
         });
     }
-    let mut count = 0;
-    while let Some(done) = clients.join_next().await {
-        count += done??;
-    }
-    tell(&format!("count={count}"));
-    Ok(())
+    tell_sum("count", clients).await
 }
 
 /// One request, and its answer to the end.

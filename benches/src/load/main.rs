@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use tokio::task::JoinSet;
 
 /// Load for benchmarks.
 #[derive(Debug, Parser)]
@@ -111,4 +112,17 @@ fn main() -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the command's output")]
 fn tell(line: &str) {
     println!("{line}");
+}
+
+/// Tells what all clients together have done, once they have.
+///
+/// # Errors
+/// When one of them failed.
+async fn tell_sum(what: &str, mut clients: JoinSet<anyhow::Result<u64>>) -> anyhow::Result<()> {
+    let mut sum = 0;
+    while let Some(done) = clients.join_next().await {
+        sum += done??;
+    }
+    tell(&format!("{what}={sum}"));
+    Ok(())
 }

@@ -3,6 +3,8 @@
 //! Every entry into the guest goes through [`Instance::call`], under a budget. A call that traps, overruns or
 //! exits ends the instance: whoever called drops it and asks for a new one.
 
+mod enter;
+mod fault;
 mod on_fiber;
 
 use std::collections::BTreeSet;
@@ -12,9 +14,8 @@ use std::time::Duration;
 use wasmtime::{Store, Trap, TypedFunc, Val, WasmParams, WasmResults};
 use wasmtime_wizer::{InstanceState, SnapshotVal};
 
-use crate::clock::{cycles, thread_cpu_time};
-use crate::plugin::abi::{self, Callbacks, Exited};
-use crate::plugin::engine::EPOCH;
+use crate::plugin::abi::{self, Callbacks};
+use crate::plugin::instance::enter::run;
 use crate::plugin::instance::on_fiber::{run_at_start, to_its_end};
 use crate::plugin::module::PluginModule;
 use crate::plugin::parts::Parts;
@@ -26,6 +27,8 @@ use crate::plugin::template::{Role, Template};
 use crate::plugin::vm::{CallAnswer, Outgoing, Root, Starting, StreamContext, Vm};
 use crate::telemetry::metrics::Held;
 
+pub use fault::{Fault, StartError};
+
 /// A running VM.
 pub struct Instance {
     store: Store<Vm>,
@@ -33,59 +36,6 @@ pub struct Instance {
     callbacks: Callbacks,
     /// One for each root, so that the instance is counted as long as it lives.
     _alive: Vec<Held>,
-}
-
-/// A call ended the instance.
-#[derive(Debug)]
-pub struct Fault {
-    /// Why.
-    pub kind: FaultKind,
-    /// The trap and the backtrace.
-    pub message: String,
-    /// The status that it exited with, when it did.
-    exited: Option<u32>,
-}
-
-/// An instance could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// No slot was free.
-    #[error("no room for another instance: {0}")]
-    NoRoom(String),
-    /// It begins with more memory than the filter may have, in bytes.
-    #[error(
-        "it begins with more memory than the {0} bytes of the filter's `memory`; raise that, or build it with less"
-    )]
-    Memory(usize),
-    /// What plugins share is used up.
-    #[error("no room for another instance: the quota `{0}` is used up; raise it, or use fewer plugins")]
-    Quota(&'static str),
-    /// It cannot be copied once it is configured.
-    #[error(
-        "`isolation: stream` needs a copy of the plugin as it is configured, which cannot be made: {0}; use \
-         `isolation: worker`, or build the plugin without that"
-    )]
-    Template(String),
-    /// A call during the start ended the instance.
-    #[error("{callback} failed: {message}")]
-    Fault {
-        /// Where it was.
-        callback: &'static str,
-        /// The trap and the backtrace.
-        message: String,
-    },
-    /// The plugin itself said no.
-    #[error("{callback} returned false: the plugin refuses its configuration{}", details(log))]
-    Refused {
-        /// Which callback.
-        callback: &'static str,
-        /// What it logged last.
-        log: Option<String>,
-    },
-}
-
-fn details(log: &Option<String>) -> String {
-    log.as_ref().map(|log| format!(" (it logged: {log})")).unwrap_or_default()
 }
 
 /// What an instance is started with.
@@ -374,95 +324,6 @@ fn well_ended<R>(ran: Result<R, Fault>) -> Result<(), Fault> {
 fn set_starting(vm: &mut Vm, root: u32, starting: Option<Starting>) {
     if let Some(root) = vm.roots.iter_mut().find(|found| found.id == root) {
         root.starting = starting;
-    }
-}
-
-/// Enters the guest.
-#[inline]
-fn run<P, R>(
-    store: &mut Store<Vm>,
-    context: u32,
-    function: &TypedFunc<P, R>,
-    params: P,
-    limit: Duration,
-) -> Result<R, Fault>
-where
-    P: WasmParams,
-    R: WasmResults,
-{
-    let before = enter(store, context, limit);
-    let (start, clock) = (cycles::now(), store.data().long.begin());
-    let result = function.call(&mut *store, params);
-    let wall = cycles::between(start, cycles::now());
-    let vm = store.data_mut();
-    let measured = clock.map(|clock| thread_cpu_time().saturating_sub(clock));
-    // Wall time, unless an epoch has passed, or should have: then the thread may have been put aside for a while.
-    let spent = measured.unwrap_or_else(|| wall.min(vm.budget.spent().unwrap_or_default() + EPOCH));
-    vm.long.end(spent, measured.is_some());
-    leave(store, context, before, spent);
-    result.map_err(|error| Fault::new(store.data(), &error))
-}
-
-/// What a call begins with. The memory that the guest has.
-#[inline]
-fn enter(store: &mut Store<Vm>, context: u32, limit: Duration) -> usize {
-    let vm = store.data_mut();
-    vm.effective = context;
-    vm.services.pulse.mark();
-    vm.budget.begin(limit);
-    vm.limiter.refused = false;
-    let before = vm.limiter.used;
-    store.set_epoch_deadline(1);
-    before
-}
-
-/// What a call ends with.
-#[inline]
-fn leave(store: &mut Store<Vm>, context: u32, before: usize, spent: Duration) {
-    let vm = store.data_mut();
-    vm.effective = context;
-    let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
-    vm.spent = vm.spent.saturating_add(spent);
-    if let Ok(root) = vm.root() {
-        root.usage.calls.inc();
-        root.usage.cpu.add(spent);
-    }
-    if let Some(root) = vm.roots.first().filter(|_| vm.limiter.used != before) {
-        let now = vm.limiter.used as i64;
-        root.usage.memory_grew(now - before as i64, now);
-    }
-}
-
-impl Fault {
-    /// The host panicked while it served the guest.
-    pub fn of_the_host() -> Self {
-        let message =
-            "the host panicked while it served the plugin; that is a mistake of Weir's, please report it";
-        Self { kind: FaultKind::Trap, message: message.to_owned(), exited: None }
-    }
-
-    fn new(vm: &Vm, error: &wasmtime::Error) -> Self {
-        let kind = match () {
-            () if vm.budget.overrun => FaultKind::Cpu,
-            () if error.downcast_ref::<Exited>().is_some() => FaultKind::Exit,
-            () if vm.limiter.refused => FaultKind::Memory,
-            () => FaultKind::Trap,
-        };
-        let message = match kind {
-            FaultKind::Cpu => format!("it used up its CPU time: {error:?}"),
-            FaultKind::Memory => {
-                format!("it was refused more than {} bytes of memory: {error:?}", vm.limiter.limit())
-            }
-            FaultKind::Exit | FaultKind::Trap => format!("{error:?}"),
-        };
-        if let Ok(root) = vm.root() {
-            root.usage.faults(kind).inc();
-        }
-        Self { kind, message, exited: error.downcast_ref::<Exited>().map(|exited| exited.0) }
-    }
-
-    fn at_start(self, callback: &'static str) -> StartError {
-        StartError::Fault { callback, message: self.message }
     }
 }
 

@@ -15,7 +15,8 @@ use crate::plugin::vm::{CallAnswer, HttpCall};
 use crate::proxy::forward::MOST_INTERIM;
 use crate::proxy::retry::is_idempotent;
 use crate::proxy::worker::Worker;
-use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
+use crate::upstream::connection::{Http1, HttpConnection, Wanted};
+use crate::upstream::local::LocalCluster;
 
 /// The most bytes of an answer's body.
 const MAX_BODY: usize = 1 << 20;

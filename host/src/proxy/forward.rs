@@ -28,7 +28,8 @@ use crate::proxy::pump::{Broken, Pump};
 use crate::proxy::reply::Failure;
 use crate::proxy::retry::Attempt;
 use crate::route::Route;
-use crate::upstream::local::{Http1, HttpConnection, LocalCluster, Wanted};
+use crate::upstream::connection::{Http1, HttpConnection, Wanted};
+use crate::upstream::local::LocalCluster;
 
 /// An exchange that has changed its protocol: the upstream's connection, and what was read from it beyond the head.
 pub struct Upgraded {

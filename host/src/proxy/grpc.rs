@@ -22,7 +22,7 @@ use crate::plugin::filter::{Account, GrpcEvent, GrpcSender};
 use crate::plugin::vm::GrpcOpen;
 use crate::proxy::callout::CALL;
 use crate::proxy::worker::Worker;
-use crate::upstream::local::HttpConnection;
+use crate::upstream::connection::HttpConnection;
 
 /// The largest message that is received, in bytes; gRPC's own default.
 const MAX_MESSAGE: usize = 4 << 20;

@@ -11,7 +11,7 @@ use crate::http::h1::{BodyError, HeadError};
 use crate::http::message::{Request, Response, grpc_status};
 use crate::plugin::chain::{Half, Stop};
 use crate::plugin::stream::LocalReply;
-use crate::upstream::local::ConnectError;
+use crate::upstream::connection::ConnectError;
 
 /// Why an exchange is not answered by its upstream.
 #[derive(Debug)]

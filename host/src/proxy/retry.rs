@@ -10,7 +10,8 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::reply::Failure;
 use crate::route::Route;
-use crate::upstream::local::{Client, ConnectError, LocalCluster, Retry, Wanted};
+use crate::upstream::connection::{Client, ConnectError, Wanted};
+use crate::upstream::local::{LocalCluster, Retry};
 
 /// `UO` and `URX` of Envoy's response flags (`StreamInfo::CoreResponseFlag`): there were too many retries in all, or of
 /// this request.

@@ -19,7 +19,8 @@ use crate::proxy::reply::connect_flags;
 use crate::proxy::session::SessionCx;
 use crate::snapshot::Service;
 use crate::telemetry::access_log::Entry;
-use crate::upstream::local::{Client, ConnectError, Connected, LocalCluster};
+use crate::upstream::connection::{Client, ConnectError, Connected};
+use crate::upstream::local::LocalCluster;
 
 /// Serves a connection. `first`: bytes that were read from it already.
 pub async fn serve(cx: &SessionCx, connection: Arc<Connection>, downstream: Stream, first: Bytes) {

@@ -53,7 +53,7 @@ mod tests {
     use crate::net::connection::Connection;
     use crate::telemetry::metrics::Registry;
     use crate::upstream::cluster::Cluster;
-    use crate::upstream::local::{Client, HttpConnection, Wanted};
+    use crate::upstream::connection::{Client, HttpConnection, Wanted};
 
     /// So many clusters that tell of clients, all with this endpoint.
     fn clusters(count: usize, endpoint: SocketAddr, clients: &Rc<Clients>) -> Vec<Rc<LocalCluster>> {

@@ -8,7 +8,8 @@ use wasmtime::{Store, TypedFunc, WasmParams, WasmResults};
 
 use crate::clock::thread_cpu_time;
 use crate::plugin::abi::Callbacks;
-use crate::plugin::instance::{Fault, Instance, enter, leave, run};
+use crate::plugin::instance::enter::{enter, leave, run};
+use crate::plugin::instance::{Fault, Instance};
 use crate::plugin::vm::Vm;
 
 impl Instance {
