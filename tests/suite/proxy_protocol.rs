@@ -30,10 +30,15 @@ fn gateway(upstream: SocketAddr, proxies: &str, more: &str) -> Gateway {
 
 /// A connection from a loopback address.
 async fn from(from: &str, address: SocketAddr) -> TcpStream {
+    connect(from, address).await.expect("it listens")
+}
+
+/// The same, where it may be reset at once: that can be known before the connection is.
+async fn connect(from: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4().expect("a socket");
     let from: IpAddr = from.parse().expect("an address");
     socket.bind((from, 0).into()).expect("a loopback address");
-    socket.connect(address).await.expect("it listens")
+    socket.connect(address).await
 }
 
 /// A connection that has said so much already.
@@ -183,9 +188,13 @@ async fn whoever_is_not_listed_is_refused_or_served_as_it_is_and_never_believed(
     let mirror = mirror().await;
     let request = "GET /plain HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let strict = gateway(mirror.address, "", "");
-    let mut socket = from("127.0.0.2", strict.address("web")).await;
-    let _ = socket.write_all(&[&v1(CLIENT)[..], request.as_bytes()].concat()).await;
-    assert_eq!(rest(socket).await, "");
+    match connect("127.0.0.2", strict.address("web")).await {
+        Ok(mut socket) => {
+            let _ = socket.write_all(&[&v1(CLIENT)[..], request.as_bytes()].concat()).await;
+            assert_eq!(rest(socket).await, "");
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}"),
+    }
     assert_eq!(closed(&strict, "proxy_protocol_unlisted_peer").await, 1);
     let open = gateway(mirror.address, ", others: plain", "");
     let mut socket = from("127.0.0.2", open.address("web")).await;
