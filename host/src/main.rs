@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use weir::app::Origin;
+use weir::author::test::Wanted;
 use weir::net::inherit::Inheritance;
 use weir::overload::descriptors;
 use weir::plugin::workshop;
@@ -61,6 +62,30 @@ enum PluginCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Builds the plugin of a folder, as small and as fast as can be, to NAME.wasm in it.
+    Build {
+        /// The folder of a crate, or one with a `weir-plugin.yaml`.
+        #[arg(value_name = "FOLDER", default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Runs a plugin's cases: what it is to do to which request, written in YAML.
+    Test {
+        /// Files of cases, or folders of plugins, whose cases are in `cases/`. A folder's plugin is built before.
+        #[arg(value_name = "PATH", default_value = ".")]
+        paths: Vec<PathBuf>,
+        /// The plugin, in the place of the folder's.
+        #[arg(long, value_name = "FILE.wasm")]
+        plugin: Option<PathBuf>,
+        /// Runs only cases with this in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Rewrites expectations that do not fit.
+        #[arg(long)]
+        update: bool,
+        /// Prints the JSON Schema of files of cases, for editors.
+        #[arg(long)]
+        schema: bool,
+    },
     /// Compiles a plugin from standard input into a cache, within limits. `weir run` calls it.
     #[command(hide = true)]
     Compile {
@@ -82,6 +107,11 @@ fn main() -> ExitCode {
         Command::Check { config, json } => report::check(&config, json),
         Command::Schema => report::schema(),
         Command::Plugin(PluginCommand::Inspect { file, json }) => report::inspect(&file, json),
+        Command::Plugin(PluginCommand::Build { folder }) => report::authors::build(&folder),
+        Command::Plugin(PluginCommand::Test { schema: true, .. }) => report::authors::case_schema(),
+        Command::Plugin(PluginCommand::Test { paths, plugin, only, update, .. }) => {
+            report::authors::test(&Wanted { paths, plugin, only, update })
+        }
         Command::Plugin(PluginCommand::Compile { cache, memory, cpu }) => {
             return compile(&cache, memory, cpu);
         }

@@ -18,6 +18,7 @@ pub mod instance;
 pub mod library;
 pub mod meter;
 pub mod module;
+pub mod outside;
 pub mod parts;
 pub mod queues;
 pub mod quotas;

@@ -338,6 +338,9 @@ impl Vm {
         }
         let spec = root.map(|root| &root.spec);
         let (plugin, filter) = spec.map_or(("", ""), |spec| (&*spec.plugin, &*spec.name));
+        if let Some(outside) = &self.services.outside {
+            return outside.logged(filter, level, message);
+        }
         match level {
             LogLevel::Trace => tracing::trace!(plugin, filter, "{message}"),
             LogLevel::Debug => tracing::debug!(plugin, filter, "{message}"),

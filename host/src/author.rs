@@ -1,0 +1,6 @@
+//! The commands for those who write plugins: `weir plugin new`, `build`, `test` and `bench`. What they print is in
+//! `report/`.
+
+pub mod build;
+pub mod project;
+pub mod test;
