@@ -37,6 +37,7 @@ mod official;
 mod overload;
 mod parity;
 mod passthrough;
+mod plugin_cases;
 mod plugins;
 mod preemptible;
 mod private_addresses;

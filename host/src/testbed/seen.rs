@@ -36,6 +36,34 @@ pub struct Seen {
     pub stuck: bool,
 }
 
+impl Seen {
+    /// The status that the client got; `None` when it got no response.
+    pub fn status(&self) -> Option<u16> {
+        self.response.as_ref().map(|response| response.status)
+    }
+
+    /// A header of the response that the client got.
+    pub fn header(&self, name: &str) -> Option<String> {
+        text_of(&self.response.as_ref()?.headers, name)
+    }
+
+    /// A header of the request that the upstream got.
+    pub fn upstream_header(&self, name: &str) -> Option<String> {
+        text_of(&self.request.as_ref()?.headers, name)
+    }
+
+    /// The body that the client got.
+    pub fn body(&self) -> String {
+        let body = self.response.as_ref().map(|response| response.body.as_slice());
+        String::from_utf8_lossy(body.unwrap_or_default()).into_owned()
+    }
+}
+
+/// The first value of a header.
+fn text_of(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
 /// A request.
 #[derive(Debug, Clone)]
 pub struct SeenRequest {
@@ -132,11 +160,6 @@ impl SeenResponse {
             trailers: HeaderMap::new(),
             local,
         }
-    }
-
-    /// The body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
