@@ -3,4 +3,6 @@
 
 pub mod build;
 pub mod project;
+pub mod scaffold;
+pub mod sdk;
 pub mod test;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use weir::app::Origin;
+use weir::author::scaffold::Kind;
 use weir::author::test::Wanted;
 use weir::net::inherit::Inheritance;
 use weir::overload::descriptors;
@@ -62,6 +63,15 @@ enum PluginCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Writes a new plugin: a crate that builds, with cases, a gateway to try it in, and the SDK.
+    New {
+        /// Its name, or the path of its folder, which is not there yet.
+        #[arg(value_name = "NAME")]
+        path: PathBuf,
+        /// What it filters.
+        #[arg(long, value_enum, default_value = "http")]
+        kind: Kind,
+    },
     /// Builds the plugin of a folder, as small and as fast as can be, to NAME.wasm in it.
     Build {
         /// The folder of a crate, or one with a `weir-plugin.yaml`.
@@ -107,6 +117,7 @@ fn main() -> ExitCode {
         Command::Check { config, json } => report::check(&config, json),
         Command::Schema => report::schema(),
         Command::Plugin(PluginCommand::Inspect { file, json }) => report::inspect(&file, json),
+        Command::Plugin(PluginCommand::New { path, kind }) => report::authors::new(&path, kind),
         Command::Plugin(PluginCommand::Build { folder }) => report::authors::build(&folder),
         Command::Plugin(PluginCommand::Test { schema: true, .. }) => report::authors::case_schema(),
         Command::Plugin(PluginCommand::Test { paths, plugin, only, update, .. }) => {

@@ -5,9 +5,28 @@ use std::path::Path;
 
 use crate::author::build;
 use crate::author::project::Project;
+use crate::author::scaffold::{Kind, scaffold};
 use crate::author::test::{self, Wanted};
 use crate::report::Paint;
 use crate::testbed::CaseFile;
+
+/// Writes a new plugin, and prints what can be done with it.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn new(path: &Path, kind: Kind) -> anyhow::Result<bool> {
+    let folder = scaffold(path, kind)?;
+    let shown = folder.display();
+    println!("{shown} is written. Next:");
+    for (command, does) in [
+        (format!("weir plugin test {shown}"), "builds it and runs its cases"),
+        (format!("weir plugin build {shown}"), "builds it"),
+        (format!("weir run --config {shown}/gateway.yaml"), "runs a gateway with it"),
+    ] {
+        println!("  {command:<44} {does}");
+    }
+    Ok(true)
+}
 
 /// Builds the plugin of a folder, and prints where it is.
 ///
