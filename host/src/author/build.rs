@@ -86,7 +86,7 @@ fn build_crate(project: &Project, package: &str) -> anyhow::Result<PathBuf> {
         bail!("`{}` does not build", project.name);
     }
     let messages = String::from_utf8_lossy(&out.stdout);
-    let artifacts = messages.lines().filter_map(|line| {
+    let mut artifacts = messages.lines().filter_map(|line| {
         let message: Json = serde_json::from_str(line).ok()?;
         if message.get("reason")?.as_str()? != "compiler-artifact" {
             return None;
@@ -94,7 +94,7 @@ fn build_crate(project: &Project, package: &str) -> anyhow::Result<PathBuf> {
         let files = message.get("filenames")?.as_array()?.clone();
         files.iter().filter_map(Json::as_str).find(|file| file.ends_with(".wasm")).map(PathBuf::from)
     });
-    artifacts.last().with_context(|| {
+    artifacts.next_back().with_context(|| {
         format!(
             "`{}` builds, but to no .wasm; add to its Cargo.toml: [lib] crate-type = [\"cdylib\"]",
             project.name

@@ -89,7 +89,8 @@ fn read(file: &Path) -> anyhow::Result<Manifest> {
     let mut cx = Context::new(file);
     let manifest = Manifest::read(&node, &mut cx);
     if let Some(manifest) = manifest.as_ref().filter(|manifest| manifest.build.value.is_empty()) {
-        cx.problem_at(&manifest.build.place, "a command is expected here, as in `[make, plugin]`");
+        let at = if manifest.build.place.at == Mark::default() { node.at } else { manifest.build.place.at };
+        cx.problem_in("build", at, "a command is expected here, as in `[make, plugin]`");
     }
     let problems = cx.finish();
     match manifest {

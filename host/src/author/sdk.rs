@@ -67,7 +67,7 @@ fn standalone(manifest: &str, folder: &str) -> anyhow::Result<String> {
         let inherited = match line.split_once(".workspace = true") {
             Some((key, "")) => Some((key, "")),
             Some(_) => bail!("`{line}` is not understood"),
-            None => line.split_once(" = { workspace = true").map(|(key, rest)| (key, rest)),
+            None => line.split_once(" = { workspace = true"),
         };
         match inherited {
             None => text.push_str(line),

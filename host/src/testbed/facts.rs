@@ -413,7 +413,7 @@ impl TlsFacts {
             alpn: self.alpn.as_ref().map(|alpn| alpn.clone().into_bytes()),
             version: match self.version {
                 TlsVersion::Passthrough => "",
-                version => version.word(),
+                version @ (TlsVersion::Tls12 | TlsVersion::Tls13) => version.word(),
             },
             peer: certificate(&self.client),
             local: certificate(&self.server),

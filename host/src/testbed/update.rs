@@ -236,7 +236,9 @@ fn write_entry(key: &str, value: &Json, indent: usize, lines: &mut Vec<String>) 
             lines.push(format!("{pad}{key}:"));
             values.iter().for_each(|value| write_item(value, indent + 2, lines));
         }
-        value => lines.push(format!("{pad}{key}: {}", scalar(value))),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) | Json::Object(_) => {
+            lines.push(format!("{pad}{key}: {}", scalar(value)));
+        }
     }
 }
 
@@ -256,7 +258,7 @@ fn scalar(value: &Json) -> String {
     match value {
         Json::String(text) => quoted(text),
         Json::Array(values) => format!("[{}]", values.iter().map(scalar).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Object(_) => value.to_string(),
     }
 }
 
