@@ -96,6 +96,27 @@ enum PluginCommand {
         #[arg(long)]
         schema: bool,
     },
+    /// Measures what a plugin's callbacks cost in its cases: time, host calls, and bytes that pass to and fro.
+    Bench {
+        /// Files of cases, or folders of plugins, as for `test`.
+        #[arg(value_name = "PATH", default_value = ".")]
+        paths: Vec<PathBuf>,
+        /// The plugin, in the place of the folder's.
+        #[arg(long, value_name = "FILE.wasm")]
+        plugin: Option<PathBuf>,
+        /// Another plugin, to be compared with it.
+        #[arg(long, value_name = "FILE.wasm")]
+        against: Option<PathBuf>,
+        /// Measures only cases with this in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// How often each case is run.
+        #[arg(long, value_name = "NUMBER", default_value_t = 2_000)]
+        runs: u64,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Compiles a plugin from standard input into a cache, within limits. `weir run` calls it.
     #[command(hide = true)]
     Compile {
@@ -122,6 +143,10 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Test { schema: true, .. }) => report::authors::case_schema(),
         Command::Plugin(PluginCommand::Test { paths, plugin, only, update, .. }) => {
             report::authors::test(&Wanted { paths, plugin, only, update })
+        }
+        Command::Plugin(PluginCommand::Bench { paths, plugin, against, only, runs, json }) => {
+            let wanted = Wanted { paths, plugin, only, update: false };
+            report::authors::bench(&wanted, against.as_ref(), runs, json)
         }
         Command::Plugin(PluginCommand::Compile { cache, memory, cpu }) => {
             return compile(&cache, memory, cpu);

@@ -31,4 +31,5 @@ pub mod state;
 pub mod stream;
 pub mod template;
 pub mod vm;
+pub mod watch;
 pub mod workshop;

@@ -7,6 +7,7 @@
 
 mod answers;
 mod bed;
+mod bench;
 mod case;
 mod compare;
 mod connection;
@@ -20,6 +21,7 @@ mod world;
 
 pub use answers::{Call, CallReply};
 pub use bed::{Bed, NotStarted, Setting, Workbench};
+pub use bench::{Bench, Cost, Costs};
 pub use case::{Case, CaseFile, Step, Use};
 pub use compare::Difference;
 pub use facts::{

@@ -38,6 +38,7 @@ mod overload;
 mod parity;
 mod passthrough;
 mod plugin_authors;
+mod plugin_bench;
 mod plugin_cases;
 mod plugins;
 mod preemptible;

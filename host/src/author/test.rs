@@ -44,22 +44,8 @@ const CASES: &str = "cases";
 /// # Errors
 /// What is wrong with the files, or why there is no plugin to run them on.
 pub fn test(wanted: &Wanted) -> anyhow::Result<Vec<Tested>> {
-    let mut files = Vec::new();
-    for path in &wanted.paths {
-        files.extend(files_of(path)?);
-    }
-    let mut problems = Problems::default();
-    let mut read = Vec::new();
-    for file in files {
-        match CaseFile::load(&file) {
-            Ok((cases, text)) => read.push((file, cases, text)),
-            Err(found) => problems.0.extend(found.0),
-        }
-    }
-    if !problems.0.is_empty() {
-        return Err(problems.into());
-    }
-    let mut plugins = Plugins { workbench: Workbench::new()?, loaded: BTreeMap::new() };
+    let read = read_cases(&wanted.paths)?;
+    let mut plugins = Plugins::new()?;
     let only = |name: &str| wanted.only.as_ref().is_none_or(|part| name.contains(part));
     let run = |(file, cases, text): (PathBuf, CaseFile, String)| {
         let plugin = plugins.load(&plugin_of(&file, &cases, wanted)?)?;
@@ -77,6 +63,26 @@ pub fn test(wanted: &Wanted) -> anyhow::Result<Vec<Tested>> {
         Ok(Tested { file, outcomes, updated })
     };
     read.into_iter().map(run).collect()
+}
+
+/// Reads all files of cases.
+///
+/// # Errors
+/// All that is wrong with them.
+pub fn read_cases(paths: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, CaseFile, String)>> {
+    let mut files = Vec::new();
+    for path in paths {
+        files.extend(files_of(path)?);
+    }
+    let mut problems = Problems::default();
+    let mut read = Vec::new();
+    for file in files {
+        match CaseFile::load(&file) {
+            Ok((cases, text)) => read.push((file, cases, text)),
+            Err(found) => problems.0.extend(found.0),
+        }
+    }
+    Ok(problems.or(read)?)
 }
 
 /// The files of cases that a path stands for.
@@ -99,7 +105,10 @@ fn files_of(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The plugin that a file of cases is for. That of a folder is built.
-fn plugin_of(file: &Path, cases: &CaseFile, wanted: &Wanted) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// When there is none, or it does not build.
+pub fn plugin_of(file: &Path, cases: &CaseFile, wanted: &Wanted) -> anyhow::Result<PathBuf> {
     if let Some(plugin) = wanted.plugin.as_ref().or(cases.plugin.as_ref()) {
         return Ok(plugin.clone());
     }
@@ -114,13 +123,31 @@ fn plugin_of(file: &Path, cases: &CaseFile, wanted: &Wanted) -> anyhow::Result<P
     Ok(build(&Project::open(folder)?)?.wasm)
 }
 
-struct Plugins {
+/// Plugins by their files, each loaded once.
+pub struct Plugins {
     workbench: Arc<Workbench>,
     loaded: BTreeMap<PathBuf, Loaded>,
 }
 
 impl Plugins {
-    fn load(&mut self, file: &Path) -> anyhow::Result<Loaded> {
+    /// None yet.
+    ///
+    /// # Errors
+    /// When there is no engine to run them.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self { workbench: Workbench::new()?, loaded: BTreeMap::new() })
+    }
+
+    /// What runs them.
+    pub fn workbench(&self) -> &Arc<Workbench> {
+        &self.workbench
+    }
+
+    /// The plugin of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or Weir would refuse it.
+    pub fn load(&mut self, file: &Path) -> anyhow::Result<Loaded> {
         if let Some(known) = self.loaded.get(file) {
             return Ok(known.clone());
         }

@@ -28,6 +28,7 @@ use crate::plugin::services::{GuestMetric, Services, Usage};
 use crate::plugin::space::Space;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
+use crate::plugin::watch::Watch;
 
 pub use outgoing::{CallAnswer, GrpcOpen, HttpCall, Outgoing};
 
@@ -75,6 +76,8 @@ pub struct Vm {
     pub space: Arc<Space>,
     /// The clusters that there are.
     pub clusters: Arc<BTreeSet<Box<str>>>,
+    /// Who looks on.
+    pub watch: Option<Box<Watch>>,
     /// Metrics that the guest defined; their ids are the places, from 1.
     pub metrics: Arc<Vec<GuestMetric>>,
 }
@@ -325,6 +328,14 @@ impl Vm {
             root.refusals.refuse(Quota::Held);
         }
         fits
+    }
+
+    /// A host function passes some bytes to or from the guest.
+    #[inline]
+    pub fn passes(&mut self, bytes: usize) {
+        if let Some(watch) = &mut self.watch {
+            watch.bytes += bytes as u64;
+        }
     }
 
     /// Writes a line to Weir's log in the name of the plugin.

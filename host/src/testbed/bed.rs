@@ -23,6 +23,7 @@ use crate::plugin::library::Loaded;
 use crate::plugin::module::Compiler;
 use crate::plugin::services::Services;
 use crate::plugin::spec::{FilterSpec, Surroundings};
+use crate::plugin::watch::Watch;
 use crate::telemetry::metrics::Registry;
 use crate::testbed::answers::{Answers, Call};
 use crate::testbed::case::Use;
@@ -241,6 +242,14 @@ impl Bed {
             self.runtime.block_on(async { filter.vm.replace(Box::new(instance)) });
             self.settle();
         }
+    }
+
+    /// Has somebody look on at the calls into the plugin, or nobody; who did before.
+    pub(super) fn watch(&self, watch: Option<Box<Watch>>) -> Option<Box<Watch>> {
+        let vm = &self.stage.filter.as_ref()?.vm;
+        let exchanged =
+            vm.with(vm.generation(), |instance| Ok(std::mem::replace(&mut instance.vm().watch, watch)));
+        exchanged.ok().flatten()
     }
 
     /// The shared data of the filter.

@@ -118,7 +118,8 @@ fn run_case(
     Ok(outcome)
 }
 
-fn setting(file: &CaseFile, case: &Case) -> Setting {
+/// What a case is started with.
+pub fn setting(file: &CaseFile, case: &Case) -> Setting {
     let mut filter = case.filter.clone().unwrap_or_else(|| file.filter.clone());
     if let Some(config) = &case.config {
         filter.0.config = Some(config.clone());
@@ -140,19 +141,33 @@ fn run_step(
     step: &Step,
     outcome: &mut Outcome,
 ) -> anyhow::Result<()> {
+    let paths = step.expect.as_ref().map(|expect| expect.properties.keys().map(String::as_str).collect());
+    let paths: Vec<&str> = paths.unwrap_or_default();
+    let seen = run_stream(bed, file, case, step, &paths)?;
+    outcome.differences.extend(compare(step.expect.as_ref(), &seen, bed, &case.place));
+    outcome.seen.push(seen);
+    Ok(())
+}
+
+/// Runs one stream of a case. `properties`: the paths of those that are to be noted down at its end.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn run_stream(
+    bed: &mut Bed,
+    file: &CaseFile,
+    case: &Case,
+    step: &Step,
+    properties: &[&str],
+) -> anyhow::Result<Seen> {
     if let Some(after) = step.after {
         bed.pass(after);
     }
     let connection = step.connection.as_ref().or(case.connection.as_ref()).or(file.connection.as_ref());
     let route = step.route.as_ref().or(case.route.as_ref()).or(file.route.as_ref());
-    let paths = step.expect.as_ref().map(|expect| expect.properties.keys().map(String::as_str).collect());
-    let paths: Vec<&str> = paths.unwrap_or_default();
-    let seen = match (&step.request, &step.data) {
-        (Some(request), _) => bed.exchange(connection, route, request, step.response.as_ref(), &paths)?,
-        (None, Some(data)) => bed.connection(connection, data, &paths),
-        (None, None) => bed.take_seen(),
-    };
-    outcome.differences.extend(compare(step.expect.as_ref(), &seen, bed, &case.place));
-    outcome.seen.push(seen);
-    Ok(())
+    match (&step.request, &step.data) {
+        (Some(request), _) => bed.exchange(connection, route, request, step.response.as_ref(), properties),
+        (None, Some(data)) => Ok(bed.connection(connection, data, properties)),
+        (None, None) => Ok(bed.take_seen()),
+    }
 }
