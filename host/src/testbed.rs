@@ -13,6 +13,7 @@ mod compare;
 mod connection;
 mod exchange;
 mod facts;
+mod message;
 mod run;
 mod seen;
 mod update;
@@ -25,9 +26,10 @@ pub use bench::{Bench, Cost, Costs};
 pub use case::{Case, CaseFile, Step, Use};
 pub use compare::Difference;
 pub use facts::{
-    Body, CertificateFacts, ConnectionFacts, Direction, Headers, Protocol, RequestFacts, ResponseFacts,
-    RouteInfo, Time, TlsFacts, TlsVersion, default_of,
+    CertificateFacts, ConnectionFacts, Direction, Protocol, RequestFacts, ResponseFacts, RouteInfo, Time,
+    TlsFacts, TlsVersion, default_of,
 };
+pub use message::{Body, Headers, Texts};
 pub use run::{Outcome, run_file};
 pub use seen::{Line, Seen, SeenCall, SeenRequest, SeenResponse};
 pub use wanted::{Expect, Wanted, WantedCall, WantedHeaders, WantedRequest, WantedResponse};

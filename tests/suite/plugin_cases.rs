@@ -208,6 +208,27 @@ cases:
 }
 
 #[test]
+fn filters_whose_calls_give_way_and_those_of_single_streams_are_tried_as_they_are_configured() {
+    all_good(
+        "official-auth",
+        r#"
+calls: [ { cluster: authority, answer: { body: "2", after: 5ms } } ]
+cases:
+  - name: preemptible
+    filter: { scheduling: preemptible, grants: { clusters: [authority] } }
+    steps:
+      - { request: {}, expect: { request: { headers: { x-granted-by: 200 of 1 } } } }
+      - { request: {}, expect: { request: { headers: { x-granted-by: 200 of 1 } } } }
+  - name: an instance for each stream
+    filter: { isolation: stream, grants: { clusters: [authority] } }
+    steps:
+      - { request: {}, expect: { request: { headers: { x-granted-by: 200 of 1 } } } }
+      - { request: {}, expect: { request: { headers: { x-granted-by: 200 of 1 } } } }
+"#,
+    );
+}
+
+#[test]
 fn a_network_filter_holds_data_and_closes_connections() {
     all_good(
         "tcp-tap",
@@ -222,6 +243,30 @@ cases:
     expect: { closed: true, upstream_gets: "FINE\n", details: closed_by_filter }
 "#,
     );
+}
+
+#[test]
+fn null_is_what_is_not_there_in_every_place_where_bytes_are_expected() {
+    all_good(
+        "tcp-tap",
+        "cases:\n  - name: a\n    config: {}\n    data: []\n    expect: { cluster: null, details: null, failure: null }\n",
+    );
+    let said = bad(
+        "official-auth",
+        "filter: { grants: { clusters: [authority] } }\ncases:\n  - name: a\n    calls: [ { cluster: authority, answer: \
+         { body: \"1\" } } ]\n    request: {}\n    expect: { response: { status: null, headers: { powered-by: null } }, \
+         calls: [ { cluster: null } ] }\n",
+    );
+    for (field, got) in [
+        ("expect.response.status", "403"),
+        ("expect.response.headers.powered-by", "proxy-wasm"),
+        ("expect.calls[0].cluster", "authority"),
+    ] {
+        assert!(
+            said.contains(&format!("cases[0].{field}\n       - (none)\n       + {got}\n")),
+            "{field}: {said}"
+        );
+    }
 }
 
 #[test]

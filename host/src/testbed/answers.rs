@@ -16,7 +16,7 @@ use crate::plugin::fiber::Turns;
 use crate::plugin::filter::{Account, GrpcEvent, GrpcSender, PluginHost, VmCell, VmSpec};
 use crate::plugin::instance::Instance;
 use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
-use crate::testbed::facts::{Body, Headers};
+use crate::testbed::message::{Body, Headers};
 use crate::testbed::seen::{SeenCall, SeenRequest};
 
 section! {

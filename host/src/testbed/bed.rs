@@ -27,7 +27,8 @@ use crate::plugin::watch::Watch;
 use crate::telemetry::metrics::Registry;
 use crate::testbed::answers::{Answers, Call};
 use crate::testbed::case::Use;
-use crate::testbed::facts::{Texts, Time, default_of};
+use crate::testbed::facts::{Time, default_of};
+use crate::testbed::message::Texts;
 use crate::testbed::seen::Seen;
 use crate::testbed::world::{Idle, World};
 

@@ -12,9 +12,8 @@ use crate::config::section::{Context, Definitions, Read, section};
 use crate::config::value::Spanned;
 use crate::config::yaml::{Entry, Node, Value};
 use crate::testbed::answers::Call;
-use crate::testbed::facts::{
-    ConnectionFacts, Direction, RequestFacts, ResponseFacts, RouteInfo, Texts, Time,
-};
+use crate::testbed::facts::{ConnectionFacts, Direction, RequestFacts, ResponseFacts, RouteInfo, Time};
+use crate::testbed::message::Texts;
 use crate::testbed::wanted::{Expect, Wanted};
 
 section! {

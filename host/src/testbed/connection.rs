@@ -32,9 +32,9 @@ impl Bed {
     ) -> Seen {
         let plain = default_of();
         let connection = self.stage.connect(facts.unwrap_or(&plain));
-        let served = Served::begin(&self.stage, &connection, data);
-        let mut seen =
-            self.run(served.run(properties)).unwrap_or_else(|| Seen { stuck: true, ..Seen::default() });
+        // Within the runtime: a filter may call out as soon as it has a context.
+        let served = self.run(async { Served::begin(&self.stage, &connection, data).run(properties).await });
+        let mut seen = served.unwrap_or_else(|| Seen { stuck: true, ..Seen::default() });
         self.see(&mut seen);
         seen
     }
@@ -54,7 +54,7 @@ impl Served {
         let stream = StreamState::new(Arc::clone(connection));
         stream.borrow_mut().info.started_at = stage.world.wall();
         let (chain, begun) = Chain::begin(stage.filter.iter().cloned(), &stream, &stage.timers);
-        let pieces = |half, body: &crate::testbed::facts::Body| -> Vec<_> {
+        let pieces = |half, body: &crate::testbed::message::Body| -> Vec<_> {
             body.0.iter().map(|piece| (half, piece.clone(), false)).collect()
         };
         let mut coming: VecDeque<_> = data

@@ -24,9 +24,8 @@ use crate::plugin::stream::{LocalReply, RouteFacts, SharedStream, Stream as Stre
 use crate::proxy::reply::render;
 use crate::proxy::request::prepare;
 use crate::testbed::bed::{Bed, Stage};
-use crate::testbed::facts::{
-    Body, ConnectionFacts, Protocol, RequestFacts, ResponseFacts, RouteInfo, default_of,
-};
+use crate::testbed::facts::{ConnectionFacts, Protocol, RequestFacts, ResponseFacts, RouteInfo, default_of};
+use crate::testbed::message::Body;
 use crate::testbed::seen::{Seen, SeenRequest, SeenResponse};
 
 /// What a filter may hold of a body: the default of `max_buffered_body`.
@@ -49,11 +48,13 @@ impl Bed {
         let connection = self.stage.connect(&facts.unwrap_or_else(plain));
         let (default_route, default_response) = (default_of(), default_of());
         let (route, response) = (route.unwrap_or(&default_route), response.unwrap_or(&default_response));
-        let exchange = Exchange::begin(&self.stage, &connection, route, request)?;
         let status = StatusCode::from_u16(*response.status).context("the upstream's status is none")?;
-        let mut seen = self
-            .run(exchange.run(response, status, properties))
-            .unwrap_or_else(|| Seen { stuck: true, ..Seen::default() });
+        let request = prepared(request, &connection)?;
+        // Within the runtime: a filter may call out as soon as it has a context.
+        let exchanged = self.run(async {
+            Exchange::begin(&self.stage, &connection, route, request).run(response, status, properties).await
+        });
+        let mut seen = exchanged.unwrap_or_else(|| Seen { stuck: true, ..Seen::default() });
         self.see(&mut seen);
         Ok(seen)
     }
@@ -99,11 +100,9 @@ impl Exchange {
         stage: &Stage,
         connection: &Arc<Connection>,
         route: &RouteInfo,
-        facts: &RequestFacts,
-    ) -> anyhow::Result<Self> {
+        (request, body): (Request, Frames),
+    ) -> Self {
         let stream = StreamState::new(Arc::clone(connection));
-        let mut request = request(facts, connection)?;
-        prepare(&mut request, connection, &[]);
         {
             let mut state = stream.borrow_mut();
             state.request = Some(request);
@@ -115,10 +114,9 @@ impl Exchange {
             state.info.endpoints = Some(1);
         }
         let (chain, begun) = Chain::begin(stage.filter.iter().cloned(), &stream, &stage.timers);
-        let body = Frames::of(&facts.body, &facts.trailers.0);
         let timers = Rc::clone(&stage.timers);
         let endpoint = route.endpoint;
-        Ok(Self { timers, stream, endpoint, chain, begun, body, seen: Seen::default(), answered: false })
+        Self { timers, stream, endpoint, chain, begun, body, seen: Seen::default(), answered: false }
     }
 
     /// From the request's arrival to the end of its answer.
@@ -346,6 +344,13 @@ impl Frames {
             Some(Passed::Held) | None => Ok(Passed::Held),
         }
     }
+}
+
+/// A request as Weir has it when its filters begin, and its body.
+fn prepared(facts: &RequestFacts, connection: &Connection) -> anyhow::Result<(Request, Frames)> {
+    let mut request = request(facts, connection)?;
+    prepare(&mut request, connection, &[]);
+    Ok((request, Frames::of(&facts.body, &facts.trailers.0)))
 }
 
 fn request(facts: &RequestFacts, connection: &Connection) -> anyhow::Result<Request> {

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use crate::config::section::{Context, Definitions, Read, section, text};
 use crate::config::value::Spanned;
 use crate::config::yaml::{Node, Value};
-use crate::testbed::facts::{Body, header_name};
+use crate::testbed::message::{Body, header_name};
 
 section! {
     /// What is expected of a stream. What is not named is not looked at.
@@ -191,6 +191,10 @@ impl Read for Wanted {
             Self::Json(value) => json!({ "json": value }),
             Self::Absent => Json::Null,
         }
+    }
+
+    fn takes_null() -> bool {
+        true
     }
 }
 
