@@ -4,16 +4,15 @@
 //! tells anything of it. What a request carries is taken out of it before it goes on, unless it is to be forwarded.
 
 mod digest;
-mod source;
 
 use std::collections::BTreeSet;
 
+use filter_parts::carried::{Carried, Message, Source};
 use filter_parts::text::{is_plain, is_token};
 use weir_sdk::prelude::*;
 use weir_sdk::properties;
 
 use crate::digest::{Digest, KeyConfig};
-use crate::source::{Carried, Message, Source};
 
 /// The filter's configuration.
 #[derive(Debug, Deserialize)]
@@ -22,7 +21,7 @@ struct Config {
     /// The keys.
     keys: Vec<KeyConfig>,
     /// Where requests carry them.
-    #[serde(default = "Source::usual")]
+    #[serde(default = "usual")]
     from: Vec<Source>,
     /// The names of keys that may be used here; without it, of all.
     allow: Option<Vec<String>>,
@@ -37,6 +36,10 @@ struct Config {
     /// What the challenge of a 401 calls what is protected.
     #[serde(default = "realm")]
     realm: String,
+}
+
+fn usual() -> Vec<Source> {
+    vec![Source::header("x-api-key", None)]
 }
 
 fn realm() -> String {
@@ -84,16 +87,14 @@ impl HttpFilter for ApiKey {
         let message = Message::new(headers.iter());
         let carried =
             self.from.iter().map(|source| source.find(&message)).collect::<std::result::Result<Vec<_>, _>>();
-        let (verdict, carried) = match carried {
-            Ok(carried) => (self.judge(carried.iter().flat_map(Carried::keys)), carried),
-            Err(why) => (Verdict::Refuse(401, why), Vec::new()),
+        let verdict = match carried {
+            Ok(carried) => self.judge(carried.iter().flat_map(Carried::keys)),
+            Err(why) => Verdict::Refuse(401, why),
         };
         match verdict {
             Verdict::Pass(name) => {
-                if !self.forward {
-                    for carried in carried {
-                        strip(request, &carried)?;
-                    }
+                if name.is_some() && !self.forward {
+                    self.strip(request)?;
                 }
                 self.tell(request, name)?;
                 Ok(Action::Continue)
@@ -123,7 +124,11 @@ impl ApiKey {
                 "`from` is empty, so that no request could carry a key; leave it out or add a place",
             ));
         }
-        let from = config.from.into_iter().map(Source::checked).collect::<Result<Vec<_>>>()?;
+        let from = config
+            .from
+            .into_iter()
+            .map(|source| source.checked().map_err(Error::new))
+            .collect::<Result<Vec<_>>>()?;
         if let Some(header) = config.name_header.as_deref().filter(|name| !is_token(name)) {
             return Err(Error::new(format!(
                 "`name_header: {header}` is not a header name; use letters, digits and `-`"
@@ -191,6 +196,20 @@ impl ApiKey {
         }
     }
 
+    /// Takes the key out of a request, place by place: several may be in one header.
+    fn strip(&self, request: &mut Request) -> Result<()> {
+        for source in &self.from {
+            let headers = request.headers()?;
+            let carried = source.find(&Message::new(headers.iter())).map_err(Error::new)?;
+            match carried.removal() {
+                Some((name, Some(value))) => request.set_header(name, value)?,
+                Some((name, None)) => request.remove_header(name)?,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Tells the upstream and later filters whose key it was. Nobody else may tell that.
     fn tell(&self, request: &mut Request, name: Option<&str>) -> Result<()> {
         match (&self.name_header, name) {
@@ -202,18 +221,6 @@ impl ApiKey {
             properties::set(&["api_key_name"], name)?;
         }
         Ok(())
-    }
-}
-
-/// Takes a key out of a request.
-fn strip(request: &mut Request, carried: &Carried) -> Result<()> {
-    match carried {
-        Carried::Nothing => Ok(()),
-        Carried::Header { name, .. } => request.remove_header(name),
-        // A filter before may have left a path with several; there is one path again now.
-        Carried::Query { path, .. } => request.set_header(":path", path),
-        Carried::Cookie { rest, .. } if rest.is_empty() => request.remove_header("cookie"),
-        Carried::Cookie { rest, .. } => request.set_header("cookie", rest),
     }
 }
 

@@ -7,7 +7,7 @@ use super::{ask, plain, plain_config};
 
 const KEY: &str = "0123456789abcdef-app";
 const CONFIG: &str = r#"{ keys: [ { name: app, key: "0123456789abcdef-app" } ], name_header: x-consumer,
-    from: [ { header: x-api-key }, { header: authorization, scheme: Bearer }, { query: api_key }, { cookie: key } ] }"#;
+    from: [ { header: x-api-key }, { header: authorization, scheme: Bearer }, { query: api_key }, { query: key }, { cookie: key } ] }"#;
 
 #[tokio::test]
 async fn a_key_opens_wherever_it_is_carried_and_the_upstream_sees_its_name_and_not_the_key() {
@@ -17,6 +17,7 @@ async fn a_key_opens_wherever_it_is_carried_and_the_upstream_sees_its_name_and_n
         ("/a?x=1", format!("x-api-key: {KEY}\r\n")),
         ("/a?x=1", format!("Authorization: bearer {KEY}\r\n")),
         (&*format!("/a?api%5fkey={KEY}&x=1"), String::new()),
+        (&*format!("/a?api_key={KEY}&key={KEY}&x=1"), format!("x-api-key: {KEY}\r\n")),
         ("/a?x=1", format!("cookie: a=b; key={KEY}\r\n")),
     ] {
         let answer =

@@ -1,15 +1,15 @@
-//! Where requests carry keys, and requests without them.
+//! Where requests carry keys and tokens, and requests without them.
 
 use std::borrow::Cow;
 
-use filter_parts::text::{is_token, path_and_query};
 use serde::Deserialize;
-use weir_sdk::{Error, Result};
+
+use crate::text::{is_token, path_and_query};
 
 /// A place where requests carry keys: exactly one of `header`, `query` and `cookie`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Source {
+pub struct Source {
     /// A header.
     header: Option<String>,
     /// What stands before the key in the header, and a space after it: `Bearer`.
@@ -21,12 +21,13 @@ pub(crate) struct Source {
 }
 
 /// What of a request is looked at.
-pub(crate) struct Message<'h> {
+pub struct Message<'h> {
     headers: Vec<(&'h str, &'h [u8])>,
 }
 
 impl<'h> Message<'h> {
-    pub(crate) fn new(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Self {
+    /// These headers, pseudo-headers among them.
+    pub fn new(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Self {
         Self { headers: headers.collect() }
     }
 
@@ -40,26 +41,48 @@ impl<'h> Message<'h> {
 
 /// What a place holds, and what is left of it without its keys.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Carried {
+pub enum Carried {
+    /// No key.
     Nothing,
+    /// A header that is a key.
     Header {
+        /// Its name.
         name: String,
+        /// The key.
         key: Vec<u8>,
     },
-    /// The path without the parameter.
+    /// Parameters of the query.
     Query {
+        /// The path without them.
         path: Vec<u8>,
+        /// The keys.
         keys: Vec<Vec<u8>>,
     },
-    /// The other cookies.
+    /// Cookies.
     Cookie {
+        /// The other cookies.
         rest: Vec<u8>,
+        /// The keys.
         keys: Vec<Vec<u8>>,
     },
 }
 
 impl Carried {
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+    /// How the request is rid of them: by setting a header to a value, or by removing it.
+    #[must_use]
+    pub fn removal(&self) -> Option<(&str, Option<&[u8]>)> {
+        match self {
+            Self::Nothing => None,
+            Self::Header { name, .. } => Some((name, None)),
+            Self::Query { path, .. } => Some((":path", Some(path))),
+            Self::Cookie { rest, .. } => {
+                Some(("cookie", Some(rest.as_slice()).filter(|rest| !rest.is_empty())))
+            }
+        }
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
         let (one, several): (Option<&Vec<u8>>, &[Vec<u8>]) = match self {
             Self::Nothing => (None, &[]),
             Self::Header { key, .. } => (Some(key), &[]),
@@ -70,33 +93,37 @@ impl Carried {
 }
 
 impl Source {
-    /// Where keys are when nothing else is said.
-    pub(crate) fn usual() -> Vec<Self> {
-        vec![Self { header: Some("x-api-key".to_owned()), scheme: None, query: None, cookie: None }]
+    /// A header, and the word before the key in it.
+    #[must_use]
+    pub fn header(name: &str, scheme: Option<&str>) -> Self {
+        let scheme = scheme.map(str::to_owned);
+        Self { header: Some(name.to_owned()), scheme, query: None, cookie: None }
     }
 
-    pub(crate) fn checked(self) -> Result<Self> {
+    /// The place, when it is one.
+    ///
+    /// # Errors
+    /// When it is none, or several.
+    pub fn checked(self) -> Result<Self, String> {
         let named = [&self.header, &self.query, &self.cookie].into_iter().flatten().collect::<Vec<_>>();
         let [name] = named.as_slice() else {
-            return Err(Error::new("each place of `from` has exactly one of `header`, `query` and `cookie`"));
+            return Err("each place of `from` has exactly one of `header`, `query` and `cookie`".to_owned());
         };
         if self.query.is_none() && !is_token(name) || name.is_empty() {
-            return Err(Error::new(format!(
-                "`from`: `{name}` is not a name; use letters, digits, `-` and `_`"
-            )));
+            return Err(format!("`from`: `{name}` is not a name; use letters, digits, `-` and `_`"));
         }
         if let Some(scheme) = &self.scheme
             && (self.header.is_none() || !is_token(scheme))
         {
-            return Err(Error::new(
-                "`scheme` is one word before the key in a `header`, as `Bearer` in `authorization`",
-            ));
+            let what = "`scheme` is one word before the key in a `header`, as `Bearer` in `authorization`";
+            return Err(what.to_owned());
         }
         Ok(self)
     }
 
     /// The scheme of the challenge that asks for such a key.
-    pub(crate) fn scheme(&self) -> Option<&str> {
+    #[must_use]
+    pub fn scheme(&self) -> Option<&str> {
         self.scheme.as_deref()
     }
 
@@ -104,7 +131,7 @@ impl Source {
     ///
     /// # Errors
     /// When nobody could tell what it carries.
-    pub(crate) fn find(&self, message: &Message<'_>) -> std::result::Result<Carried, String> {
+    pub fn find(&self, message: &Message<'_>) -> Result<Carried, String> {
         if let Some(name) = &self.header {
             return self.in_header(name, message);
         }
@@ -118,7 +145,7 @@ impl Source {
         }
     }
 
-    fn in_header(&self, name: &str, message: &Message<'_>) -> std::result::Result<Carried, String> {
+    fn in_header(&self, name: &str, message: &Message<'_>) -> Result<Carried, String> {
         let mut values = message.all(name);
         let Some(value) = values.next() else { return Ok(Carried::Nothing) };
         if values.next().is_some() {
