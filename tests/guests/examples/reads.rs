@@ -46,6 +46,7 @@ impl HttpFilter for Reads {
 
     async fn on_request(&self, request: &mut Request, body: &mut Body, _: &mut ()) -> Result<Action> {
         let mode = request.header("x-read")?.unwrap_or_default();
+        properties::set(&["reads_mode"], &mode)?;
         if self.0.hold_headers {
             body.hold_headers();
         }
@@ -86,7 +87,7 @@ impl HttpFilter for Reads {
     }
 
     async fn on_response(&self, response: &mut Response, body: &mut Body, _: &mut ()) -> Result<Action> {
-        let mode = properties::text(&["request", "headers", "x-read"])?.unwrap_or_default();
+        let mode = properties::text(&["reads_mode"])?.unwrap_or_default();
         response.set_header("x-mode", &mode)?;
         match mode.as_str() {
             "response" => {
