@@ -3,6 +3,7 @@
 mod abi;
 mod accounts;
 mod admin;
+mod awaiting;
 mod budgets;
 mod cache;
 mod certificates;
