@@ -35,6 +35,8 @@ section! {
         server_name: Option<String>,
         /// The protocol that was negotiated.
         alpn: Option<String>,
+        /// The protocols that the client offers, where Weir holds no key.
+        offered: Vec<String>,
         /// The version of TLS, or `passthrough` where Weir holds no key.
         version: TlsVersion = "TLSv1.3",
         /// The client's certificate, when it showed one that was verified.
@@ -262,6 +264,7 @@ impl TlsFacts {
         Tls {
             server_name: self.server_name.as_deref().map(Into::into),
             alpn: self.alpn.as_ref().map(|alpn| alpn.clone().into_bytes()),
+            offered: self.offered.iter().map(|offered| offered.clone().into_bytes()).collect(),
             version: match self.version {
                 TlsVersion::Passthrough => "",
                 version @ (TlsVersion::Tls12 | TlsVersion::Tls13) => version.word(),
