@@ -1,22 +1,50 @@
 //! Bodies, and the data of connections.
 
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
 use weir_abi::BufferKind;
 
-use crate::error::{Explain, Result};
+use crate::error::{Error, Explain, Result};
+use crate::flow::{Flow, Wants};
 use crate::raw;
 
 /// What is here of a body, or of the data of a connection: the piece that has just come, or, while the filter
 /// holds it, all that has been gathered.
+///
+/// In an `async fn` the rest can be awaited: as a whole by [`Body::read_all`], or piece by piece by [`Body::chunks`].
 #[derive(Debug)]
 pub struct Body {
     kind: BufferKind,
+    /// Where in the host's buffer it begins: what is before that has been let go.
+    start: usize,
     len: usize,
     last: bool,
+    /// Where more can be awaited.
+    flow: Option<Rc<Flow>>,
 }
 
 impl Body {
-    pub(crate) fn new(kind: BufferKind, len: u32, last: u32) -> Self {
-        Self { kind, len: len as usize, last: last != 0 }
+    pub(crate) fn new(kind: BufferKind, len: u32, last: bool) -> Self {
+        Self { kind, start: 0, len: len as usize, last, flow: None }
+    }
+
+    /// What has come that the filter has not been shown.
+    pub(crate) fn of_flow(kind: BufferKind, flow: Rc<Flow>) -> Self {
+        let mut body = Self { kind, start: 0, len: 0, last: false, flow: None };
+        body.show(&flow);
+        body.flow = Some(flow);
+        body
+    }
+
+    /// Takes into view what has come, behind what was let go.
+    fn show(&mut self, flow: &Flow) {
+        self.start = flow.passed.get();
+        self.len = flow.len.get().saturating_sub(self.start);
+        self.last = flow.ended.get();
+        flow.shown.set(flow.len.get());
+        flow.end_shown.set(self.last);
     }
 
     /// The number of bytes.
@@ -37,7 +65,7 @@ impl Body {
         self.last
     }
 
-    /// A copy of the bytes.
+    /// A copy of the bytes that are here.
     ///
     /// # Errors
     /// When the host does not give them.
@@ -45,48 +73,174 @@ impl Body {
         self.read_range(0, self.len)
     }
 
-    /// A copy of some of the bytes: `max_len` from `start` on, or what there is of them.
+    /// A copy of some of the bytes that are here: `max_len` from `start` on, or what there is of them.
     ///
     /// # Errors
     /// When the host does not give them.
     pub fn read_range(&self, start: usize, max_len: usize) -> Result<Vec<u8>> {
-        if self.len == 0 || max_len == 0 {
+        let max_len = max_len.min(self.len.saturating_sub(start));
+        if max_len == 0 {
             return Ok(Vec::new());
         }
-        raw::buffer(self.kind, start, max_len).explain(|| format!("reading {:?}", self.kind))
+        self.get(self.start + start, max_len)
     }
 
-    /// Replaces all bytes.
+    /// Awaits the whole body, and gives a copy of it. Meanwhile the host holds it, so that it can still be changed, or
+    /// answered in the place of the upstream.
+    ///
+    /// The host has a limit of its own, by which it answers itself (`max_buffered_body` in Weir,
+    /// `per_connection_buffer_limit_bytes` in Envoy).
+    ///
+    /// # Errors
+    /// When it has more than `limit` bytes: an error that is answered with 413. When the host does not give them.
+    pub async fn read_all(&mut self, limit: usize) -> Result<Vec<u8>> {
+        if let Some(flow) = self.flow.clone() {
+            poll_fn(|cx| {
+                self.show(&flow);
+                if self.last || self.len > limit {
+                    return Poll::Ready(());
+                }
+                flow.wait(Wants::All, cx);
+                Poll::Pending
+            })
+            .await;
+        }
+        if self.len > limit {
+            return Err(Error::new(format!("a body of more than {limit} bytes")).reply_with(413));
+        }
+        self.read()
+    }
+
+    /// The body piece by piece, as it comes. A piece goes on when the next one is asked for.
+    pub fn chunks(&mut self) -> Chunks<'_> {
+        Chunks { body: self, given: false }
+    }
+
+    /// Has the headers wait, too, while a body is read in [`crate::HttpFilter::on_request`] or
+    /// [`crate::HttpFilter::on_response`]: they can be edited afterwards. Otherwise they go on when the body is first
+    /// awaited.
+    ///
+    /// This is for hosts that show the body meanwhile: the filter's configuration in Weir, or the plugin's in Envoy, must say
+    /// `allow_on_headers_stop_iteration: true`. Without it no body comes, and the exchange waits in vain.
+    pub fn hold_headers(&mut self) {
+        if let Some(flow) = &self.flow {
+            flow.with_headers.set(true);
+        }
+    }
+
+    /// Replaces all bytes that are here.
     ///
     /// # Errors
     /// When the host does not take them.
     pub fn replace(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         let bytes = bytes.as_ref();
-        raw::set_buffer(self.kind, 0, u32::MAX, bytes).explain(|| format!("replacing {:?}", self.kind))?;
-        self.len = bytes.len();
+        let end = self.start + self.len;
+        let behind = self.flow.as_ref().map_or(0, |flow| flow.len.get().saturating_sub(end));
+        let replaced = if self.start == 0 && behind == 0 {
+            self.set(0, u32::MAX, bytes)
+        } else {
+            // Hosts replace a whole buffer, and nothing within one.
+            let mut whole = if self.start == 0 { Vec::new() } else { self.get(0, self.start)? };
+            whole.extend_from_slice(bytes);
+            if behind > 0 {
+                whole.extend(self.get(end, behind)?);
+            }
+            self.set(0, u32::MAX, &whole)
+        };
+        replaced.explain(|| format!("replacing {:?}", self.kind))?;
+        self.grow(bytes.len(), self.len);
         Ok(())
     }
 
-    /// Puts bytes before the others.
+    /// Puts bytes before those that are here.
     ///
     /// # Errors
     /// When the host does not take them.
     pub fn prepend(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         let bytes = bytes.as_ref();
-        raw::set_buffer(self.kind, 0, 0, bytes).explain(|| format!("prepending to {:?}", self.kind))?;
-        self.len += bytes.len();
+        if self.start > 0 {
+            let rest = self.read()?;
+            return self.replace([bytes, &rest].concat());
+        }
+        self.set(0, 0, bytes).explain(|| format!("prepending to {:?}", self.kind))?;
+        self.grow(bytes.len(), 0);
         Ok(())
     }
 
-    /// Puts bytes after the others.
+    /// Puts bytes behind those that are here.
     ///
     /// # Errors
     /// When the host does not take them.
     pub fn append(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
         let bytes = bytes.as_ref();
-        let end = u32::try_from(self.len).unwrap_or(u32::MAX);
-        raw::set_buffer(self.kind, end, 0, bytes).explain(|| format!("appending to {:?}", self.kind))?;
-        self.len += bytes.len();
+        let end = self.start + self.len;
+        if self.flow.as_ref().is_some_and(|flow| flow.len.get() > end) {
+            let rest = self.read()?;
+            return self.replace([&rest, bytes].concat());
+        }
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        self.set(end, 0, bytes).explain(|| format!("appending to {:?}", self.kind))?;
+        self.grow(bytes.len(), 0);
         Ok(())
+    }
+
+    fn get(&self, start: usize, len: usize) -> Result<Vec<u8>> {
+        raw::buffer(self.kind, start, len).explain(|| format!("reading {:?}", self.kind))
+    }
+
+    fn set(&self, start: u32, len: u32, bytes: &[u8]) -> std::result::Result<(), weir_abi::Status> {
+        raw::set_buffer(self.kind, start, len, bytes)
+    }
+
+    /// So many bytes are in the place of so many.
+    fn grow(&mut self, new: usize, old: usize) {
+        let changed = |len: usize| (len + new).saturating_sub(old);
+        self.len = changed(self.len);
+        if let Some(flow) = &self.flow {
+            flow.len.set(changed(flow.len.get()));
+            flow.shown.set(changed(flow.shown.get()));
+        }
+    }
+}
+
+/// A body, piece by piece. See [`Body::chunks`].
+#[derive(Debug)]
+pub struct Chunks<'a> {
+    body: &'a mut Body,
+    given: bool,
+}
+
+impl Chunks<'_> {
+    /// Awaits the next piece; `None` behind the last one. The one before goes on.
+    ///
+    /// # Errors
+    /// When the host does not give it.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let Some(flow) = self.body.flow.clone() else {
+            let first = !std::mem::replace(&mut self.given, true) && !self.body.is_empty();
+            return if first { self.body.read().map(Some) } else { Ok(None) };
+        };
+        if self.given {
+            flow.passed.set(flow.shown.get());
+        }
+        poll_fn(|cx| {
+            if flow.len.get() > flow.passed.get() || flow.ended.get() {
+                return Poll::Ready(());
+            }
+            flow.wait(Wants::Next, cx);
+            Poll::Pending
+        })
+        .await;
+        self.body.show(&flow);
+        self.given = true;
+        if self.body.is_empty() { Ok(None) } else { self.body.read().map(Some) }
+    }
+
+    /// Puts bytes in the place of the piece that was given last.
+    ///
+    /// # Errors
+    /// When the host does not take them.
+    pub fn replace(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
+        self.body.replace(bytes)
     }
 }

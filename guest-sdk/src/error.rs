@@ -9,6 +9,7 @@ use weir_abi::Status;
 pub struct Error {
     message: String,
     status: Option<Status>,
+    reply: u16,
 }
 
 /// What callbacks return.
@@ -17,7 +18,20 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of the filter's own.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), status: None }
+        Self { message: message.into(), status: None, reply: 500 }
+    }
+
+    /// With this status for the answer, in place of 500.
+    #[must_use]
+    pub fn reply_with(mut self, status: u16) -> Self {
+        self.reply = status;
+        self
+    }
+
+    /// The status of the answer to a request that meets this error.
+    #[must_use]
+    pub fn reply_status(&self) -> u16 {
+        self.reply
     }
 
     /// What the host answered, when that is the reason.
@@ -27,7 +41,7 @@ impl Error {
     }
 
     pub(crate) fn host(what: impl Into<String>, status: Status) -> Self {
-        Self { message: what.into(), status: Some(status) }
+        Self { status: Some(status), ..Self::new(what) }
     }
 }
 

@@ -4,18 +4,18 @@
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_http {
-    ($filter:ty: $($method:ident)*) => {
+    ($filter:ty, $ticks:literal: $($callback:ident)*) => {
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "exports have fixed names")]
         const _: () = {
-            use $crate::internal::HttpRuntime;
+            use $crate::internal::{HttpRuntime, Side};
 
             ::std::thread_local! {
                 static RUNTIME: HttpRuntime<$filter> = const { HttpRuntime::new() };
             }
 
-            $crate::export_common!($($method)*);
-            $($crate::export_http_callback!($method);)*
+            $crate::export_common!($ticks);
+            $($crate::export_http_callback!($filter: $callback);)*
         };
 
         // In a filter's own unit tests nothing is exported, and the filter is used all the same.
@@ -28,7 +28,7 @@ macro_rules! export_http {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_network {
-    ($filter:ty: $($method:ident)*) => {
+    ($filter:ty, $ticks:literal: $($method:ident)*) => {
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "exports have fixed names")]
         const _: () = {
@@ -38,7 +38,7 @@ macro_rules! export_network {
                 static RUNTIME: NetworkRuntime<$filter> = const { NetworkRuntime::new() };
             }
 
-            $crate::export_common!($($method)*);
+            $crate::export_common!($ticks);
             $($crate::export_network_callback!($method);)*
         };
 
@@ -52,7 +52,7 @@ macro_rules! export_network {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_common {
-    ($($method:ident)*) => {
+    ($ticks:literal) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_abi_version_0_2_1() {}
 
@@ -68,8 +68,7 @@ macro_rules! export_common {
 
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_configure(context: u32, len: u32) -> u32 {
-            const TICKS: bool = $crate::has_tick!($($method)*);
-            RUNTIME.with(|runtime| runtime.on_configure(context, len, TICKS))
+            RUNTIME.with(|runtime| runtime.on_configure(context, len, $ticks))
         }
 
         #[unsafe(no_mangle)]
@@ -79,65 +78,78 @@ macro_rules! export_common {
     };
 }
 
-/// Whether `on_tick` is among the methods.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! has_tick {
-    () => { false };
-    (on_tick $($rest:ident)*) => { true };
-    ($other:ident $($rest:ident)*) => { $crate::has_tick!($($rest)*) };
-}
-
-/// One callback with its exported name. An unknown method is a mistake in the filter, which the trait reports.
+/// One callback with its exported name.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_http_callback {
-    (on_request_headers) => {
+    ($filter:ty: request_headers) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_request_headers(context: u32, _: u32, last: u32) -> u32 {
-            RUNTIME.with(|runtime| runtime.on_request_headers(context, last))
+            HttpRuntime::<$filter>::on_headers(&RUNTIME, context, Side::Request, last)
         }
     };
-    (on_request_body) => {
+    ($filter:ty: request_body) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_request_body(context: u32, len: u32, last: u32) -> u32 {
-            RUNTIME.with(|runtime| runtime.on_request_body(context, len, last))
+            HttpRuntime::<$filter>::on_body(&RUNTIME, context, Side::Request, len, last)
         }
     };
-    (on_request_trailers) => {
+    ($filter:ty: request_trailers) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_request_trailers(context: u32, _: u32) -> u32 {
-            RUNTIME.with(|runtime| runtime.on_request_trailers(context))
+            HttpRuntime::<$filter>::on_trailers(&RUNTIME, context, Side::Request)
         }
     };
-    (on_response_headers) => {
+    ($filter:ty: response_headers) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_response_headers(context: u32, _: u32, last: u32) -> u32 {
-            RUNTIME.with(|runtime| runtime.on_response_headers(context, last))
+            HttpRuntime::<$filter>::on_headers(&RUNTIME, context, Side::Response, last)
         }
     };
-    (on_response_body) => {
+    ($filter:ty: response_body) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_response_body(context: u32, len: u32, last: u32) -> u32 {
-            RUNTIME.with(|runtime| runtime.on_response_body(context, len, last))
+            HttpRuntime::<$filter>::on_body(&RUNTIME, context, Side::Response, len, last)
         }
     };
-    (on_response_trailers) => {
+    ($filter:ty: response_trailers) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_response_trailers(context: u32, _: u32) -> u32 {
-            RUNTIME.with(|runtime| runtime.on_response_trailers(context))
+            HttpRuntime::<$filter>::on_trailers(&RUNTIME, context, Side::Response)
         }
     };
-    (on_log) => {
+    ($filter:ty: log) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_log(context: u32) {
             RUNTIME.with(|runtime| runtime.on_log(context));
         }
     };
-    (on_tick) => {
+    ($filter:ty: tick) => {
         $crate::export_tick!();
     };
-    ($other:ident) => {};
+    ($filter:ty: http_call) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_http_call_response(
+            context: u32,
+            call: u32,
+            headers: u32,
+            body: u32,
+            trailers: u32,
+        ) {
+            RUNTIME.with(|runtime| runtime.on_http_call_response(context, call, headers, body, trailers));
+        }
+    };
+    ($filter:ty: grpc_call) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_grpc_receive(context: u32, call: u32, len: u32) {
+            RUNTIME.with(|runtime| runtime.on_grpc_receive(context, call, len));
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_grpc_close(context: u32, call: u32, status: u32) {
+            RUNTIME.with(|runtime| runtime.on_grpc_close(context, call, status));
+        }
+    };
 }
 
 /// One callback with its exported name. An unknown method is a mistake in the filter, which the trait reports.

@@ -43,8 +43,11 @@
 mod body;
 mod error;
 mod export;
+mod filter;
+mod flow;
+pub mod grpc;
 mod headers;
-mod http;
+pub mod http;
 pub mod log;
 pub mod metrics;
 mod network;
@@ -54,13 +57,18 @@ mod raw;
 mod reply;
 mod runtime;
 pub mod shared_data;
+mod table;
+pub mod task;
+pub mod timer;
 
-pub use body::Body;
+pub use body::{Body, Chunks};
 pub use error::{Error, Result};
+pub use filter::{Action, HttpFilter, Request, Response};
 pub use headers::{Headers, Trailers};
-pub use http::{Action, HttpFilter, Request, Response};
 pub use network::{Connection, ConnectionAction, NetworkFilter};
 pub use reply::Reply;
+pub use task::{join, join_all, race, spawn};
+pub use timer::timeout;
 pub use weir_abi::{LogLevel, PeerKind, Status};
 pub use weir_sdk_macros::{http_filter, network_filter};
 
@@ -77,6 +85,7 @@ pub mod prelude {
 /// For the code that the macros generate. Not for filters.
 #[doc(hidden)]
 pub mod internal {
-    pub use crate::raw::{allocate, set_tick};
+    pub use crate::flow::Side;
+    pub use crate::raw::allocate;
     pub use crate::runtime::{HttpRuntime, NetworkRuntime};
 }

@@ -57,6 +57,11 @@ pub fn spiffe_id() -> Result<Option<String>> {
     Ok(text(&["connection", "uri_san_peer_certificate"])?.filter(|uri| uri.starts_with("spiffe://")))
 }
 
+/// Whether the response that begins is the upstream's, and not one that the host or a filter made.
+pub(crate) fn is_of_upstream() -> bool {
+    raw::property(&join_path(&["response", "code_details"])) == Ok(Some(b"via_upstream".to_vec()))
+}
+
 /// The address of the downstream, as `address:port`.
 ///
 /// # Errors

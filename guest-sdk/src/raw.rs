@@ -5,7 +5,7 @@
 //! unimplemented.
 #![expect(unsafe_code, reason = "the boundary to the host")]
 
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use weir_abi::{BufferKind, LogLevel, MapKind, MetricKind, Status, StreamKind, host_functions};
 
@@ -112,16 +112,22 @@ pub fn log(level: LogLevel, message: &str) {
     let _ = unsafe { host::proxy_log(level.into(), message.as_ptr(), message.len()) };
 }
 
-/// What WASI has for random bytes: `random_get` of preview 1, which every host of Proxy-Wasm gives.
+/// What WASI has and Proxy-Wasm has not: functions of preview 1, which every host of Proxy-Wasm gives.
 mod wasi {
     #[cfg(target_family = "wasm")]
     #[link(wasm_import_module = "wasi_snapshot_preview1")]
     unsafe extern "C" {
         pub(super) fn random_get(data: *mut u8, len: usize) -> u32;
+        pub(super) fn clock_time_get(clock: u32, precision: u64, time: *mut u64) -> u32;
     }
 
     #[cfg(not(target_family = "wasm"))]
     pub(super) unsafe fn random_get(_: *mut u8, _: usize) -> u32 {
+        1
+    }
+
+    #[cfg(not(target_family = "wasm"))]
+    pub(super) unsafe fn clock_time_get(_: u32, _: u64, _: *mut u64) -> u32 {
         1
     }
 }
@@ -131,6 +137,86 @@ pub fn random(data: &mut [u8]) -> Answer<()> {
     // SAFETY: the host writes into `data` during the call, and no further.
     let errno = unsafe { wasi::random_get(data.as_mut_ptr(), data.len()) };
     if errno == 0 { Ok(()) } else { Err(Status::InternalFailure) }
+}
+
+/// Nanoseconds of a clock that is never set; 0 when the host has none.
+pub fn monotonic() -> u64 {
+    const MONOTONIC: u32 = 1;
+    let mut time = 0;
+    // SAFETY: the host writes 8 bytes to a place that lives during the call.
+    let errno = unsafe { wasi::clock_time_get(MONOTONIC, 1_000_000, &raw mut time) };
+    if errno == 0 { time } else { 0 }
+}
+
+/// Has the functions that follow act on another context.
+pub fn set_effective_context(context: u32) -> Answer<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { host::proxy_set_effective_context(context) })
+}
+
+/// Sends an HTTP request; the token of its answer.
+pub fn http_call(cluster: &str, headers: &[u8], body: &[u8], timeout: u32) -> Answer<u32> {
+    let mut token = 0;
+    // SAFETY: the host reads all of it, and writes to a place that lives during the call.
+    check(unsafe {
+        host::proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            null(),
+            0,
+            timeout,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+/// Where a gRPC call goes.
+pub struct GrpcTarget<'a> {
+    pub service: &'a [u8],
+    pub name: &'a str,
+    pub method: &'a str,
+    pub metadata: &'a [u8],
+}
+
+/// Sends a gRPC message; the token of its answer.
+pub fn grpc_call(target: &GrpcTarget<'_>, message: &[u8], timeout: u32) -> Answer<u32> {
+    let GrpcTarget { service, name, method, metadata } = target;
+    let mut token = 0;
+    // SAFETY: the host reads all of it, and writes to a place that lives during the call.
+    check(unsafe {
+        host::proxy_grpc_call(
+            service.as_ptr(),
+            service.len(),
+            name.as_ptr(),
+            name.len(),
+            method.as_ptr(),
+            method.len(),
+            metadata.as_ptr(),
+            metadata.len(),
+            message.as_ptr(),
+            message.len(),
+            timeout,
+            &raw mut token,
+        )
+    })?;
+    Ok(token)
+}
+
+pub fn grpc_cancel(token: u32) -> Answer<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { host::proxy_grpc_cancel(token) })
+}
+
+/// What was said about the end of a gRPC call.
+pub fn status_message() -> Answer<Vec<u8>> {
+    let mut code = 0;
+    // SAFETY: the host writes to places that live during the call.
+    bytes(|data, len| unsafe { host::proxy_get_status(&raw mut code, data, len) })
 }
 
 /// Sets the interval of the timer.

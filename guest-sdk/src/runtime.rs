@@ -2,21 +2,24 @@
 #![expect(missing_docs, reason = "the callbacks of the contract, by their names")]
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::thread::LocalKey;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use weir_abi::{BufferKind, IdHasher, MapKind, PeerKind, StreamKind};
+use weir_abi::{BufferKind, MapKind, PeerKind, StreamKind};
 
 use crate::body::Body;
 use crate::error::{Error, Result};
+use crate::filter::{Action, HttpFilter, Request, Response, method};
+use crate::flow::{Begun, Event, Flow, Phase, Phases, Side};
 use crate::headers::Trailers;
-use crate::http::{Action, HttpFilter, Request, Response};
 use crate::network::{Connection, ConnectionAction, NetworkFilter};
-use crate::raw;
 use crate::reply::Reply;
+use crate::table::{ById, by_id};
+use crate::{flow, grpc, http, raw, task, timer};
 
 const CONTINUE: u32 = weir_abi::Action::Continue as u32;
 const PAUSE: u32 = weir_abi::Action::Pause as u32;
@@ -28,21 +31,15 @@ struct Contexts<F, S> {
     streams: RefCell<ById<Context<S>>>,
 }
 
-/// A stream: its root context, and its state unless the filter has that just now.
+/// A stream: its root context, and its state unless that is lent to the filter just now.
 struct Context<S> {
     root: u32,
     state: Option<S>,
 }
 
-/// By context id.
-type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
-
 impl<F, S: Default> Contexts<F, S> {
     const fn new() -> Self {
-        Self {
-            filters: RefCell::new(ById::with_hasher(BuildHasherDefault::new())),
-            streams: RefCell::new(ById::with_hasher(BuildHasherDefault::new())),
-        }
+        Self { filters: RefCell::new(by_id()), streams: RefCell::new(by_id()) }
     }
 
     fn create(&self, context: u32, parent: u32) {
@@ -52,55 +49,77 @@ impl<F, S: Default> Contexts<F, S> {
     }
 
     fn delete(&self, context: u32) {
-        self.streams.borrow_mut().remove(&context);
-        self.filters.borrow_mut().remove(&context);
+        let stream = self.streams.borrow_mut().remove(&context);
+        let filter = self.filters.borrow_mut().remove(&context);
+        drop((stream, filter));
     }
 
-    /// Makes a filter from the configuration that the host holds; 0 refuses.
-    fn configure<C: DeserializeOwned>(
-        &self,
-        root: u32,
-        len: u32,
-        new: impl FnOnce(C) -> Result<F>,
-        tick: Option<Duration>,
-    ) -> u32 {
+    /// Makes a filter from the configuration that the host holds; whether it took that.
+    fn configure<C: DeserializeOwned>(&self, root: u32, len: u32, new: impl FnOnce(C) -> Result<F>) -> bool {
         match configuration(len).and_then(new) {
             Ok(filter) => {
-                self.filters.borrow_mut().insert(root, Rc::new(filter));
-                if let Some(tick) = tick {
-                    raw::set_tick(u32::try_from(tick.as_millis()).unwrap_or(u32::MAX).max(1));
-                }
-                1
+                let old = self.filters.borrow_mut().insert(root, Rc::new(filter));
+                drop(old);
+                true
             }
             Err(error) => {
                 crate::error!("configuration: {error}");
-                0
+                false
             }
         }
     }
 
-    /// Runs `f` on the filter and the state of a stream. The state is out of the map meanwhile, so that no
-    /// borrow is held while the filter runs.
-    fn with<T>(&self, context: u32, f: impl FnOnce(&F, &mut S) -> T) -> Option<T> {
-        let (root, mut state) = {
-            let mut streams = self.streams.borrow_mut();
-            let found = streams.get_mut(&context)?;
-            (found.root, found.state.take()?)
+    fn root(&self, context: u32) -> Option<u32> {
+        self.streams.borrow().get(&context).map(|stream| stream.root)
+    }
+
+    fn filter(&self, root: u32) -> Option<Rc<F>> {
+        self.filters.borrow().get(&root).cloned()
+    }
+
+    /// What the filter remembers of a stream. It is out of the map meanwhile, so that no borrow is held while the filter
+    /// runs; who remembers nothing can do so any number of times.
+    fn lend(&self, context: u32) -> Lending<F, S> {
+        let (root, state) = match self.streams.borrow_mut().get_mut(&context) {
+            Some(found) => (found.root, found.state.take()),
+            None => return Lending::Nothing,
         };
-        let filter = self.filters.borrow().get(&root).cloned();
-        let result = filter.map(|filter| f(&filter, &mut state));
+        let Some(filter) = self.filter(root) else { return Lending::Nothing };
+        match state {
+            Some(state) => Lending::Lent(filter, state),
+            None if size_of::<S>() == 0 => Lending::Lent(filter, S::default()),
+            None => Lending::Busy,
+        }
+    }
+
+    fn give_back(&self, context: u32, state: S) {
         if let Some(found) = self.streams.borrow_mut().get_mut(&context) {
             found.state = Some(state);
         }
-        result
+    }
+
+    /// Runs `f` on the filter and the state of a stream.
+    fn with<T>(&self, context: u32, f: impl FnOnce(&F, &mut S) -> T) -> Option<T> {
+        let Lending::Lent(filter, mut state) = self.lend(context) else { return None };
+        let result = f(&filter, &mut state);
+        self.give_back(context, state);
+        Some(result)
     }
 
     fn tick(&self, root: u32, f: impl FnOnce(&F)) {
-        let filter = self.filters.borrow().get(&root).cloned();
-        if let Some(filter) = filter {
+        if let Some(filter) = self.filter(root) {
             f(&filter);
         }
     }
+}
+
+/// What becomes of asking for the state of a stream.
+enum Lending<F, S> {
+    Lent(Rc<F>, S),
+    /// It is lent to another.
+    Busy,
+    /// There is no such stream, or no filter for it.
+    Nothing,
 }
 
 fn configuration<C: DeserializeOwned>(len: u32) -> Result<C> {
@@ -127,6 +146,9 @@ pub struct HttpRuntime<F: HttpFilter> {
     contexts: Contexts<F, F::Stream>,
 }
 
+/// Where a module keeps its runtime.
+pub type HttpKey<F> = LocalKey<HttpRuntime<F>>;
+
 impl<F: HttpFilter> Default for HttpRuntime<F> {
     fn default() -> Self {
         Self::new()
@@ -138,74 +160,205 @@ impl<F: HttpFilter> HttpRuntime<F> {
         Self { contexts: Contexts::new() }
     }
 
+    /// Whether the filter may await something. If not, nothing of what that needs is in its module.
+    const AWAITS: bool = F::AWAITS != 0;
+
     pub fn on_context_create(&self, context: u32, parent: u32) {
         self.contexts.create(context, parent);
     }
 
     pub fn on_configure(&self, context: u32, len: u32, ticks: bool) -> u32 {
-        self.contexts.configure(context, len, F::new, ticks.then_some(F::TICK))
+        if Self::AWAITS {
+            task::enter(context);
+        }
+        let configured = self.contexts.configure(context, len, F::new);
+        if configured && ticks {
+            start_ticking(context, F::TICK, Self::AWAITS);
+        }
+        if Self::AWAITS {
+            flow::drain();
+        }
+        configured.into()
     }
 
     pub fn on_delete(&self, context: u32) {
+        if Self::AWAITS {
+            flow::end(context);
+            task::delete(context);
+            timer::delete(context);
+        }
         self.contexts.delete(context);
     }
 
     pub fn on_tick(&self, context: u32) {
-        self.contexts.tick(context, F::on_tick);
+        if !Self::AWAITS {
+            return self.contexts.tick(context, F::on_tick);
+        }
+        task::enter(context);
+        if timer::ticked(context) {
+            self.contexts.tick(context, F::on_tick);
+        }
+        flow::drain();
+        timer::rearm(context);
     }
 
-    pub fn on_request_headers(&self, context: u32, last: u32) -> u32 {
-        self.act(context, |filter, stream| filter.on_request_headers(&mut Request::new(last), stream))
+    pub fn on_http_call_response(&self, context: u32, token: u32, headers: u32, body: u32, trailers: u32) {
+        task::enter(context);
+        http::answered(token, http::Counts { headers, body, trailers });
+        flow::drain();
     }
 
-    pub fn on_request_body(&self, context: u32, len: u32, last: u32) -> u32 {
-        let mut body = Body::new(BufferKind::HttpRequestBody, len, last);
-        self.act(context, |filter, stream| filter.on_request_body(&mut body, stream))
+    pub fn on_grpc_receive(&self, context: u32, token: u32, len: u32) {
+        task::enter(context);
+        grpc::received(token, len);
+        flow::drain();
     }
 
-    pub fn on_request_trailers(&self, context: u32) -> u32 {
-        let mut trailers = Trailers::new(MapKind::HttpRequestTrailers);
-        self.act(context, |filter, stream| filter.on_request_trailers(&mut trailers, stream))
-    }
-
-    pub fn on_response_headers(&self, context: u32, last: u32) -> u32 {
-        self.act(context, |filter, stream| filter.on_response_headers(&mut Response::new(last), stream))
-    }
-
-    pub fn on_response_body(&self, context: u32, len: u32, last: u32) -> u32 {
-        let mut body = Body::new(BufferKind::HttpResponseBody, len, last);
-        self.act(context, |filter, stream| filter.on_response_body(&mut body, stream))
-    }
-
-    pub fn on_response_trailers(&self, context: u32) -> u32 {
-        let mut trailers = Trailers::new(MapKind::HttpResponseTrailers);
-        self.act(context, |filter, stream| filter.on_response_trailers(&mut trailers, stream))
+    pub fn on_grpc_close(&self, context: u32, token: u32, status: u32) {
+        task::enter(context);
+        grpc::closed(token, status);
+        flow::drain();
     }
 
     pub fn on_log(&self, context: u32) {
-        self.contexts
-            .with(context, |filter, stream| filter.on_log(&Request::new(0), &Response::new(0), stream));
+        if Self::AWAITS {
+            flow::end(context);
+        }
+        self.contexts.with(context, |filter, stream| {
+            filter.on_log(&Request::new(false), &Response::new(false), stream)
+        });
     }
 
-    fn act(&self, context: u32, f: impl FnOnce(&F, &mut F::Stream) -> Result<Action>) -> u32 {
-        match self.contexts.with(context, f) {
-            Some(Ok(Action::Continue)) | None => CONTINUE,
-            Some(Ok(Action::Pause)) => PAUSE,
-            Some(Ok(Action::Reply(reply))) => send(&reply),
-            Some(Err(error)) => {
-                crate::error!("{error}");
-                send(&Reply::new(500).details("filter_error"))
+    pub fn on_headers(key: &'static HttpKey<F>, context: u32, side: Side, last: u32) -> u32 {
+        Self::event(key, context, side, Event::Headers { last: last != 0 })
+    }
+
+    pub fn on_body(key: &'static HttpKey<F>, context: u32, side: Side, len: u32, last: u32) -> u32 {
+        Self::event(key, context, side, Event::Body { len, last: last != 0 })
+    }
+
+    pub fn on_trailers(key: &'static HttpKey<F>, context: u32, side: Side) -> u32 {
+        Self::event(key, context, side, Event::Trailers)
+    }
+
+    fn event(key: &'static HttpKey<F>, context: u32, side: Side, event: Event) -> u32 {
+        if Self::AWAITS {
+            return if flow::event(key, context, side, event) { CONTINUE } else { PAUSE };
+        }
+        let begun = match event {
+            Event::Headers { last } => ask(key, context, side, Phase::Headers { last }, None),
+            Event::Body { len, last } => {
+                ask(key, context, side, Phase::Body, Some(Body::new(side.body(), len, last)))
             }
+            Event::Trailers => ask(key, context, side, Phase::Trailers, None),
+        };
+        match begun {
+            Begun::Done(Ok(Action::Continue)) => CONTINUE,
+            Begun::Done(Ok(Action::Reply(reply))) => answer(&reply),
+            Begun::Done(Err(error)) => answer(&flow::failed(&error)),
+            Begun::Done(Ok(Action::Pause)) | Begun::Later(_) | Begun::Busy => PAUSE,
         }
     }
 }
 
-/// Sends a reply. Whatever the host says to it, the message does not go on.
-fn send(reply: &Reply) -> u32 {
-    if let Err(status) = reply.send() {
-        crate::error!("a reply could not be sent: the host answered {status:?}");
-    }
+/// Sends a reply; the message does not go on.
+fn answer(reply: &Reply) -> u32 {
+    flow::send(reply);
     PAUSE
+}
+
+impl<F: HttpFilter> Phases for HttpKey<F> {
+    fn root(&'static self, context: u32) -> Option<u32> {
+        self.with(|runtime| runtime.contexts.root(context))
+    }
+
+    fn begin(&'static self, context: u32, side: Side, phase: Phase, flow: &Rc<Flow>) -> Begun {
+        ask(self, context, side, phase, Some(Body::of_flow(side.body(), Rc::clone(flow))))
+    }
+}
+
+/// What a filter remembers of a stream, as long as a method of it has that.
+struct Lent<F: HttpFilter> {
+    key: &'static HttpKey<F>,
+    context: u32,
+    filter: Rc<F>,
+    state: F::Stream,
+}
+
+impl<F: HttpFilter> Drop for Lent<F> {
+    fn drop(&mut self) {
+        let state = std::mem::take(&mut self.state);
+        self.key.with(|runtime| runtime.contexts.give_back(self.context, state));
+    }
+}
+
+/// Asks the filter about a phase, by the method that it has for it.
+fn ask<F: HttpFilter>(
+    key: &'static HttpKey<F>,
+    context: u32,
+    side: Side,
+    phase: Phase,
+    body: Option<Body>,
+) -> Begun {
+    let (filter, state) = match key.with(|runtime| runtime.contexts.lend(context)) {
+        Lending::Lent(filter, state) => (filter, state),
+        Lending::Busy => return Begun::Busy,
+        Lending::Nothing => return Begun::Done(Ok(Action::Continue)),
+    };
+    let mut lent = Lent { key, context, filter, state };
+    let mut body = body.unwrap_or_else(|| Body::new(side.body(), 0, false));
+    // One arm for each method. What a filter does not implement is ready, and comes to nothing.
+    macro_rules! method {
+        ($method:ident, $bit:ident, $($argument:expr),*) => {
+            start(F::AWAITS & method::$bit != 0, async move {
+                lent.filter.$method($($argument,)* &mut lent.state).await
+            })
+        };
+    }
+    match (side, phase) {
+        (Side::Request, Phase::Headers { last }) if F::METHODS & method::REQUEST != 0 => {
+            method!(on_request, REQUEST, &mut Request::new(last), &mut body)
+        }
+        (Side::Request, Phase::Headers { last }) => {
+            method!(on_request_headers, REQUEST_HEADERS, &mut Request::new(last))
+        }
+        (Side::Request, Phase::Body) => method!(on_request_body, REQUEST_BODY, &mut body),
+        (Side::Request, Phase::Trailers) => {
+            let mut trailers = Trailers::new(MapKind::HttpRequestTrailers);
+            method!(on_request_trailers, REQUEST_TRAILERS, &mut trailers)
+        }
+        (Side::Response, Phase::Headers { last }) if F::METHODS & method::RESPONSE != 0 => {
+            method!(on_response, RESPONSE, &mut Response::new(last), &mut body)
+        }
+        (Side::Response, Phase::Headers { last }) => {
+            method!(on_response_headers, RESPONSE_HEADERS, &mut Response::new(last))
+        }
+        (Side::Response, Phase::Body) => method!(on_response_body, RESPONSE_BODY, &mut body),
+        (Side::Response, Phase::Trailers) => {
+            let mut trailers = Trailers::new(MapKind::HttpResponseTrailers);
+            method!(on_response_trailers, RESPONSE_TRAILERS, &mut trailers)
+        }
+    }
+}
+
+/// Runs a method that awaits nothing here and now. Another one gets a place of its own, where it can wait.
+fn start(awaits: bool, method: impl Future<Output = Result<Action>> + 'static) -> Begun {
+    if awaits {
+        return Begun::Later(Box::pin(method));
+    }
+    match pin!(method).poll(&mut std::task::Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Begun::Done(result),
+        Poll::Pending => Begun::Done(Err(Error::new("only an `async fn` can await something"))),
+    }
+}
+
+/// Has the filter's own ticks begin.
+fn start_ticking(root: u32, period: Duration, shared: bool) {
+    if shared {
+        timer::every(root, period);
+    } else {
+        raw::set_tick(u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1));
+    }
 }
 
 /// The runtime of a network filter.
@@ -229,7 +382,11 @@ impl<F: NetworkFilter> NetworkRuntime<F> {
     }
 
     pub fn on_configure(&self, context: u32, len: u32, ticks: bool) -> u32 {
-        self.contexts.configure(context, len, F::new, ticks.then_some(F::TICK))
+        let configured = self.contexts.configure(context, len, F::new);
+        if configured && ticks {
+            start_ticking(context, F::TICK, false);
+        }
+        configured.into()
     }
 
     pub fn on_delete(&self, context: u32) {
@@ -245,12 +402,12 @@ impl<F: NetworkFilter> NetworkRuntime<F> {
     }
 
     pub fn on_downstream_data(&self, context: u32, len: u32, last: u32) -> u32 {
-        let mut data = Body::new(BufferKind::DownstreamData, len, last);
+        let mut data = Body::new(BufferKind::DownstreamData, len, last != 0);
         self.act(context, |filter, stream| filter.on_downstream_data(&mut data, stream))
     }
 
     pub fn on_upstream_data(&self, context: u32, len: u32, last: u32) -> u32 {
-        let mut data = Body::new(BufferKind::UpstreamData, len, last);
+        let mut data = Body::new(BufferKind::UpstreamData, len, last != 0);
         self.act(context, |filter, stream| filter.on_upstream_data(&mut data, stream))
     }
 

@@ -35,6 +35,7 @@ pub fn connection() -> Arc<Connection> {
         tls: Some(Tls {
             server_name: Some("sni.example".into()),
             alpn: Some(b"h2".to_vec()),
+            offered: Vec::new(),
             version: "TLSv1.3",
             peer: Some(certificate("peer")),
             local: Some(certificate("local")),

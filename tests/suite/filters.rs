@@ -1,7 +1,14 @@
 //! The standard filters, through the real host.
 
+mod api_key;
+mod cors;
+mod files;
+mod ip_access;
+mod rate_limit;
+mod tcp_access;
+
 use weir_tests::Setup;
-use weir_tests::http::{Answer, Client, empty, mirror};
+use weir_tests::http::{Answer, Client, empty, mirror, raw};
 use weir_tests::tls::{authority, certificate, client_config};
 use weir_tests::upstream::Upstream;
 use weir_tests::{Gateway, wait};
@@ -24,6 +31,26 @@ fn gateway(plugin: &str, config: &str, upstream: &Upstream) -> Gateway {
         .file("edge.key", own.key)
         .config(text)
         .start()
+}
+
+/// A gateway that speaks plain HTTP and sends everything through one filter.
+fn plain(plugin: &str, config: &str, upstream: &Upstream) -> Gateway {
+    Setup::new().plugin(plugin).config(plain_config(plugin, config, upstream)).start()
+}
+
+fn plain_config(plugin: &str, config: &str, upstream: &Upstream) -> String {
+    format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: {plugin}, config: {config} }} ], \
+           routes: [ {{ cluster: up }} ] }} }} ]\n\
+         clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+        upstream.address
+    )
+}
+
+/// What a plain gateway answers a request with these lines of headers.
+async fn ask(gateway: &Gateway, method: &str, path: &str, headers: &str) -> String {
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\n{headers}connection: close\r\n\r\n");
+    wait::soon("an answer", raw(gateway.address("web"), request)).await
 }
 
 async fn call(

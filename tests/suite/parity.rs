@@ -34,13 +34,14 @@ pub async fn differences(
 }
 
 /// Each family is a test of its own, so that they run beside each other.
-const FAMILIES: [(&str, &[&str]); 9] = [
+const FAMILIES: [(&str, &[&str]); 10] = [
     ("headers", &["headers", "trailers"]),
     ("bodies", &["body", "response-body"]),
     ("flow", &["pause", "go-on", "stop-iteration", "close"]),
     ("replies", &["reply"]),
     ("calls", &["call", "two-calls"]),
     ("grpc", &["grpc"]),
+    ("sdk", &["sdk"]),
     ("shared", &["shared", "queue", "metrics"]),
     ("properties", &["properties", "foreign"]),
     (
@@ -81,6 +82,7 @@ families! {
     local_replies_are_those_of_envoy: "replies";
     http_calls_are_those_of_envoy: "calls";
     grpc_calls_are_those_of_envoy: "grpc";
+    filters_of_our_sdk_await_the_same_in_envoy: "sdk";
     shared_data_queues_and_metrics_are_those_of_envoy: "shared";
     properties_and_foreign_functions_are_those_of_envoy: "properties";
     the_life_of_plugins_and_of_connections_is_that_of_envoy: "life";

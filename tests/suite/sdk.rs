@@ -16,7 +16,9 @@ struct Host {
 const STATUSES: [u32; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 255, u32::MAX];
 
 /// Guests with every callback that the SDK has, and the standard filters, with a configuration each.
-const GUESTS: [(&str, &str); 9] = [
+const GUESTS: [(&str, &str); 11] = [
+    ("awaits", ""),
+    ("reads", ""),
     ("phases", r#"{"name": "one"}"#),
     ("bodies", r#"{"hold_request": true, "hold_response": true, "prepend": "x"}"#),
     ("replies", ""),
@@ -98,7 +100,11 @@ fn live(store: &mut Store<Host>, instance: &Instance, told: u32) -> Result<(), w
         assert!(callback.params.iter().all(|size| *size == size_of::<u32>()), "{}", callback.name);
         let context = if matches!(
             callback.name,
-            "proxy_on_tick" | "proxy_on_http_call_response" | "proxy_on_queue_ready"
+            "proxy_on_tick"
+                | "proxy_on_http_call_response"
+                | "proxy_on_grpc_receive"
+                | "proxy_on_grpc_close"
+                | "proxy_on_queue_ready"
         ) {
             1
         } else {
@@ -154,13 +160,24 @@ fn no_answer_of_the_host_makes_a_filter_trap() {
 #[test]
 fn only_the_callbacks_that_a_filter_implements_are_exported() {
     let engine = Engine::default();
-    let module = Module::new(&engine, wasm("http-version")).expect("a module");
-    let exported: Vec<&str> = CALLBACKS
-        .iter()
-        .map(|callback| callback.name)
-        .filter(|name| module.get_export(name).is_some())
-        .collect();
-    let expected =
-        ["proxy_on_context_create", "proxy_on_configure", "proxy_on_response_headers", "proxy_on_delete"];
-    assert_eq!(exported, expected);
+    let exported = |guest: &str| -> Vec<&str> {
+        let module = Module::new(&engine, wasm(guest)).expect("a module");
+        let names = CALLBACKS.iter().map(|callback| callback.name);
+        let always = ["proxy_on_context_create", "proxy_on_configure", "proxy_on_delete"];
+        names.filter(|name| module.get_export(name).is_some() && !always.contains(name)).collect()
+    };
+    assert_eq!(exported("http-version"), ["proxy_on_response_headers"]);
+    assert_eq!(exported("bodies"), ["proxy_on_request_body", "proxy_on_response_body"]);
+    let mut awaits = exported("awaits");
+    awaits.sort_unstable();
+    let expected = [
+        "proxy_on_grpc_close",
+        "proxy_on_grpc_receive",
+        "proxy_on_http_call_response",
+        "proxy_on_log",
+        "proxy_on_request_headers",
+        "proxy_on_response_headers",
+        "proxy_on_tick",
+    ];
+    assert_eq!(awaits, expected, "no body is looked at for calls");
 }

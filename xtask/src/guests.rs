@@ -32,7 +32,7 @@ pub fn install_target() -> anyhow::Result<()> {
     }
 }
 
-/// The standard filters: the folders of `filters/`.
+/// The standard filters: the folders of `filters/` that make a plugin. One that does not is what others are made of.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -40,7 +40,8 @@ pub fn filters() -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root().join("filters"))? {
         let path = entry?.path();
-        if path.join("Cargo.toml").is_file() {
+        let manifest = fs::read_to_string(path.join("Cargo.toml")).unwrap_or_default();
+        if manifest.contains("\"cdylib\"") {
             names.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
         }
     }

@@ -5,6 +5,7 @@
 
 mod rule;
 
+use filter_parts::text::{host_of, is_plain, is_token, path_and_query};
 use weir_sdk::prelude::*;
 use weir_sdk::properties;
 
@@ -66,13 +67,12 @@ impl HttpFilter for Authz {
 
 /// What is told in a header must be able to stand in one.
 fn check_decision(header: &str, rules: &[Rule]) -> Result<()> {
-    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    if header.is_empty() || !header.chars().all(token) {
+    if !is_token(header) {
         return Err(Error::new(format!(
             "`decision_header: {header}` is not a header name; use letters, digits and `-`"
         )));
     }
-    match rules.iter().find(|rule| !rule.name.chars().all(|c| c == ' ' || c.is_ascii_graphic())) {
+    match rules.iter().find(|rule| !is_plain(&rule.name)) {
         Some(rule) => {
             Err(Error::new(format!("the name `{}` cannot stand in a header; use plain ASCII", rule.name)))
         }
@@ -109,12 +109,11 @@ impl Facts for RequestFacts<'_> {
     }
 
     fn path(&mut self) -> Result<String> {
-        let path = self.request.path()?;
-        Ok(path.split_once(['?', '#']).map_or(path.as_str(), |(path, _)| path).to_owned())
+        Ok(path_and_query(&self.request.path()?).0.to_owned())
     }
 
     fn host(&mut self) -> Result<String> {
-        Ok(rule::host_of(&self.request.authority()?).to_ascii_lowercase())
+        Ok(host_of(&self.request.authority()?))
     }
 
     fn header_values(&mut self, name: &str) -> Result<Vec<String>> {
@@ -220,7 +219,7 @@ mod tests {
         let error = |config: &str| authz(config).expect_err("refused").to_string();
         assert!(
             error(r#"{"rules": [{"allow": ["*"], "hosts": ["*example.com"]}]}"#)
-                .contains("write `*.example.com`")
+                .contains("as in `*.example.com`")
         );
         assert!(error(r#"{"rules": [], "decision_header": "x y"}"#).contains("is not a header name"));
         let rule = r#"{"rules": [{"name": "caf\u00e9", "allow": ["*"]}], "decision_header": "x-rule"}"#;

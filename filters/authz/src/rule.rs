@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use filter_parts::caller::Caller;
+use filter_parts::text::{name_fits, name_pattern};
 use serde::Deserialize;
 use weir_sdk::{Error, Result};
 
@@ -36,21 +38,12 @@ pub(crate) struct RuleConfig {
 pub(crate) struct Rule {
     pub(crate) name: String,
     pub(crate) allows: bool,
-    who: Vec<Who>,
+    who: Vec<Caller>,
     methods: Vec<String>,
     path: Option<String>,
     path_prefix: Option<String>,
     hosts: Vec<String>,
     headers: BTreeMap<String, String>,
-}
-
-#[derive(Debug)]
-enum Who {
-    Everybody,
-    Authenticated,
-    Exact(String),
-    /// Ends with a slash.
-    Below(String),
 }
 
 /// What rules ask of a request.
@@ -81,50 +74,23 @@ impl RuleConfig {
         if who.is_empty() {
             return Err(Error::new(format!("{name} names nobody; write identities, `authenticated` or `*`")));
         }
-        if let Some(host) = self.hosts.iter().find(|host| host.starts_with('*') && !host.starts_with("*.")) {
-            return Err(Error::new(format!(
-                "{name}: `{host}` would fit names that only end alike; write `*.{}`",
-                host.trim_start_matches('*')
-            )));
-        }
+        let hosts = self.hosts.iter().map(|host| name_pattern(host));
+        let hosts: std::result::Result<_, _> = hosts.collect();
+        let hosts = hosts.map_err(|why| Error::new(format!("{name}: {why}")))?;
         Ok(Rule {
             name,
             allows,
-            who: who.into_iter().map(Who::parse).collect(),
+            who: who.into_iter().map(Caller::parse).collect(),
             methods: self.methods,
             path: self.path,
             path_prefix: self.path_prefix,
-            hosts: self.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
+            hosts,
             headers: self
                 .headers
                 .into_iter()
                 .map(|(name, value)| (name.to_ascii_lowercase(), value))
                 .collect(),
         })
-    }
-}
-
-impl Who {
-    fn parse(word: String) -> Self {
-        match word.as_str() {
-            "*" => Self::Everybody,
-            "authenticated" => Self::Authenticated,
-            _ => match word.strip_suffix('*') {
-                Some(prefix) if prefix.ends_with('/') => Self::Below(prefix.to_owned()),
-                Some(_) | None => Self::Exact(word),
-            },
-        }
-    }
-
-    fn is(&self, identity: Option<&str>) -> bool {
-        match (self, identity) {
-            (Self::Everybody, _) | (Self::Authenticated, Some(_)) => true,
-            (Self::Exact(wanted), Some(identity)) => wanted == identity,
-            (Self::Below(prefix), Some(identity)) => {
-                identity.len() > prefix.len() && identity.starts_with(prefix)
-            }
-            (Self::Authenticated | Self::Exact(_) | Self::Below(_), None) => false,
-        }
     }
 }
 
@@ -147,7 +113,7 @@ impl Rule {
         }
         if !self.hosts.is_empty() {
             let host = facts.host()?;
-            if !self.hosts.iter().any(|wanted| host_fits(wanted, &host)) {
+            if !self.hosts.iter().any(|wanted| name_fits(wanted, &host)) {
                 return Ok(false);
             }
         }
@@ -166,21 +132,4 @@ impl Rule {
         }
         Ok(true)
     }
-}
-
-fn host_fits(wanted: &str, host: &str) -> bool {
-    match wanted.strip_prefix('*') {
-        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
-        None => wanted == host,
-    }
-}
-
-/// The host of an authority, without port, and without the dot of the root.
-pub(crate) fn host_of(authority: &str) -> &str {
-    let host = match authority.rsplit_once(':') {
-        // The colons of an address in brackets are its own.
-        Some((host, port)) if !port.ends_with(']') => host,
-        Some(_) | None => authority,
-    };
-    host.strip_suffix('.').unwrap_or(host)
 }

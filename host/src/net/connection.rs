@@ -32,6 +32,8 @@ pub struct Tls {
     pub server_name: Option<Arc<str>>,
     /// The protocol that was negotiated; for passthrough, none.
     pub alpn: Option<Vec<u8>>,
+    /// The protocols that the client offers, in its order; known of passthrough only.
+    pub offered: Vec<Vec<u8>>,
     /// As in `TLSv1.3`. Empty for passthrough.
     pub version: &'static str,
     /// The peer's certificate, when it showed one that was verified.

@@ -102,7 +102,14 @@ impl<'a> Downstream<'a> {
             Self::H2 { responder, .. } => {
                 let mut head = response.clone();
                 // A length that a filter made wrong must not be promised.
-                if length == Length::Unknown || response.status == StatusCode::NO_CONTENT {
+                match length {
+                    Length::Unknown => drop(head.headers.remove(header::CONTENT_LENGTH)),
+                    Length::Known(length) if head.headers.contains_key(header::CONTENT_LENGTH) => {
+                        head.headers.insert(header::CONTENT_LENGTH, length.into());
+                    }
+                    Length::Known(_) | Length::None => {}
+                }
+                if response.status == StatusCode::NO_CONTENT {
                     head.headers.remove(header::CONTENT_LENGTH);
                 }
                 if is_bodiless(to, response.status) {

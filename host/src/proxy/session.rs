@@ -269,8 +269,9 @@ async fn passthrough(cx: SessionCx, mut accepted: Accepted, mut socket: TcpStrea
         Ok(ClientHello { server_name: None, .. }) => Some(CloseReason::NoServerName),
         Err(reason) => Some(*reason),
     };
-    let server_name = hello.ok().and_then(|hello| hello.server_name).map(Arc::from);
-    let connection = accepted.connection(&cx, Some(TlsInfo { server_name, ..TlsInfo::default() }));
+    let (server_name, offered) =
+        hello.map(|hello| (hello.server_name.map(Arc::from), hello.alpn)).unwrap_or_default();
+    let connection = accepted.connection(&cx, Some(TlsInfo { server_name, offered, ..TlsInfo::default() }));
     match refusal {
         None => dispatch(cx, connection, Stream::Tcp(socket), bytes.freeze()).await,
         Some(reason) => refuse(&cx, &connection, &accepted, reason, bytes.len() as u64),

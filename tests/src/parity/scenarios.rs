@@ -9,6 +9,7 @@ mod life;
 mod network;
 mod properties;
 mod replies;
+mod sdk;
 mod shared;
 
 use crate::parity::Scenario;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
         properties::scenarios(),
         life::scenarios(),
         network::scenarios(),
+        sdk::scenarios(),
     ]
     .concat()
 }

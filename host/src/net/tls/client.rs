@@ -222,6 +222,7 @@ impl ClientTls {
                 Some(_) | None => None,
             },
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            offered: Vec::new(),
             version: version(session.protocol_version()),
             peer: peer.map(Arc::new),
             local: self.own.clone(),

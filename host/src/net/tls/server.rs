@@ -195,6 +195,7 @@ impl ServerTls {
         }
         let tls = Tls {
             alpn: session.alpn_protocol().map(<[u8]>::to_vec),
+            offered: Vec::new(),
             version: version(session.protocol_version()),
             peer: peer.map(Arc::new),
             local: self.certificates.find(server_name.as_deref()).map(|(_, described)| Arc::clone(described)),

@@ -15,6 +15,11 @@ pub fn connection<'a>(stream: &'a Stream, name: &str) -> Option<Value<'a>> {
         "requested_server_name" => Value::text(connection.server_name().unwrap_or_default()),
         // Of an exchange these are the response's.
         "termination_details" if !stream.is_http() => Value::text(stream.info.details.as_deref()?),
+        // Envoy has no such attribute.
+        "alpn" => {
+            let tls = connection.tls.as_ref()?;
+            Some(Value::list(tls.alpn.as_ref().map_or(tls.offered.as_slice(), std::slice::from_ref)))
+        }
         name => of_tls(connection.tls.as_ref()?, name),
     }
 }

@@ -54,6 +54,11 @@ impl<'a> Value<'a> {
         Some(Self::Text(text.as_bytes()))
     }
 
+    /// Texts in order, as a map whose keys they are.
+    pub fn list(items: &[Vec<u8>]) -> Self {
+        Self::Made(map(items.iter().map(|item| (item.as_slice(), Vec::new())).collect()))
+    }
+
     /// What stands further down in a value of metadata.
     pub fn within(json: &'a Json, path: &[&str]) -> Option<Self> {
         let mut json = json;
