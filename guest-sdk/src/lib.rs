@@ -56,6 +56,7 @@ pub mod random;
 mod raw;
 mod reply;
 mod runtime;
+pub mod schema;
 pub mod shared_data;
 mod table;
 pub mod task;
@@ -76,6 +77,8 @@ pub use weir_sdk_macros::{http_filter, network_filter};
 pub mod prelude {
     pub use serde::Deserialize;
 
+    pub use crate::schema::Schema;
+
     pub use crate::{
         Action, Body, Connection, ConnectionAction, Error, Headers, HttpFilter, NetworkFilter, Reply,
         Request, Response, Result, Trailers,
@@ -88,4 +91,5 @@ pub mod internal {
     pub use crate::flow::Side;
     pub use crate::raw::allocate;
     pub use crate::runtime::{HttpRuntime, NetworkRuntime};
+    pub use crate::schema::{Probe, Text, Unknown, bytes};
 }

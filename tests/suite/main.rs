@@ -11,6 +11,7 @@ mod check;
 mod codec;
 mod condemned;
 mod conformance;
+mod descriptions;
 mod directory;
 mod dns;
 mod examples;

@@ -54,7 +54,7 @@ impl Awaits {
     }
 }
 
-#[weir_sdk::http_filter]
+#[weir_sdk::http_filter(grants(clusters = ["other"]))]
 impl HttpFilter for Awaits {
     type Stream = Notes;
 
