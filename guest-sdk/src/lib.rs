@@ -41,13 +41,17 @@
 //! is answered with 500 (a connection is closed).
 
 mod body;
+pub mod connection;
 mod error;
 mod export;
+mod fields;
 mod filter;
 mod flow;
 pub mod grpc;
 mod headers;
 pub mod http;
+mod identity;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 mod network;
@@ -66,6 +70,7 @@ pub use body::{Body, Chunks};
 pub use error::{Error, Result};
 pub use filter::{Action, HttpFilter, Request, Response};
 pub use headers::{Headers, Trailers};
+pub use identity::SpiffeId;
 pub use network::{Connection, ConnectionAction, NetworkFilter};
 pub use reply::Reply;
 pub use task::{join, join_all, race, spawn};
