@@ -49,6 +49,7 @@ mod readme;
 mod refusals;
 mod routes;
 mod sdk;
+mod sdk_costs;
 mod signatures;
 mod soaks;
 mod strictness;
