@@ -51,6 +51,7 @@ pub mod grpc;
 mod headers;
 pub mod http;
 mod identity;
+mod json;
 pub mod limits;
 pub mod log;
 pub mod metrics;
