@@ -92,6 +92,9 @@ enum PluginCommand {
         /// Rewrites expectations that do not fit.
         #[arg(long)]
         update: bool,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
         /// Prints the JSON Schema of files of cases, for editors.
         #[arg(long)]
         schema: bool,
@@ -141,8 +144,8 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::New { path, kind }) => report::authors::new(&path, kind),
         Command::Plugin(PluginCommand::Build { folder }) => report::authors::build(&folder),
         Command::Plugin(PluginCommand::Test { schema: true, .. }) => report::authors::case_schema(),
-        Command::Plugin(PluginCommand::Test { paths, plugin, only, update, .. }) => {
-            report::authors::test(&Wanted { paths, plugin, only, update })
+        Command::Plugin(PluginCommand::Test { paths, plugin, only, update, json, .. }) => {
+            report::authors::test(&Wanted { paths, plugin, only, update }, json)
         }
         Command::Plugin(PluginCommand::Bench { paths, plugin, against, only, runs, json }) => {
             let wanted = Wanted { paths, plugin, only, update: false };

@@ -1,6 +1,7 @@
 //! `weir plugin new` and `build`, as somebody uses them who has the command and nothing of this repository.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -141,4 +142,50 @@ fn a_folder_without_a_plugin_is_told_how_to_get_one() {
     let (said, status) = plugin(folder.path(), &["test"]);
     assert_eq!(status, Some(1));
     assert!(said.contains("has no cases: write the first one into cases/NAME.yaml"), "{said}");
+}
+
+/// A command in the place of another one: a shell script.
+fn fake(folder: &Path, name: &str, script: &str) {
+    let file = folder.join(name);
+    fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("it is written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it can be run");
+}
+
+/// `weir plugin build` with some commands before those that there are.
+fn build_with(commands: &Path, folder: &Path) -> (String, Option<i32>) {
+    let path = std::env::var("PATH").expect("there is one");
+    let path = format!("{}:{path}", commands.display());
+    said(Command::new(weir()).args(["plugin", "build"]).current_dir(folder).env("PATH", path))
+}
+
+#[test]
+fn wasm_opt_goes_over_a_plugin_when_it_is_there_and_is_told_to_keep_the_names() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "smaller"]));
+    let crate_folder = folder.path().join("smaller");
+    fake(folder.path(), "wasm-opt", "echo \"$@\" > \"$(dirname \"$0\")/told\"; cp \"$4\" \"$6\"");
+    let said = good(build_with(folder.path(), &crate_folder));
+    assert!(said.contains("smaller.wasm: ") && !said.contains("not installed"), "{said}");
+    let told = fs::read_to_string(folder.path().join("told")).expect("it was run");
+    assert!(told.starts_with("-O3 --strip-dwarf -g "), "{told}");
+
+    fake(folder.path(), "wasm-opt", "exit 7");
+    let (said, status) = build_with(folder.path(), &crate_folder);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("wasm-opt failed (exit status: 7)"), "{said}");
+}
+
+#[test]
+fn a_toolchain_without_the_target_is_given_it_or_told_about_it() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "targeted"]));
+    fake(folder.path(), "rustc", "echo /nowhere");
+    fake(folder.path(), "rustup", "echo \"$@\" > \"$(dirname \"$0\")/told\"; exit 1");
+    let (said, status) = build_with(folder.path(), &folder.path().join("targeted"));
+    assert_eq!(status, Some(1));
+    assert_eq!(
+        fs::read_to_string(folder.path().join("told")).expect("it was asked"),
+        "target add wasm32-wasip1\n"
+    );
+    assert!(said.contains("`rustup target add wasm32-wasip1` failed; install the target by hand"), "{said}");
 }

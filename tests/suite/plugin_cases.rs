@@ -352,6 +352,26 @@ cases:
 }
 
 #[test]
+fn scripts_are_told_what_does_not_fit_in_json() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("cases.yaml");
+    let cases = "cases:\n  - name: a\n    request: {}\n    expect: { response: { status: 201 } }\n  - name: b\n    request: {}\n";
+    fs::write(&file, cases).expect("it is written");
+    let out = Command::new(weir())
+        .args(["plugin", "test", "--json", "--plugin"])
+        .arg(guest("sharing"))
+        .arg(&file)
+        .output();
+    let out = out.expect("weir runs");
+    assert_eq!(out.status.code(), Some(1));
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let found = &told[0]["cases"][0]["differences"][0];
+    assert_eq!((&found["field"], &found["line"]), (&"cases[0].expect.response.status".into(), &4.into()));
+    assert_eq!((&found["wanted"], &found["got"]), (&"201".into(), &"200".into()));
+    assert_eq!(told[0]["cases"][1]["good"], true);
+}
+
+#[test]
 fn the_schema_of_cases_names_every_field_of_a_filter_and_needs_no_plugin() {
     let out = Command::new(weir()).args(["plugin", "test", "--schema"]).output().expect("weir runs");
     let schema: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");

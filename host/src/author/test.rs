@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use serde_json::{Value as Json, json};
 
 use crate::author::build::build;
 use crate::author::project::Project;
 use crate::config::problem::Problems;
 use crate::plugin::library::Loaded;
-use crate::testbed::{CaseFile, Outcome, Workbench, run_file};
+use crate::testbed::{CaseFile, Difference, Outcome, Workbench, run_file};
 
 /// What is to be tested.
 #[derive(Debug, Default)]
@@ -34,6 +35,35 @@ pub struct Tested {
     pub outcomes: Vec<Outcome>,
     /// Whether expectations in it were rewritten.
     pub updated: bool,
+}
+
+impl Tested {
+    /// For scripts.
+    pub fn to_json(&self) -> Json {
+        let difference = |found: &Difference| {
+            json!({
+                "line": found.place.at.line,
+                "column": found.place.at.column,
+                "field": found.place.field.to_string(),
+                "message": found.what,
+                "wanted": found.wanted,
+                "got": found.got,
+            })
+        };
+        let case = |outcome: &Outcome| {
+            json!({
+                "name": outcome.name,
+                "line": outcome.place.at.line,
+                "good": outcome.is_good(),
+                "differences": outcome.differences.iter().map(difference).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "file": self.file.display().to_string(),
+            "updated": self.updated,
+            "cases": self.outcomes.iter().map(case).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// The folder of a plugin's cases.

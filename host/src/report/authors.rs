@@ -7,9 +7,9 @@ use crate::author::bench::{self, Measured};
 use crate::author::build;
 use crate::author::project::Project;
 use crate::author::scaffold::{Kind, scaffold};
-use crate::author::test::{self, Wanted};
+use crate::author::test::{self, Tested, Wanted};
 use crate::report::Paint;
-use crate::testbed::{CaseFile, Cost, Costs};
+use crate::testbed::{CaseFile, Cost, Costs, Outcome};
 
 /// Writes a new plugin, and prints what can be done with it.
 ///
@@ -48,8 +48,14 @@ pub fn build(folder: &Path) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// When they cannot be run.
-pub fn test(wanted: &Wanted) -> anyhow::Result<bool> {
+pub fn test(wanted: &Wanted, json: bool) -> anyhow::Result<bool> {
     let tested = test::test(wanted)?;
+    if json {
+        let all: serde_json::Value = tested.iter().map(Tested::to_json).collect();
+        println!("{all:#}");
+        let mut outcomes = tested.iter().flat_map(|file| &file.outcomes).peekable();
+        return Ok(outcomes.peek().is_some() && outcomes.all(Outcome::is_good));
+    }
     let paint = Paint::stdout();
     let (mut good, mut bad) = (0, 0);
     for file in &tested {
