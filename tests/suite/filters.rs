@@ -4,6 +4,7 @@ mod api_key;
 mod cors;
 mod files;
 mod ip_access;
+mod jwt;
 mod rate_limit;
 mod tcp_access;
 
