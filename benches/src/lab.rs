@@ -258,7 +258,7 @@ impl<'a> Lab<'a> {
         let file = self.fill(template, values)?;
         let mut command = pinned(core, Path::new("nginx"));
         command.arg("-p").arg(file.with_file_name("")).arg("-c").arg(&file).args(["-e", "stderr"]);
-        Ok(worker_of(self.processes.start(&mut command, port)?))
+        worker_of(self.processes.start(&mut command, port)?)
     }
 
     fn fill(&mut self, template: &str, values: &Values) -> anyhow::Result<PathBuf> {

@@ -81,10 +81,22 @@ pub fn pinned(cores: &str, program: &Path) -> Command {
     command
 }
 
-/// The only child of a process (the worker of a master), or itself.
-pub fn worker_of(pid: u32) -> u32 {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    children.split_whitespace().next().and_then(|child| child.parse().ok()).unwrap_or(pid)
+/// The only child of a process: the worker of a master. A master listens before it has one.
+///
+/// # Errors
+/// When it gets none.
+pub fn worker_of(pid: u32) -> anyhow::Result<u32> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        if let Some(child) = children.split_whitespace().next() {
+            return Ok(child.parse()?);
+        }
+        if Instant::now() > deadline {
+            bail!("process {pid} has no worker");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The time that all threads of a process have been running, by the scheduler's own clock.

@@ -54,6 +54,8 @@ pub struct Timers {
     /// A lower bound of all deadlines, so that most passes of the sweeper look at nothing.
     earliest: Cell<Option<u64>>,
     lowered: Notify,
+    /// Milliseconds, where time stands still but for [`Timers::skip`].
+    standing: Option<Cell<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +65,30 @@ struct Entry {
 }
 
 impl Timers {
+    /// Timers by a clock that stands still until it is told to go on: with it, nothing has to be waited for.
+    pub fn standing() -> Self {
+        Self { standing: Some(Cell::default()), ..Self::default() }
+    }
+
+    /// Milliseconds on the clock that the timers go by.
+    pub fn now(&self) -> u64 {
+        self.standing.as_ref().map_or_else(coarse_millis, Cell::get)
+    }
+
+    /// Lets the time that stands go on to the next deadline, and fires what is due then. `None` when there is none.
+    pub fn skip(&self) -> Option<()> {
+        let standing = self.standing.as_ref()?;
+        let now = standing.get();
+        let deadlines = self.entries.borrow();
+        let mut ahead = deadlines.iter().filter_map(|(_, entry)| entry.deadline).collect::<Vec<_>>();
+        drop(deadlines);
+        // What is due already was told so.
+        ahead.retain(|deadline| *deadline > now);
+        standing.set(ahead.into_iter().min()?);
+        self.sweep();
+        Some(())
+    }
+
     /// Registers a timer without a deadline.
     pub fn timer(self: &Rc<Self>) -> Timer {
         let key = self.entries.borrow_mut().insert(Entry::default());
@@ -85,7 +111,7 @@ impl Timers {
                 self.lowered.notified().await;
                 continue;
             };
-            let wait = Duration::from_millis(earliest.saturating_sub(coarse_millis()));
+            let wait = Duration::from_millis(earliest.saturating_sub(self.now()));
             if wait.is_zero() {
                 self.sweep();
             } else {
@@ -98,7 +124,7 @@ impl Timers {
     }
 
     fn sweep(&self) {
-        let now = coarse_millis();
+        let now = self.now();
         let mut earliest = None;
         for (_, entry) in self.entries.borrow().iter() {
             match entry.deadline {
@@ -126,7 +152,8 @@ impl Timer {
     /// Sets the deadline `after` from now, to the coarse clock's few milliseconds, never early.
     pub fn set(&self, after: Duration) {
         let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2);
-        let deadline = coarse_millis().saturating_add(after).saturating_add(COARSENESS);
+        let coarseness = if self.timers.standing.is_some() { 0 } else { COARSENESS };
+        let deadline = self.timers.now().saturating_add(after).saturating_add(coarseness);
         self.with(|entry| entry.deadline = Some(deadline));
         if self.timers.earliest.get().is_none_or(|earliest| deadline < earliest) {
             self.timers.earliest.set(Some(deadline));
@@ -147,7 +174,7 @@ impl Timer {
     /// Ready once the deadline has passed. Also wakes the task when the worker starts to drain.
     pub fn poll_expired(&self, cx: &Context<'_>) -> Poll<()> {
         self.with(|entry| {
-            if entry.deadline.is_some_and(|deadline| deadline <= coarse_millis()) {
+            if entry.deadline.is_some_and(|deadline| deadline <= self.timers.now()) {
                 return Poll::Ready(());
             }
             match &mut entry.waker {
@@ -231,6 +258,21 @@ mod tests {
             };
             assert_eq!(timer.limit(both).await, Some(8));
         });
+    }
+
+    #[test]
+    fn time_that_stands_goes_on_from_deadline_to_deadline_and_no_further() {
+        let timers = Rc::new(Timers::standing());
+        let (late, early) = (timers.timer(), timers.timer());
+        late.set(Duration::from_secs(3600));
+        early.set(Duration::from_millis(5));
+        let cx = Context::from_waker(Waker::noop());
+        assert!(early.poll_expired(&cx).is_pending());
+        assert_eq!((timers.skip(), timers.now()), (Some(()), 5));
+        assert!(early.poll_expired(&cx).is_ready() && late.poll_expired(&cx).is_pending());
+        assert_eq!((timers.skip(), timers.now()), (Some(()), 3_600_000));
+        assert!(late.poll_expired(&cx).is_ready());
+        assert_eq!((timers.skip(), timers.now()), (None, 3_600_000));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod allocator;
 pub mod app;
+pub mod author;
 pub mod balance;
 pub mod check;
 pub mod clock;
@@ -18,4 +19,5 @@ pub mod report;
 pub mod route;
 pub mod snapshot;
 pub mod telemetry;
+pub mod testbed;
 pub mod upstream;

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use weir::app::Origin;
+use weir::author::scaffold::Kind;
+use weir::author::test::Wanted;
 use weir::net::inherit::Inheritance;
 use weir::overload::descriptors;
 use weir::plugin::workshop;
@@ -61,6 +63,60 @@ enum PluginCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Writes a new plugin: a crate that builds, with cases, a gateway to try it in, and the SDK.
+    New {
+        /// Its name, or the path of its folder, which is not there yet.
+        #[arg(value_name = "NAME")]
+        path: PathBuf,
+        /// What it filters.
+        #[arg(long, value_enum, default_value = "http")]
+        kind: Kind,
+    },
+    /// Builds the plugin of a folder, as small and as fast as can be, to NAME.wasm in it.
+    Build {
+        /// The folder of a crate, or one with a `weir-plugin.yaml`.
+        #[arg(value_name = "FOLDER", default_value = ".")]
+        folder: PathBuf,
+    },
+    /// Runs a plugin's cases: what it is to do to which request, written in YAML.
+    Test {
+        /// Files of cases, or folders of plugins, whose cases are in `cases/`. A folder's plugin is built before.
+        #[arg(value_name = "PATH", default_value = ".")]
+        paths: Vec<PathBuf>,
+        /// The plugin, in the place of the folder's.
+        #[arg(long, value_name = "FILE.wasm")]
+        plugin: Option<PathBuf>,
+        /// Runs only cases with this in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// Rewrites expectations that do not fit.
+        #[arg(long)]
+        update: bool,
+        /// Prints the JSON Schema of files of cases, for editors.
+        #[arg(long)]
+        schema: bool,
+    },
+    /// Measures what a plugin's callbacks cost in its cases: time, host calls, and bytes that pass to and fro.
+    Bench {
+        /// Files of cases, or folders of plugins, as for `test`.
+        #[arg(value_name = "PATH", default_value = ".")]
+        paths: Vec<PathBuf>,
+        /// The plugin, in the place of the folder's.
+        #[arg(long, value_name = "FILE.wasm")]
+        plugin: Option<PathBuf>,
+        /// Another plugin, to be compared with it.
+        #[arg(long, value_name = "FILE.wasm")]
+        against: Option<PathBuf>,
+        /// Measures only cases with this in their names.
+        #[arg(long, value_name = "TEXT")]
+        only: Option<String>,
+        /// How often each case is run.
+        #[arg(long, value_name = "NUMBER", default_value_t = 2_000)]
+        runs: u64,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Compiles a plugin from standard input into a cache, within limits. `weir run` calls it.
     #[command(hide = true)]
     Compile {
@@ -82,6 +138,16 @@ fn main() -> ExitCode {
         Command::Check { config, json } => report::check(&config, json),
         Command::Schema => report::schema(),
         Command::Plugin(PluginCommand::Inspect { file, json }) => report::inspect(&file, json),
+        Command::Plugin(PluginCommand::New { path, kind }) => report::authors::new(&path, kind),
+        Command::Plugin(PluginCommand::Build { folder }) => report::authors::build(&folder),
+        Command::Plugin(PluginCommand::Test { schema: true, .. }) => report::authors::case_schema(),
+        Command::Plugin(PluginCommand::Test { paths, plugin, only, update, .. }) => {
+            report::authors::test(&Wanted { paths, plugin, only, update })
+        }
+        Command::Plugin(PluginCommand::Bench { paths, plugin, against, only, runs, json }) => {
+            let wanted = Wanted { paths, plugin, only, update: false };
+            report::authors::bench(&wanted, against.as_ref(), runs, json)
+        }
         Command::Plugin(PluginCommand::Compile { cache, memory, cpu }) => {
             return compile(&cache, memory, cpu);
         }

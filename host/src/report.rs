@@ -1,6 +1,8 @@
 //! What the commands that do not serve print: aligned and coloured for people, JSON for scripts.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the output of commands")]
 
+pub mod authors;
+
 use std::io::IsTerminal;
 use std::path::Path;
 

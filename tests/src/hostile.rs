@@ -13,6 +13,7 @@ mod starts;
 pub mod text;
 
 use text::Text;
+use weir::plugin::{queues, space};
 
 /// A guest that means harm.
 #[derive(Debug, Clone)]
@@ -66,6 +67,16 @@ impl Hostile {
     /// When it is none: a mistake of this module's.
     pub fn wasm(&self) -> Vec<u8> {
         wat::parse_str(&self.wat).unwrap_or_else(|error| panic!("{}: {error}\n{}", self.name, self.wat))
+    }
+
+    /// What Weir's quotas let its shared data and its queues keep, in bytes: they are there for whoever comes after it.
+    pub fn may_keep(&self) -> usize {
+        let calls = |name: &str| self.wat.contains(&format!("(call ${name} "));
+        let most = [
+            ("proxy_set_shared_data", space::MOST_BYTES),
+            ("proxy_enqueue_shared_queue", queues::MOST_BYTES_OF_SCOPE),
+        ];
+        most.iter().filter(|(name, _)| calls(name)).map(|(_, most)| most).sum()
     }
 }
 

@@ -255,6 +255,17 @@ impl Trampoline {
     /// # Panics
     /// When they are more than [`MOST_CALLS`].
     pub fn make(&mut self, context: u32, allocator: Allocator, calls: &[Call]) -> Result<Vec<u32>, Fault> {
+        let count = self.stage(allocator, calls);
+        let limit = Duration::from_secs(5);
+        self.instance.call(context, limit, |callbacks| &callbacks.proxy_on_tick, (context,))?;
+        Ok(self.answers(count))
+    }
+
+    /// Puts the calls into the guest's memory, for its next `proxy_on_tick`. Returns how many it makes by itself.
+    ///
+    /// # Panics
+    /// When they are more than [`MOST_CALLS`].
+    pub fn stage(&mut self, allocator: Allocator, calls: &[Call]) -> usize {
         assert!(calls.len() <= MOST_CALLS, "there is room for so many");
         let (mode, given) = match allocator {
             Allocator::Sound => (0, 0),
@@ -279,10 +290,13 @@ impl Trampoline {
                 put(memory, record + 8 + place * 8, &arg.to_le_bytes());
             }
         }
-        let limit = Duration::from_secs(5);
-        self.instance.call(context, limit, |callbacks| &callbacks.proxy_on_tick, (context,))?;
+        count
+    }
+
+    /// What the first of the calls answered that were made last.
+    pub fn answers(&mut self, count: usize) -> Vec<u32> {
         let memory = self.memory();
-        Ok((0..count).map(|at| int(memory, RECORDS + at * RECORD + 4)).collect())
+        (0..count).map(|at| int(memory, RECORDS + at * RECORD + 4)).collect()
     }
 
     /// The guest's memory.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use weir_tests::guests;
 use weir_tests::hostile::{self, Hostile};
-use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check};
+use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, breaches, check, may_stay};
+use weir_tests::soak::process::Usage;
 use weir_tests::soak::upstream;
 
 /// As generous as the timeout of the clients: a build may be running beside.
@@ -70,4 +71,22 @@ fn every_hostile_guest_is_a_module_that_only_weirs_checks_can_refuse() {
     names.dedup();
     assert_eq!(names.len(), guests.len(), "each has a name of its own");
     assert!(names.len() > 70, "{}", names.len());
+}
+
+#[test]
+fn shared_data_within_its_quota_is_no_memory_that_is_left() {
+    const MIB: u64 = 1 << 20;
+    // What a flood left when it had filled its quota, and when it went on beyond it.
+    let left = |guest: &str, mib: u64| {
+        let used = |mib: u64| Usage { resident: mib * MIB, ..Usage::default() };
+        let held = hostile::named(guest).may_keep() as f64;
+        let outcomes =
+            Outcomes { usage: [used(100), used(200), used(100 + mib)], held, ..Outcomes::default() };
+        breaches(&outcomes, may_stay(held))
+    };
+    for guest in ["shared-data-flood", "queue-flood", "one-queue-flood"] {
+        assert!(left(guest, 67).is_empty(), "{guest}: {:?}", left(guest, 67));
+        assert!(!left(guest, 140).is_empty(), "{guest} holds more than it may");
+    }
+    assert!(!left("log-flood", 67).is_empty(), "what keeps nothing has nothing to leave");
 }

@@ -7,9 +7,9 @@ use std::time::Instant;
 use anyhow::Context;
 
 use crate::cargo::{cargo, root, run, target};
-use crate::{demo, guests};
+use crate::{demo, exchange, guests};
 
-/// Format, lints, dependencies, tests, the demo's commands: in the order in which they fail fastest.
+/// Format, lints, dependencies, tests, the demo's commands, instructions of an exchange: in the order in which they fail fastest.
 ///
 /// # Errors
 /// The first step that fails.
@@ -22,7 +22,8 @@ pub fn ci() -> anyhow::Result<()> {
     })?;
     step("dependencies", audit)?;
     step("tests", || test(&[]))?;
-    step("demo", || demo::run(true))
+    step("demo", || demo::run(true))?;
+    step("instructions", || exchange::check(false))
 }
 
 /// The whole suite. `args` go to `cargo test`.

@@ -5,6 +5,7 @@ pub mod cargo;
 pub mod certs;
 pub mod ci;
 pub mod demo;
+pub mod exchange;
 pub mod guests;
 pub mod parity;
 pub mod soak;

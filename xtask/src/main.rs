@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::cargo::build_weir;
-use xtask::{bench, ci, demo, guests, parity, say, soak};
+use xtask::{bench, ci, demo, exchange, guests, parity, say, soak};
 
 /// What needs more than one cargo call.
 #[derive(Debug, Parser)]
@@ -36,6 +36,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Counts the instructions of one exchange under callgrind, and compares them with `benches/baseline/exchange.txt`.
+    Count {
+        /// Puts them into that file instead.
+        #[arg(long)]
+        update: bool,
+    },
     /// Runs the scenarios of `tests/parity` in a real Envoy and in Weir. Further arguments go to the runner.
     Parity {
         /// Parts of the names of scenarios; `--update` writes down what both do.
@@ -48,7 +54,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// What a change must pass: format, lints, dependencies, tests.
+    /// What a change must pass: format, lints, dependencies, tests, the demo's commands, instructions of an exchange.
     Ci,
 }
 
@@ -58,6 +64,7 @@ fn main() -> ExitCode {
         Command::Demo { check } => demo::run(check),
         Command::Test { args } => ci::test(&args),
         Command::Bench { args } => bench::side_by_side(&args),
+        Command::Count { update } => exchange::check(update),
         Command::Parity { args } => parity::run_scenarios(&args),
         Command::Soak { args } => soak::soak(&args),
         Command::Ci => ci::ci(),

@@ -28,6 +28,9 @@ pub struct Config {
     pub workers: usize,
 }
 
+/// The filters of a listener that nobody calls: no chain may have more than 64.
+const CHAIN: usize = 50;
+
 impl Default for Config {
     fn default() -> Self {
         Self { routes: 10, clusters: 10, plugins: 1, instances: 1, workers: 1 }
@@ -72,7 +75,13 @@ pub fn run(report: Report, tools: &Tools, built: &Built, plan: &Plan) -> anyhow:
 pub fn write(lab: &mut Lab<'_>, config: &Config) -> anyhow::Result<(PathBuf, u16)> {
     let folder = lab.fresh()?;
     plugins(lab.built, config.plugins, &folder.join("plugins"))?;
-    let (upstream, ports) = (lab.upstream("upstream")?, free_ports(3)?);
+    // What is not used by the request is used by listeners that nobody calls: else it would not be loaded.
+    let spare: Vec<(usize, String)> = (0..config.plugins)
+        .map(|n| (n, format!("plugin-{n}")))
+        .chain((0..config.instances).map(|n| (0, format!("instance-{n}"))))
+        .collect();
+    let chains: Vec<_> = spare.chunks(CHAIN).collect();
+    let (upstream, ports) = (lab.upstream("upstream")?, free_ports(2 + chains.len())?);
     let lines = |count: usize, line: &dyn Fn(usize) -> String| {
         (0..count).fold(String::new(), |mut text, number| {
             // Writing into a string cannot fail.
@@ -81,14 +90,15 @@ pub fn write(lab: &mut Lab<'_>, config: &Config) -> anyhow::Result<(PathBuf, u16
         })
     };
     let port = |at: usize| ports.get(at).copied().unwrap_or_default();
-    // What is not used by the request is used by a listener that nobody calls: else it would not be loaded.
-    let filter =
-        |plugin: usize, name: String| format!("        - {{ plugin: plugin-{plugin}, name: {name} }}");
+    let filters = |chain: &[(usize, String)]| {
+        let filter =
+            |(plugin, name): &(usize, String)| format!("{{ plugin: plugin-{plugin}, name: {name} }}");
+        chain.iter().map(filter).collect::<Vec<_>>().join(", ")
+    };
     let values = [
         ("workers", config.workers.to_string()),
         ("admin", port(1).to_string()),
         ("plain", port(0).to_string()),
-        ("spare", port(2).to_string()),
         (
             "routes",
             lines(config.routes, &|n| {
@@ -98,8 +108,17 @@ pub fn write(lab: &mut Lab<'_>, config: &Config) -> anyhow::Result<(PathBuf, u16
                 )
             }),
         ),
-        ("filters", lines(config.plugins, &|n| filter(n, format!("plugin-{n}")))),
-        ("instances", lines(config.instances, &|n| filter(0, format!("instance-{n}")))),
+        (
+            "spare",
+            lines(chains.len(), &|n| {
+                format!(
+                    "  - {{ name: spare-{n}, address: \"127.0.0.1:{}\", http: {{ filters: [{}], \
+                     routes: [ {{ respond: {{ status: 200 }} }} ] }} }}",
+                    port(2 + n),
+                    chains.get(n).map(|chain| filters(chain)).unwrap_or_default()
+                )
+            }),
+        ),
         (
             "clusters",
             lines(config.clusters, &|n| {

@@ -73,18 +73,16 @@ fn connections(tools: &Tools, built: &Built, make: Make, port: &str) -> anyhow::
     Ok((measure(MORE)? - before) / MORE as f64)
 }
 
-/// Bytes for an instance.
+/// Bytes for an instance: of two processes that run at a time, since what they share is halved then for both.
 fn instances(tools: &Tools, built: &Built) -> anyhow::Result<f64> {
     let mut lab = Lab::start(tools, built)?;
-    let mut measure = |instances: usize| {
-        let config = Config { instances, ..Config::default() };
-        let (file, port) = write(&mut lab, &config)?;
-        let pid = lab.weir(&file, PROXY, port)?;
-        settle();
-        memory(pid)
+    let mut start = |instances: usize| {
+        let (file, port) = write(&mut lab, &Config { instances, ..Config::default() })?;
+        lab.weir(&file, PROXY, port)
     };
-    let few = measure(1)?;
-    Ok((measure(1 + INSTANCES)? - few) / INSTANCES as f64)
+    let (few, many) = (start(1)?, start(1 + INSTANCES)?);
+    settle();
+    Ok((memory(many)? - memory(few)?) / INSTANCES as f64)
 }
 
 /// What is to be given back is given back by then.

@@ -24,6 +24,11 @@ pub trait Read: Sized {
         None
     }
 
+    /// Whether `null` is a value like others. Elsewhere a field that is `null` is one that is not there.
+    fn takes_null() -> bool {
+        false
+    }
+
     /// What stands in for a value that could not be read, so that what is around it can be checked too. A
     /// configuration that holds one is never used.
     fn recovered() -> Option<Self> {
@@ -125,7 +130,7 @@ impl<'n, 'c, 'f> Fields<'n, 'c, 'f> {
     pub fn take<T: Read>(&mut self, key: &str, default: Option<&str>) -> Option<T> {
         let at = self.node.at;
         self.cx.below(key, |cx| {
-            if let Some(value) = self.node.get(key).filter(|value| !value.is_null()) {
+            if let Some(value) = self.node.get(key).filter(|value| T::takes_null() || !value.is_null()) {
                 return T::read(value, cx).or_else(T::recovered).or_else(T::absent);
             }
             if let Some(text) = default {

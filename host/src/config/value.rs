@@ -53,6 +53,10 @@ impl<T: Read> Read for Spanned<T> {
         T::absent().map(|value| Self { value, place: Place::default() })
     }
 
+    fn takes_null() -> bool {
+        T::takes_null()
+    }
+
     fn recovered() -> Option<Self> {
         T::recovered().map(|value| Self { value, place: Place::default() })
     }
@@ -73,6 +77,10 @@ impl<T: Read> Read for Option<T> {
 
     fn absent() -> Option<Self> {
         Some(None)
+    }
+
+    fn takes_null() -> bool {
+        T::takes_null()
     }
 
     fn recovered() -> Option<Self> {

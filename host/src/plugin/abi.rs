@@ -93,6 +93,7 @@ fn answer(
     function: impl FnOnce(&mut Host<'_>) -> Answer,
 ) -> wasmtime::Result<u32> {
     let mut host = Host::new(caller);
+    host.called();
     if host.vm().allocating && name != IN_ALLOCATOR {
         // The allocator was called by a host function that is not done yet.
         return Ok(Status::InternalFailure.into());
@@ -111,6 +112,7 @@ async fn answer_on_fiber(
     function: impl FnOnce(&mut Host<'_>) -> Answer + Send,
 ) -> wasmtime::Result<u32> {
     let mut host = Host::on_fiber(caller);
+    host.called();
     if host.vm().allocating && name != IN_ALLOCATOR {
         return Ok(Status::InternalFailure.into());
     }
@@ -163,7 +165,9 @@ macro_rules! link_wasi {
             host: impl for<'a> Fn(Caller<'a, Vm>) -> Host<'a> + Copy + Send + Sync + 'static,
         ) -> wasmtime::Result<()> {
             $(linker.func_wrap(module, stringify!($name), move |caller: Caller<'_, Vm>, $($arg: $ty),*| -> u32 {
-                wasi::$name(&mut host(caller) $(, $arg)*).err().map_or(0, Into::into)
+                let mut host = host(caller);
+                host.called();
+                wasi::$name(&mut host $(, $arg)*).err().map_or(0, Into::into)
             })?;)*
             linker.func_wrap(module, "proc_exit", wasi::proc_exit)?;
             Ok(())

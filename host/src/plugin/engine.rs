@@ -22,6 +22,9 @@ pub const FINER: u32 = 4;
 /// How many instances the process may have at a time.
 pub const SLOTS: u32 = 1_000;
 
+/// With fewer than these there would be no room for a handful of plugins.
+const FEWEST_SLOTS: u32 = 7;
+
 /// Stack that a guest may use.
 const GUEST_STACK: usize = 512 * 1024;
 
@@ -33,12 +36,12 @@ pub struct PluginEngine {
 }
 
 impl PluginEngine {
-    /// Starts an engine.
+    /// Starts an engine. Where address space is short (`ulimit -v`, valgrind), it has room for fewer instances.
     ///
     /// # Errors
     /// When the address space for the slots cannot be had, or the thread cannot be started.
     pub fn new() -> anyhow::Result<Self> {
-        let engine = Engine::new(&config(SLOTS))?;
+        let engine = with_slots()?;
         let pulse = Arc::new(Pulse::default());
         let (ticked, own) = (engine.weak(), Arc::clone(&pulse));
         std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || own.run(&ticked))?;
@@ -53,6 +56,24 @@ impl PluginEngine {
     /// What is told when guests run.
     pub fn pulse(&self) -> &Arc<Pulse> {
         &self.pulse
+    }
+}
+
+/// An engine with room for [`SLOTS`] instances, or for as many as there is address space for.
+fn with_slots() -> anyhow::Result<Engine> {
+    let mut slots = SLOTS;
+    loop {
+        match Engine::new(&config(slots)) {
+            Ok(engine) if slots < SLOTS => {
+                tracing::warn!(
+                    slots,
+                    "address space is limited (`ulimit -v`): there is room for fewer plugin instances than {SLOTS}"
+                );
+                return Ok(engine);
+            }
+            Err(_) if slots / 2 >= FEWEST_SLOTS => slots /= 2,
+            made => return Ok(made?),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,11 @@ pub trait PluginHost {
 
     /// Whose turn it is among the calls that give way.
     fn turns(&self) -> &Turns;
+
+    /// Waits for the next tick of a timer.
+    fn sleep(&self, period: Duration) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(tokio::time::sleep(period))
+    }
 }
 
 /// The guest's half of a gRPC call. To drop it is to give the call up, when it has not ended.
@@ -272,6 +278,7 @@ impl VmCell {
         }
         let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
         let (digest, kind) = (self.spec.digest, fault.kind.as_str());
+        self.tell_outside(plugin, fault);
         if self.ending.get() {
             tracing::error!(plugin, %digest, kind, "a plugin failed as it ended: {}", fault.message);
         } else {
@@ -281,6 +288,12 @@ impl VmCell {
         if !self.ending.get() {
             self.note_fault(if self.is_preemptible() { spent / lane::LENIENCE } else { spent });
             self.host.condemned(&self.spec);
+        }
+    }
+
+    fn tell_outside(&self, plugin: &str, fault: &Fault) {
+        if let Some(outside) = &self.spec.services.outside {
+            outside.failed(plugin, fault.kind, &fault.message);
         }
     }
 

@@ -198,10 +198,18 @@ impl Instance {
         P: WasmParams,
         R: WasmResults,
     {
-        match which(&self.callbacks) {
-            Some(function) => run(&mut self.store, context, function, params, limit).map(Some),
-            None => Ok(None),
+        let place = which(&self.callbacks);
+        let Some(function) = place else { return Ok(None) };
+        if self.store.data().watch.is_none() {
+            return run(&mut self.store, context, function, params, limit).map(Some);
         }
+        let name = self.callbacks.name_of(std::ptr::from_ref(place).cast());
+        let start = self.store.data_mut().watch.as_mut().map(|watch| watch.begin());
+        let called = run(&mut self.store, context, function, params, limit);
+        if let (Some(watch), Some(start)) = (&mut self.store.data_mut().watch, start) {
+            watch.end(name, start);
+        }
+        called.map(Some)
     }
 
     /// The callbacks of the guest.

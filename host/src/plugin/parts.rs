@@ -104,6 +104,7 @@ impl Parts {
             space: Arc::clone(&self.space),
             scope: Arc::clone(&self.scope),
             clusters: Arc::clone(clusters),
+            watch: None,
             metrics: Arc::default(),
         })
     }

@@ -66,10 +66,12 @@ const MOST_QUEUES: usize = 4096;
 const MOST_VALUES: usize = 1 << 16;
 const MOST_BYTES: usize = 16 << 20;
 
-/// Queues that one scope may have, so that none takes the room of the others, and the bytes of all of them. What a queue
-/// holds of up to [`SMALL`] is not asked for there: the number of queues bounds it.
+/// Queues that one scope may have, so that none takes the room of the others.
 const MOST_OF_SCOPE: usize = 256;
-const MOST_BYTES_OF_SCOPE: usize = 64 << 20;
+
+/// The bytes of all queues of a scope. What a queue holds of up to [`SMALL`] is not asked for there: the number of queues
+/// bounds it.
+pub const MOST_BYTES_OF_SCOPE: usize = 64 << 20;
 
 impl Queues {
     /// No queues yet. `all`: what all scopes draw from.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use weir_abi::{MetricKind, Status};
 
@@ -9,6 +10,7 @@ use crate::plugin::digest::Digest;
 use crate::plugin::engine::Pulse;
 use crate::plugin::grants::Denials;
 use crate::plugin::meter::Refusal;
+use crate::plugin::outside::Outside;
 use crate::plugin::queues::Queues;
 use crate::plugin::quotas::{PluginPools, Pool, Pools, Refusals};
 use crate::plugin::space::Space;
@@ -24,6 +26,8 @@ pub struct Services {
     pub pulse: Arc<Pulse>,
     /// Shared queues.
     pub queues: Queues,
+    /// What stands in for the world, where there is none.
+    pub outside: Option<Arc<dyn Outside>>,
     spaces: Mutex<HashMap<String, Arc<Space>>>,
     /// The exposed names of the metrics that each filter of each plugin has defined: series never end.
     metrics: Mutex<HashMap<(String, String), HashSet<String>>>,
@@ -45,11 +49,21 @@ const MOST_METRICS: usize = 1024;
 impl Services {
     /// Services that count into `registry`, for guests of the engine that `pulse` belongs to.
     pub fn new(registry: Arc<Registry>, pulse: Arc<Pulse>) -> Arc<Self> {
+        Self::within(None, registry, pulse)
+    }
+
+    /// Services for guests that are told of another world than the system's.
+    pub fn within(
+        outside: Option<Arc<dyn Outside>>,
+        registry: Arc<Registry>,
+        pulse: Arc<Pulse>,
+    ) -> Arc<Self> {
         let shared = Arc::<Pool>::default();
         Arc::new(Self {
             registry,
             pulse,
             queues: Queues::new(Arc::clone(&shared)),
+            outside,
             spaces: Mutex::default(),
             metrics: Mutex::default(),
             denials: Mutex::default(),
@@ -58,6 +72,11 @@ impl Services {
             memory: Arc::default(),
             shared,
         })
+    }
+
+    /// The time of day, as guests are told it.
+    pub fn wall(&self) -> SystemTime {
+        self.outside.as_ref().map_or_else(SystemTime::now, |outside| outside.wall())
     }
 
     /// The shared data of a scope. It outlives the VMs that use it.

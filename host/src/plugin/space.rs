@@ -23,10 +23,11 @@ struct Values {
     bytes: usize,
 }
 
-/// Keys that a scope may have, and the bytes of all its keys and values: it is the host's memory, and nothing in the
-/// contract ever takes a key away.
+/// Keys that a scope may have: it is the host's memory, and nothing in the contract ever takes a key away.
 const MOST_KEYS: usize = 1 << 16;
-const MOST_BYTES: usize = 64 << 20;
+
+/// The bytes of all keys and values that a scope may have.
+pub const MOST_BYTES: usize = 64 << 20;
 
 impl Space {
     /// The data of a scope that has none yet. `all`: what all scopes draw from.

@@ -28,6 +28,7 @@ use crate::plugin::services::{GuestMetric, Services, Usage};
 use crate::plugin::space::Space;
 use crate::plugin::spec::FilterSpec;
 use crate::plugin::stream::{LocalReply, SharedStream};
+use crate::plugin::watch::Watch;
 
 pub use outgoing::{CallAnswer, GrpcOpen, HttpCall, Outgoing};
 
@@ -75,6 +76,8 @@ pub struct Vm {
     pub space: Arc<Space>,
     /// The clusters that there are.
     pub clusters: Arc<BTreeSet<Box<str>>>,
+    /// Who looks on.
+    pub watch: Option<Box<Watch>>,
     /// Metrics that the guest defined; their ids are the places, from 1.
     pub metrics: Arc<Vec<GuestMetric>>,
 }
@@ -327,6 +330,14 @@ impl Vm {
         fits
     }
 
+    /// A host function passes some bytes to or from the guest.
+    #[inline]
+    pub fn passes(&mut self, bytes: usize) {
+        if let Some(watch) = &mut self.watch {
+            watch.bytes += bytes as u64;
+        }
+    }
+
     /// Writes a line to Weir's log in the name of the plugin.
     pub fn log(&mut self, level: LogLevel, message: &str) {
         if level >= LogLevel::Warn && self.roots.iter().any(|root| root.starting.is_some()) {
@@ -338,6 +349,9 @@ impl Vm {
         }
         let spec = root.map(|root| &root.spec);
         let (plugin, filter) = spec.map_or(("", ""), |spec| (&*spec.plugin, &*spec.name));
+        if let Some(outside) = &self.services.outside {
+            return outside.logged(filter, level, message);
+        }
         match level {
             LogLevel::Trace => tracing::trace!(plugin, filter, "{message}"),
             LogLevel::Debug => tracing::debug!(plugin, filter, "{message}"),

@@ -90,7 +90,7 @@ pub struct Outcomes {
     pub neighbours: [[Measured; 2]; 2],
     /// What the process used before, at most, and after.
     pub usage: [Usage; 3],
-    /// Memory that living guests hold more than before, in bytes.
+    /// Memory that living guests hold more than before, and what their shared data may, in bytes.
     pub held: f64,
     /// How often the guest was provoked.
     pub provoked: usize,
@@ -145,9 +145,10 @@ impl Running {
         }
     }
 
-    fn held(&self) -> f64 {
+    /// The memory of the instances, and what they may keep besides.
+    fn held(&self, may_keep: usize) -> f64 {
         match self {
-            Self::Weir(weir) => weir.metric("weir_plugin_memory_bytes", ""),
+            Self::Weir(weir) => weir.metric("weir_plugin_memory_bytes", "") + may_keep as f64,
             Self::Envoy(_) => 0.0,
         }
     }
@@ -155,10 +156,15 @@ impl Running {
     /// What more may be resident than before.
     fn may_stay(&self, held: f64) -> u64 {
         match self {
-            Self::Weir(_) => MEMORY_LEFT + held.max(0.0) as u64,
+            Self::Weir(_) => may_stay(held),
             Self::Envoy(_) => MEMORY_LEFT + MEMORY_OF_GUESTS,
         }
     }
+}
+
+/// What more may be resident in Weir than before, in bytes, when guests hold so much more.
+pub fn may_stay(held: f64) -> u64 {
+    MEMORY_LEFT + held.max(0.0) as u64
 }
 
 /// Checks one guest.
@@ -206,7 +212,7 @@ fn check_beside(
     // Connections to the upstream are made, code is in the caches.
     measure(&running, plan, Duration::from_millis(500), |_| {});
     let before = running.process().usage().unwrap_or_default();
-    let held = running.held();
+    let held = running.held(0);
     let alone = measure(&running, plan, plan.baseline, |_| {});
     let begun = running.process().usage().unwrap_or_default();
     let provoking = provoke(&running);
@@ -221,8 +227,9 @@ fn check_beside(
     if let Running::Weir(weir) = &running {
         outcomes.breaches.extend(unprovoked(weir, guest.outcome, plan.recovery));
     }
-    let after = recovered(&running, before, held, plan.recovery);
-    outcomes.held = running.held() - held;
+    let held_more = || running.held(guest.may_keep()) - held;
+    let after = recovered(&running, before, held_more, plan.recovery);
+    outcomes.held = held_more();
     outcomes.usage = [before, peak, after];
     outcomes.breaches.extend(breaches(&outcomes, running.may_stay(outcomes.held)));
     let process = match &mut running {
@@ -282,11 +289,11 @@ fn unprovoked(weir: &Weir, outcome: Outcome, patience: Duration) -> Option<Strin
 }
 
 /// What the process uses, once nothing more than may be is left, or when it takes too long.
-fn recovered(running: &Running, before: Usage, held: f64, patience: Duration) -> Usage {
+fn recovered(running: &Running, before: Usage, held: impl Fn() -> f64, patience: Duration) -> Usage {
     let deadline = Instant::now() + patience;
     loop {
         let usage = running.process().usage().unwrap_or_default();
-        let may_stay = running.may_stay(running.held() - held);
+        let may_stay = running.may_stay(held());
         let good = usage.resident <= before.resident + may_stay
             && usage.descriptors <= before.descriptors + DESCRIPTORS_LEFT;
         if good || Instant::now() > deadline {
@@ -297,7 +304,7 @@ fn recovered(running: &Running, before: Usage, held: f64, patience: Duration) ->
 }
 
 /// What the neighbours felt, and what is left.
-fn breaches(outcomes: &Outcomes, may_stay: u64) -> Vec<String> {
+pub fn breaches(outcomes: &Outcomes, may_stay: u64) -> Vec<String> {
     let mut breaches = Vec::new();
     for (name, [alone, beside]) in ["another listener", "the same listener"].iter().zip(&outcomes.neighbours)
     {

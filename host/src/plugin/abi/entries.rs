@@ -24,6 +24,19 @@ macro_rules! declare_callbacks {
             pub short_response_headers: Option<TypedFunc<(Int, Int), Int>>,
         }
 
+        impl Callbacks {
+            /// The name of a callback, by where it stands in these.
+            pub fn name_of(&self, place: *const ()) -> &'static str {
+                $(if std::ptr::from_ref(&self.$name).cast() == place {
+                    return stringify!($name);
+                })*
+                if std::ptr::from_ref(&self.short_request_headers).cast() == place {
+                    return SHORT_HEADERS[0].name;
+                }
+                SHORT_HEADERS[1].name
+            }
+        }
+
         /// Where a module exports what the host enters and reads.
         #[derive(Clone)]
         pub struct Entries {

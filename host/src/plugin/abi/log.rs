@@ -17,6 +17,10 @@ pub fn proxy_log(host: &mut Host<'_>, level: Int, message: Ptr, message_len: Len
 const LONGEST: usize = 64 * 1024;
 
 pub fn proxy_get_log_level(host: &mut Host<'_>, level: OutInt) -> Answer {
+    if let Some(outside) = &host.vm().services.outside {
+        let logged = outside.log_level();
+        return Ok(host.write_int(level, logged.into())?);
+    }
     let current = LevelFilter::current();
     let logged = if current >= LevelFilter::TRACE {
         LogLevel::Trace

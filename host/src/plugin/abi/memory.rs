@@ -35,6 +35,14 @@ impl<'a> Host<'a> {
         Self { caller, gifts: Some(Vec::new()) }
     }
 
+    /// A host function is called.
+    #[inline]
+    pub fn called(&mut self) {
+        if let Some(watch) = &mut self.vm().watch {
+            watch.host_calls += 1;
+        }
+    }
+
     /// The VM's data.
     pub fn vm(&mut self) -> &mut Vm {
         self.caller.data_mut()
@@ -43,6 +51,7 @@ impl<'a> Host<'a> {
     /// Bytes of the guest, and the VM's data beside them.
     pub fn bytes(&mut self, ptr: u32, len: u32) -> Result<(&[u8], &mut Vm), Status> {
         let (memory, vm) = self.memory()?.data_and_store_mut(&mut self.caller);
+        vm.passes(len as usize);
         Ok((slice(memory, ptr, len)?, vm))
     }
 
@@ -51,13 +60,15 @@ impl<'a> Host<'a> {
     pub fn two(&mut self, a: (u32, u32), b: (u32, u32)) -> Result<((&[u8], &[u8]), &mut Vm), Status> {
         let (memory, vm) = self.memory()?.data_and_store_mut(&mut self.caller);
         let memory: &[u8] = memory;
+        vm.passes(a.1 as usize + b.1 as usize);
         Ok(((slice(memory, a.0, a.1)?, slice(memory, b.0, b.1)?), vm))
     }
 
     /// Whether a result of `len` bytes has its place: asked before something is done that a guest which does not learn
     /// of it could never undo.
     pub fn check(&mut self, ptr: u32, len: u32) -> Result<(), Status> {
-        self.bytes(ptr, len).map(drop)
+        let (memory, _) = self.memory()?.data_and_store_mut(&mut self.caller);
+        slice(memory, ptr, len).map(drop)
     }
 
     /// Writes bytes into the guest.
@@ -139,6 +150,7 @@ impl<'a> Host<'a> {
         out_ptr: u32,
         out_len: u32,
     ) -> Result<(), Refusal> {
+        self.vm().passes(bytes.len());
         self.write(at, bytes)?;
         self.write_int(out_ptr, at)?;
         self.write_int(out_len, len)?;

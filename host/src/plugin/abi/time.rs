@@ -7,7 +7,8 @@ use crate::plugin::abi::{Answer, Int, OutLong};
 use crate::plugin::vm::Outgoing;
 
 pub fn proxy_get_current_time_nanoseconds(host: &mut Host<'_>, time: OutLong) -> Answer {
-    Ok(host.write_long(time, unix_nanos(SystemTime::now()))?)
+    let now = host.vm().services.wall();
+    Ok(host.write_long(time, unix_nanos(now))?)
 }
 
 pub fn proxy_set_tick_period_milliseconds(host: &mut Host<'_>, period: Int) -> Answer {

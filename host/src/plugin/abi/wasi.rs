@@ -6,7 +6,7 @@
 
 mod standard;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Linker};
@@ -84,15 +84,17 @@ pub fn fd_write(host: &mut Host<'_>, fd: Int, vectors: Ptr, count: Int, written:
 pub fn clock_time_get(host: &mut Host<'_>, clock: Int, _precision: Long, time: OutLong) -> Result {
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let now = match clock {
-        0 => unix_nanos(SystemTime::now()),
-        1 => {
-            let now = clock_gettime(ClockId::Monotonic);
-            nanos(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
-        }
+        0 => unix_nanos(host.vm().services.wall()),
+        1 => nanos(host.vm().services.outside.as_ref().map_or_else(monotonic, |outside| outside.monotonic())),
         2 | 3 => nanos(thread_cpu_time()),
         _ => return Err(WasiErrno::NotSup),
     };
     Ok(host.write_long(time, now)?)
+}
+
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 pub fn clock_res_get(host: &mut Host<'_>, clock: Int, resolution: OutLong) -> Result {

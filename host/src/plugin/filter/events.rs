@@ -128,7 +128,8 @@ impl VmCell {
         let me = self.me.clone();
         tokio::task::spawn_local(async move {
             loop {
-                tokio::time::sleep(period).await;
+                let Some(ticked) = me.upgrade().map(|cell| cell.host.sleep(period)) else { return };
+                ticked.await;
                 let Some(cell) = me.upgrade() else { return };
                 let is_current = move |instance: &mut Instance| instance.tick(root) == Some((period, serial));
                 let current = cell.is_calling() || cell.with(generation, |i| Ok(is_current(i))) == Ok(true);

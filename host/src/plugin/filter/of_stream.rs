@@ -41,11 +41,12 @@ impl VmCell {
     /// others, and such failures count together.
     pub(super) fn condemn_of_stream(&self, instance: Option<Box<Instance>>, fault: &Fault, spent: u64) {
         self.let_go(instance);
+        let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
+        self.tell_outside(plugin, fault);
         if fault.kind == FaultKind::Cpu {
             self.note_fault(spent);
         }
         if self.books.tells_of_failure() {
-            let plugin = self.spec.filters.first().map_or("", |spec| &*spec.plugin);
             let (digest, kind) = (self.spec.digest, fault.kind.as_str());
             tracing::error!(plugin, %digest, kind, "a plugin failed for a stream: {}", fault.message);
             self.host.stream_failed(&self.spec);

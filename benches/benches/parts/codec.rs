@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput};
 use http::Method;
 use weir::config::limits::{EscapedSlashes, Underscores};
 use weir::http::h1::Limits;
@@ -22,7 +22,8 @@ const BROWSER: &[u8] = b"GET /assets/app.js?v=17 HTTP/1.1\r\nHost: www.example.c
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Tue, 24 Nov 2026 12:00:00 GMT\r\n\
     Content-Type: text/plain\r\nContent-Length: 12\r\nConnection: keep-alive\r\n\r\n";
 
-fn heads(c: &mut Criterion) {
+/// Heads of messages.
+pub fn heads(c: &mut Criterion) {
     let limits = Limits::default();
     // As a listener has it where nothing is configured.
     let path = PathRules {
@@ -50,6 +51,3 @@ fn heads(c: &mut Criterion) {
     });
     group.finish();
 }
-
-criterion_group!(benches, heads);
-criterion_main!(benches);

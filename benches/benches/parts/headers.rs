@@ -1,0 +1,40 @@
+//! What becomes of the headers of each request, and the edits of a header map by themselves.
+
+use criterion::{BatchSize, Criterion};
+use http::{HeaderName, HeaderValue};
+use weir::http::message::strip_hop_by_hop;
+use weir::proxy::request::prepare;
+
+use crate::made::{connection, request};
+
+/// Header-map edits.
+pub fn edits(c: &mut Criterion) {
+    let mut group = c.benchmark_group("headers");
+    let (connection, whole) = (connection(), request("example.com", "/"));
+    let mut headers = whole.headers.clone();
+    headers.insert(http::header::CONNECTION, HeaderValue::from_static("keep-alive"));
+    group.bench_function("hop-by-hop headers go", |b| {
+        b.iter_batched_ref(|| headers.clone(), strip_hop_by_hop, BatchSize::SmallInput);
+    });
+    // Hop-by-hop headers go, what strangers claim goes, x-forwarded-* and x-request-id come.
+    group.bench_function("all that is done on receipt", |b| {
+        let fresh =
+            || weir::http::message::Request { headers: headers.clone(), ..request("example.com", "/") };
+        b.iter_batched_ref(fresh, |request| prepare(request, &connection, &[]), BatchSize::SmallInput);
+    });
+    let name = HeaderName::from_static("x-checked-tenant");
+    let value = HeaderValue::from_static("payments");
+    group.bench_function("one is set that was not there", |b| {
+        let set = |headers: &mut http::HeaderMap| headers.insert(name.clone(), value.clone());
+        b.iter_batched_ref(|| headers.clone(), set, BatchSize::SmallInput);
+    });
+    group.bench_function("one is replaced", |b| {
+        let replace = |headers: &mut http::HeaderMap| headers.insert("x-tenant", value.clone());
+        b.iter_batched_ref(|| headers.clone(), replace, BatchSize::SmallInput);
+    });
+    group.bench_function("one is removed", |b| {
+        let remove = |headers: &mut http::HeaderMap| headers.remove("x-tenant");
+        b.iter_batched_ref(|| headers.clone(), remove, BatchSize::SmallInput);
+    });
+    group.finish();
+}

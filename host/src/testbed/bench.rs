@@ -1,0 +1,114 @@
+//! What a plugin costs: the streams of a case, again and again, and each call into the guest with its time, its host calls
+//! and the bytes that passed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::plugin::library::Loaded;
+use crate::plugin::watch::{Sample, Watch};
+use crate::testbed::bed::{Bed, NotStarted, Workbench};
+use crate::testbed::case::{Case, CaseFile};
+use crate::testbed::run::{run_stream, setting};
+
+/// What the calls of one callback cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// How many calls there were for each run of the case.
+    pub calls: f64,
+    /// The median of their times, in nanoseconds.
+    pub median: u64,
+    /// What 99 of 100 take no longer than.
+    pub p99: u64,
+    /// Host calls for each.
+    pub host_calls: f64,
+    /// Bytes for each that pass to and fro.
+    pub bytes: f64,
+}
+
+/// What a case costs, by callback, in the order of the contract's names.
+pub type Costs = BTreeMap<&'static str, Cost>;
+
+/// A case that is run again and again on one plugin.
+pub struct Bench<'a> {
+    file: &'a CaseFile,
+    case: &'a Case,
+    bed: Bed,
+    runs: u64,
+    samples: BTreeMap<&'static str, Vec<Sample>>,
+}
+
+impl<'a> Bench<'a> {
+    /// Starts the plugin, and warms it up.
+    ///
+    /// # Errors
+    /// When it does not start, or a stream cannot be run.
+    pub fn start(
+        workbench: &Arc<Workbench>,
+        plugin: &Loaded,
+        file: &'a CaseFile,
+        case: &'a Case,
+    ) -> Result<Self, NotStarted> {
+        let bed = Bed::start(workbench, plugin, setting(file, case))?;
+        let mut bench = Self { file, case, bed, runs: 0, samples: BTreeMap::new() };
+        bench.run(WARM_UP)?;
+        (bench.runs, bench.samples) = (0, BTreeMap::new());
+        Ok(bench)
+    }
+
+    /// Runs the case so many times.
+    ///
+    /// # Errors
+    /// When a stream cannot be run.
+    pub fn run(&mut self, times: u64) -> anyhow::Result<()> {
+        self.bed.watch(Some(Box::<Watch>::default()));
+        for _ in 0..times {
+            for step in self.case.streams() {
+                run_stream(&mut self.bed, self.file, self.case, &step, &[])?;
+            }
+        }
+        self.runs += times;
+        let seen = self.bed.watch(None).map(|mut watch| watch.take()).unwrap_or_default();
+        for (callback, samples) in seen {
+            self.samples.entry(callback).or_default().extend(samples);
+        }
+        Ok(())
+    }
+
+    /// What was measured.
+    pub fn costs(&self) -> Costs {
+        let of =
+            |(callback, samples): (&&'static str, &Vec<Sample>)| Some((*callback, cost(samples, self.runs)?));
+        self.samples.iter().filter_map(of).collect()
+    }
+}
+
+/// Runs before anything is measured.
+const WARM_UP: u64 = 200;
+
+fn cost(samples: &[Sample], runs: u64) -> Option<Cost> {
+    let mut times: Vec<u64> = samples.iter().map(|sample| sample.nanos).collect();
+    times.sort_unstable();
+    let count = times.len() as f64;
+    let mean = |of: fn(&Sample) -> u64| samples.iter().map(of).sum::<u64>() as f64 / count;
+    Some(Cost {
+        calls: count / runs.max(1) as f64,
+        median: *times.get(times.len() / 2)?,
+        p99: *times.get(times.len() * 99 / 100)?,
+        host_calls: mean(|sample| sample.host_calls),
+        bytes: mean(|sample| sample.bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cost_is_the_median_of_times_and_the_mean_of_counts_for_each_run() {
+        let sample = |nanos, host_calls| Sample { nanos, host_calls, bytes: 10 };
+        let samples = [sample(5, 1), sample(1_000, 2), sample(7, 1), sample(6, 2)];
+        let found = cost(&samples, 2).expect("there are samples");
+        assert_eq!(found, Cost { calls: 2.0, median: 7, p99: 1_000, host_calls: 1.5, bytes: 10.0 });
+        assert_eq!(cost(&[], 2), None);
+    }
+}

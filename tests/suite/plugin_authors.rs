@@ -1,0 +1,144 @@
+//! `weir plugin new` and `build`, as somebody uses them who has the command and nothing of this repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+use weir_tests::guests::weir;
+use weir_tests::http::{Client, empty};
+use weir_tests::{Setup, upstream};
+
+/// Where new plugins are built: dependencies once for all of them.
+fn target() -> &'static PathBuf {
+    static TARGET: OnceLock<PathBuf> = OnceLock::new();
+    TARGET.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("new-plugins");
+        // Whatever a run before has left is older than this command.
+        let _ = fs::remove_dir_all(&target);
+        target
+    })
+}
+
+/// Runs `weir plugin` in a folder, and gives what it said and its exit status.
+fn plugin(folder: &Path, args: &[&str]) -> (String, Option<i32>) {
+    said(Command::new(weir()).arg("plugin").args(args).current_dir(folder))
+}
+
+fn said(command: &mut Command) -> (String, Option<i32>) {
+    let command = command.env("NO_COLOR", "1").env("CARGO_TARGET_DIR", target());
+    let Output { stdout, stderr, status } = command.output().expect("it runs");
+    (String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr), status.code())
+}
+
+#[track_caller]
+fn good((said, status): (String, Option<i32>)) -> String {
+    assert_eq!(status, Some(0), "{said}");
+    said
+}
+
+#[test]
+fn from_an_empty_folder_to_a_plugin_that_answers_in_a_gateway() {
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    let said = good(plugin(&folder, &["new", "my-first"]));
+    assert!(said.contains("weir plugin test my-first"), "{said}");
+    let said = good(plugin(&folder, &["build", "my-first"]));
+    assert!(said.contains("my-first.wasm: "), "{said}");
+    let config = fs::read_to_string(folder.join("my-first/gateway.yaml")).expect("it is there");
+    let config = config
+        .replace("directory: .  ", "directory: my-first\n  cache: cache")
+        .replace("127.0.0.1:8080", "127.0.0.1:0")
+        .replace("127.0.0.1:9901", "127.0.0.1:0");
+    let gateway = setup.config(config).start();
+    upstream::background().block_on(async {
+        let mut client = Client::h1(gateway.address("web")).await;
+        let request = client.request("GET", "/hello").body(empty()).expect("a request");
+        let answer = client.call(request).await.expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.text()), (200, "Hello, world!\n".to_owned()));
+    });
+}
+
+#[test]
+fn the_test_of_a_new_plugin_runs_its_cases_by_the_command_and_fails_with_them() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "checked"]));
+    let crate_folder = folder.path().join("checked");
+    let cargo_test = || {
+        said(Command::new("cargo").args(["test", "--quiet"]).current_dir(&crate_folder).env("WEIR", weir()))
+    };
+    good(cargo_test());
+    let source = crate_folder.join("src/lib.rs");
+    let changed = fs::read_to_string(&source).expect("it is there").replace("Hello, ", "Go away, ");
+    fs::write(&source, changed).expect("it is written");
+    let (said, status) = cargo_test();
+    assert_ne!(status, Some(0), "{said}");
+    assert!(said.contains("- Hello, world!") && said.contains("+ Go away, world!"), "{said}");
+}
+
+#[test]
+fn a_new_network_filter_builds_and_its_cases_are_good() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "relay_guard", "--kind", "network"]));
+    let said = good(plugin(folder.path(), &["test", "relay_guard"]));
+    assert!(said.contains("3 cases: 3 good, 0 bad"), "{said}");
+    let wasm =
+        fs::read(folder.path().join("relay_guard/relay_guard.wasm")).expect("it is beside its Cargo.toml");
+    let names = b"on_downstream_data";
+    assert!(wasm.windows(names.len()).any(|window| window == names), "the names of functions are gone");
+}
+
+#[test]
+fn nothing_that_is_there_is_written_over_and_a_name_that_is_none_is_refused() {
+    let folder = TempDir::new().expect("a folder");
+    fs::create_dir(folder.path().join("taken")).expect("it is made");
+    let (said, status) = plugin(folder.path(), &["new", "taken"]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("there is a taken already"), "{said}");
+    for name in ["9lives", "a b", "ä"] {
+        let (said, status) = plugin(folder.path(), &["new", name]);
+        assert_eq!(status, Some(1), "{name}");
+        assert!(said.contains("is no name for a crate"), "{said}");
+    }
+    let left = fs::read_dir(folder.path()).expect("it is there").count();
+    assert_eq!(left, 1, "only what was there");
+}
+
+#[test]
+fn a_plugin_of_another_language_is_built_as_its_manifest_says() {
+    let folder = TempDir::new().expect("a folder");
+    let manifest = folder.path().join("weir-plugin.yaml");
+    let write = |text: &str| fs::write(&manifest, text).expect("it is written");
+    fs::write(folder.path().join("source"), weir_tests::guests::wasm("sni-version")).expect("it is written");
+    write("name: copied\nbuild: [cp, source, made.wasm]\noutput: made.wasm\n");
+    let said = good(plugin(folder.path(), &["build"]));
+    assert!(said.starts_with("copied.wasm: "), "{said}");
+    let (made, source) = (folder.path().join("copied.wasm"), folder.path().join("source"));
+    assert_eq!(fs::read(made).expect("it is there"), fs::read(source).expect("it is there"));
+
+    for (text, problem) in [
+        ("build: [cp, source, made.wasm]\noutput: other.wasm\n", "`cp source made.wasm` left no "),
+        ("build: [cp, nothing, made.wasm]\noutput: made.wasm\n", "`cp nothing made.wasm` failed"),
+        ("build: [no-such-command]\noutput: made.wasm\n", "`no-such-command` cannot be run"),
+        ("build: []\noutput: made.wasm\n", "weir-plugin.yaml:1:8: build: a command is expected here"),
+        ("output: made.wasm\n", "weir-plugin.yaml:1:1: build: a command is expected here"),
+        ("builds: x\n", "unknown field `builds`; did you mean `build`?"),
+    ] {
+        write(text);
+        let (said, status) = plugin(folder.path(), &["build"]);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(problem), "{problem}\nin\n{said}");
+    }
+}
+
+#[test]
+fn a_folder_without_a_plugin_is_told_how_to_get_one() {
+    let folder = TempDir::new().expect("a folder");
+    let (said, status) = plugin(folder.path(), &["build"]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("is no plugin: it has neither a Cargo.toml nor a weir-plugin.yaml"), "{said}");
+    let (said, status) = plugin(folder.path(), &["test"]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("has no cases: write the first one into cases/NAME.yaml"), "{said}");
+}
