@@ -144,3 +144,10 @@ async fn when_no_worker_comes_round_load_is_shed_and_when_one_is_back_nothing_is
     gateway.wait_for_log("to=\"normal\"");
     until("an answer", async || (get(gateway.address("plain"), "/").await.status == 200).then_some(())).await;
 }
+
+#[tokio::test]
+async fn nobody_waits_for_a_huge_page_to_be_zeroed() {
+    let gateway = Setup::new().config(config(&mirror().await, "")).start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).expect("it runs");
+    assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
+}
