@@ -65,7 +65,16 @@ impl de::Error for Wrong {
             Unexpected::Signed(n) => Self(format!("invalid type: integer `{n}`, expected {expected}")),
             Unexpected::Seq => Self(format!("invalid type: sequence, expected {expected}")),
             Unexpected::Map => Self(format!("invalid type: map, expected {expected}")),
-            _ => Self(format!("invalid type, expected {expected}")),
+            Unexpected::UnitVariant
+            | Unexpected::NewtypeVariant
+            | Unexpected::TupleVariant
+            | Unexpected::StructVariant
+            | Unexpected::Enum => Self(format!("invalid type: a variant, expected {expected}")),
+            Unexpected::Char(_)
+            | Unexpected::Bytes(_)
+            | Unexpected::Option
+            | Unexpected::NewtypeStruct
+            | Unexpected::Other(_) => Self(format!("invalid type, expected {expected}")),
         }
     }
 
