@@ -109,8 +109,7 @@ fn services() -> Vec<Scenario> {
         "timeout": "5s",
     });
     let ask = || get("/a?b=c").header("authorization", "Bearer t").header("x-user", "root");
-    let mut silent = Answer::default();
-    silent.silent = true;
+    let silent = Answer { silent: true, ..Answer::default() };
     let mut hasty = config.clone();
     hasty["timeout"] = "100ms".into();
     vec![
