@@ -59,7 +59,8 @@ fn keys_and_tokens() -> Vec<Scenario> {
             .send(get("/a")),
         filter("filter-jwt-without-keys", "jwt", &tokens)
             .other(Answer::default().status(500))
-            .send(get("/a").header("authorization", good)),
+            .send(get("/a").header("authorization", good))
+            .until("are not to be had"),
     ]
 }
 
@@ -92,7 +93,8 @@ fn callers() -> Vec<Scenario> {
             &json!([{ "name": "far", "allow": ["*"], "addresses": ["192.0.2.0/24"] }]),
         )
         .until("is refused by default"),
-        tcp("filter-tcp-access-by-certificate", &json!([{ "allow": ["certificate", "authenticated"] }])),
+        tcp("filter-tcp-access-by-certificate", &json!([{ "allow": ["certificate", "authenticated"] }]))
+            .until("is refused by default"),
     ]
 }
 
@@ -107,8 +109,7 @@ fn services() -> Vec<Scenario> {
         "timeout": "5s",
     });
     let ask = || get("/a?b=c").header("authorization", "Bearer t").header("x-user", "root");
-    let mut silent = Answer::default();
-    silent.silent = true;
+    let silent = Answer { silent: true, ..Answer::default() };
     let mut hasty = config.clone();
     hasty["timeout"] = "100ms".into();
     vec![
