@@ -153,7 +153,9 @@ impl<'a> Lab<'a> {
         lab.values.extend(passthrough::values(ports.get(2).copied().unwrap_or_default()));
         fs::write(lab.path("names.map"), passthrough::haproxy_map())?;
         lab.values.push(("folder".to_owned(), lab.folder.path().display().to_string()));
-        lab.nginx("upstream.conf", machine::LOAD, &lab.values.clone(), lab.upstream("upstream")?)?;
+        if tools.has("nginx") {
+            lab.nginx("upstream.conf", machine::LOAD, &lab.values.clone(), lab.upstream("upstream")?)?;
+        }
         let (raw, bulk) = (lab.upstream("upstream_raw")?, lab.upstream("upstream_bulk")?);
         lab.load_process(machine::LOAD, &["answer", &raw.to_string()], raw)?;
         lab.load_process(machine::LOAD, &["pour", &bulk.to_string()], bulk)?;
@@ -182,7 +184,8 @@ impl<'a> Lab<'a> {
         let mut proxies = Vec::new();
         for make in [Make::Nginx, Make::HaProxy, Make::Envoy, Make::Weir] {
             let is_there = match make {
-                Make::Nginx => family != "passthrough" || crate::tools::has_stream(self.tools),
+                Make::Nginx if family == "passthrough" => crate::tools::has_stream(self.tools),
+                Make::Nginx => self.tools.has("nginx"),
                 Make::HaProxy => self.tools.haproxy.is_some(),
                 Make::Envoy => self.tools.envoy.is_some(),
                 Make::Weir => true,

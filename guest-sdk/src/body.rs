@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use serde::de::DeserializeOwned;
 use weir_abi::BufferKind;
 
 use crate::error::{Error, Explain, Result};
@@ -109,6 +110,15 @@ impl Body {
             return Err(Error::new(format!("a body of more than {limit} bytes")).reply_with(413));
         }
         self.read()
+    }
+
+    /// Awaits the whole body, as JSON.
+    ///
+    /// # Errors
+    /// As [`Body::read_all`]; and when it is no JSON, or not what is wanted: an error that is answered with 400.
+    pub async fn read_json<T: DeserializeOwned>(&mut self, limit: usize) -> Result<T> {
+        let bytes = self.read_all(limit).await?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::from(error).reply_with(400))
     }
 
     /// The body piece by piece, as it comes. A piece goes on when the next one is asked for.

@@ -4,7 +4,7 @@
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_http {
-    ($filter:ty, $ticks:literal: $($callback:ident)*) => {
+    ($filter:ty, $ticks:literal, $grants:literal: $($callback:ident)*) => {
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "exports have fixed names")]
         const _: () = {
@@ -15,6 +15,7 @@ macro_rules! export_http {
             }
 
             $crate::export_common!($ticks);
+            $crate::export_description!(<$filter as $crate::HttpFilter>::Config, $grants);
             $($crate::export_http_callback!($filter: $callback);)*
         };
 
@@ -28,7 +29,7 @@ macro_rules! export_http {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_network {
-    ($filter:ty, $ticks:literal: $($method:ident)*) => {
+    ($filter:ty, $ticks:literal, $grants:literal: $($method:ident)*) => {
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "exports have fixed names")]
         const _: () = {
@@ -39,6 +40,7 @@ macro_rules! export_network {
             }
 
             $crate::export_common!($ticks);
+            $crate::export_description!(<$filter as $crate::NetworkFilter>::Config, $grants);
             $($crate::export_network_callback!($method);)*
         };
 
@@ -75,6 +77,31 @@ macro_rules! export_common {
         extern "C" fn proxy_on_delete(context: u32) {
             RUNTIME.with(|runtime| runtime.on_delete(context));
         }
+    };
+}
+
+/// What the module says of itself: a custom section of JSON, which no code of it refers to.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_description {
+    ($config:ty, $grants:literal) => {
+        const DESCRIPTION: &str = {
+            #[allow(unused_imports, reason = "what holds of configurations without a schema")]
+            use $crate::internal::Unknown as _;
+            const {
+                &$crate::internal::Text::describe(
+                    ::core::env!("CARGO_PKG_NAME"),
+                    ::core::env!("CARGO_PKG_VERSION"),
+                    $grants,
+                    $crate::internal::Probe::<$config>::SCHEMA,
+                )
+            }
+            .as_str()
+        };
+
+        #[used]
+        #[unsafe(link_section = "weir.plugin")]
+        static SECTION: [u8; DESCRIPTION.len()] = $crate::internal::bytes(DESCRIPTION);
     };
 }
 

@@ -9,8 +9,8 @@ use weir_abi::{MapKind, StreamKind};
 use crate::body::Body;
 use crate::error::{Explain, Result};
 use crate::headers::{Headers, Trailers, header_functions};
-use crate::raw;
 use crate::reply::Reply;
+use crate::{fields, raw};
 
 /// A filter for HTTP. Put [`crate::http_filter`] on the `impl`: what it implements is exported, and nothing else.
 ///
@@ -228,6 +228,26 @@ impl Request {
     /// When the headers cannot be read in this phase.
     pub fn authority(&self) -> Result<String> {
         self.header(":authority").map(Option::unwrap_or_default)
+    }
+
+    /// The cookie of this name that comes first.
+    ///
+    /// # Errors
+    /// When the headers cannot be read in this phase.
+    pub fn cookie(&self, name: &str) -> Result<Option<String>> {
+        let headers = self.headers()?;
+        let texts = headers.get_all("cookie").filter_map(|value| str::from_utf8(value).ok());
+        let mut cookies = texts.flat_map(fields::cookies);
+        Ok(cookies.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned()))
+    }
+
+    /// The parameters of the query, decoded, in order. A name may be there several times.
+    ///
+    /// # Errors
+    /// When the headers cannot be read in this phase.
+    pub fn query(&self) -> Result<Vec<(String, String)>> {
+        let path = self.path()?;
+        Ok(fields::query(&path).map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
     /// Lets a request that was paused go on.

@@ -41,13 +41,18 @@
 //! is answered with 500 (a connection is closed).
 
 mod body;
+pub mod connection;
 mod error;
 mod export;
+mod fields;
 mod filter;
 mod flow;
 pub mod grpc;
 mod headers;
 pub mod http;
+mod identity;
+mod json;
+pub mod limits;
 pub mod log;
 pub mod metrics;
 mod network;
@@ -56,6 +61,7 @@ pub mod random;
 mod raw;
 mod reply;
 mod runtime;
+pub mod schema;
 pub mod shared_data;
 mod table;
 pub mod task;
@@ -65,6 +71,7 @@ pub use body::{Body, Chunks};
 pub use error::{Error, Result};
 pub use filter::{Action, HttpFilter, Request, Response};
 pub use headers::{Headers, Trailers};
+pub use identity::SpiffeId;
 pub use network::{Connection, ConnectionAction, NetworkFilter};
 pub use reply::Reply;
 pub use task::{join, join_all, race, spawn};
@@ -75,6 +82,8 @@ pub use weir_sdk_macros::{http_filter, network_filter};
 /// What almost every filter uses.
 pub mod prelude {
     pub use serde::Deserialize;
+
+    pub use crate::schema::Schema;
 
     pub use crate::{
         Action, Body, Connection, ConnectionAction, Error, Headers, HttpFilter, NetworkFilter, Reply,
@@ -88,4 +97,5 @@ pub mod internal {
     pub use crate::flow::Side;
     pub use crate::raw::allocate;
     pub use crate::runtime::{HttpRuntime, NetworkRuntime};
+    pub use crate::schema::{Probe, Text, Unknown, bytes};
 }

@@ -1,4 +1,19 @@
-//! Metrics of the filter's own. Define them once, when the filter is made.
+//! Metrics of the filter's own.
+//!
+//! One whose name is known is a static. It is defined when it is first used:
+//!
+//! ```
+//! use weir_sdk::metrics::{Counter, Static};
+//!
+//! static DENIED: Static<Counter> = Static::new("denied");
+//!
+//! DENIED.increment();
+//! ```
+//!
+//! One whose name is made at run time is defined by [`Counter::define`] and its like, once, when the filter is made.
+
+use std::ops::Deref;
+use std::sync::OnceLock;
 
 use weir_abi::MetricKind;
 
@@ -11,6 +26,13 @@ macro_rules! metric {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $name(u32);
+
+        impl Metric for $name {
+            fn defined(name: &str) -> Self {
+                // A metric that cannot be counted must not cost a request: the host knows no such number.
+                Self::define(name).unwrap_or(Self(u32::MAX))
+            }
+        }
 
         impl $name {
             /// Defines it.
@@ -82,4 +104,34 @@ impl Histogram {
         // A metric that cannot be counted must not cost a request.
         let _ = raw::record_metric(self.0, value);
     }
+}
+
+/// A metric that is a static. See the module's documentation.
+#[derive(Debug)]
+pub struct Static<M> {
+    name: &'static str,
+    metric: OnceLock<M>,
+}
+
+impl<M> Static<M> {
+    /// One of this name.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, metric: OnceLock::new() }
+    }
+}
+
+impl<M: Metric> Deref for Static<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        self.metric.get_or_init(|| M::defined(self.name))
+    }
+}
+
+/// A kind of metric.
+pub trait Metric {
+    /// The metric of this name; one that counts nothing when the host does not take it.
+    #[doc(hidden)]
+    fn defined(name: &str) -> Self;
 }

@@ -148,6 +148,14 @@ pub fn monotonic() -> u64 {
     if errno == 0 { time } else { 0 }
 }
 
+/// Nanoseconds since 1970.
+pub fn time() -> Answer<u64> {
+    let mut time = 0;
+    // SAFETY: the host writes 8 bytes to a place that lives during the call.
+    check(unsafe { host::proxy_get_current_time_nanoseconds(&raw mut time) })?;
+    Ok(time)
+}
+
 /// Has the functions that follow act on another context.
 pub fn set_effective_context(context: u32) -> Answer<()> {
     // SAFETY: no memory is passed.

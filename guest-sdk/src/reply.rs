@@ -28,6 +28,13 @@ impl Reply {
         self
     }
 
+    /// With this value as JSON. One that has no JSON is left out.
+    #[must_use]
+    pub fn json(self, value: &impl serde::Serialize) -> Self {
+        let json = serde_json::to_vec(value).unwrap_or_default();
+        self.header("content-type", "application/json").body(json)
+    }
+
     /// With a further header.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {

@@ -19,7 +19,7 @@ use crate::headers::Trailers;
 use crate::network::{Connection, ConnectionAction, NetworkFilter};
 use crate::reply::Reply;
 use crate::table::{ById, by_id};
-use crate::{flow, grpc, http, raw, task, timer};
+use crate::{flow, grpc, http, json, raw, task, timer};
 
 const CONTINUE: u32 = weir_abi::Action::Continue as u32;
 const PAUSE: u32 = weir_abi::Action::Pause as u32;
@@ -27,7 +27,8 @@ const PAUSE: u32 = weir_abi::Action::Pause as u32;
 /// The filters of a module and their streams. A VM may hold several filters of one module, each with its own
 /// configuration.
 struct Contexts<F, S> {
-    filters: RefCell<ById<Rc<F>>>,
+    /// By root context. They are few.
+    filters: RefCell<Vec<(u32, Rc<F>)>>,
     streams: RefCell<ById<Context<S>>>,
 }
 
@@ -39,7 +40,7 @@ struct Context<S> {
 
 impl<F, S: Default> Contexts<F, S> {
     const fn new() -> Self {
-        Self { filters: RefCell::new(by_id()), streams: RefCell::new(by_id()) }
+        Self { filters: RefCell::new(Vec::new()), streams: RefCell::new(by_id()) }
     }
 
     fn create(&self, context: u32, parent: u32) {
@@ -49,17 +50,21 @@ impl<F, S: Default> Contexts<F, S> {
     }
 
     fn delete(&self, context: u32) {
+        // What is dropped may be the filter's own, and is dropped when nothing is borrowed.
         let stream = self.streams.borrow_mut().remove(&context);
-        let filter = self.filters.borrow_mut().remove(&context);
-        drop((stream, filter));
+        let is_root = stream.is_none();
+        drop(stream);
+        if is_root {
+            drop(self.take_filter(context));
+        }
     }
 
     /// Makes a filter from the configuration that the host holds; whether it took that.
     fn configure<C: DeserializeOwned>(&self, root: u32, len: u32, new: impl FnOnce(C) -> Result<F>) -> bool {
         match configuration(len).and_then(new) {
             Ok(filter) => {
-                let old = self.filters.borrow_mut().insert(root, Rc::new(filter));
-                drop(old);
+                drop(self.take_filter(root));
+                self.filters.borrow_mut().push((root, Rc::new(filter)));
                 true
             }
             Err(error) => {
@@ -74,7 +79,13 @@ impl<F, S: Default> Contexts<F, S> {
     }
 
     fn filter(&self, root: u32) -> Option<Rc<F>> {
-        self.filters.borrow().get(&root).cloned()
+        self.filters.borrow().iter().find(|(of, _)| *of == root).map(|(_, filter)| Rc::clone(filter))
+    }
+
+    fn take_filter(&self, root: u32) -> Option<Rc<F>> {
+        let mut filters = self.filters.borrow_mut();
+        let place = filters.iter().position(|(of, _)| *of == root)?;
+        Some(filters.swap_remove(place).1)
     }
 
     /// What the filter remembers of a stream. It is out of the map meanwhile, so that no borrow is held while the filter
@@ -135,10 +146,9 @@ fn configuration<C: DeserializeOwned>(len: u32) -> Result<C> {
 /// No configuration is an empty one.
 fn parse_configuration<C: DeserializeOwned>(bytes: &[u8]) -> Result<C> {
     if bytes.is_empty() {
-        return serde_json::from_str("{}")
-            .or_else(|error| serde_json::from_str("null").map_err(|_| error.into()));
+        return json::read(b"{}").or_else(|error| json::read(b"null").map_err(|_| error));
     }
-    Ok(serde_json::from_slice(bytes)?)
+    json::read(bytes)
 }
 
 /// The runtime of an HTTP filter.

@@ -72,3 +72,18 @@ pub fn update(key: &str, mut change: impl FnMut(Option<&[u8]>) -> Vec<u8>) -> Re
     }
     Err(Error::new(format!("shared data `{key}` is written too often by others")))
 }
+
+/// A number that all count together. Adds `by`, and returns what it is then; one that is not there, or that somebody else has
+/// written something else to, begins at 0.
+///
+/// # Errors
+/// As [`update`].
+pub fn add(key: &str, by: u64) -> Result<u64> {
+    let mut sum = 0;
+    update(key, |old| {
+        let old = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_le_bytes);
+        sum = old.saturating_add(by);
+        sum.to_le_bytes().to_vec()
+    })?;
+    Ok(sum)
+}

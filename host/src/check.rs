@@ -1,5 +1,7 @@
 //! `weir check`: everything that a start would read, and everything that would be in its way, at once.
 
+mod plugin_configs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -111,13 +113,14 @@ async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::R
     let status = Status::new();
     findings.notes.extend(shelf.caution());
     while shelf.load(&status, &used_plugins(config)).await? {}
-    let made = {
+    let (made, misfits) = {
         let library = lock(&status.library);
         note_unused(config, &library, findings);
         let services = Services::new(Registry::new(1), Arc::clone(engine.pulse()));
         let plugins = library.all_serving();
         note_missing_grants(config, &plugins, findings);
-        Making {
+        let misfits = plugin_configs::problems(config, &plugins);
+        let made = Making {
             config,
             plugins: &plugins,
             library: &library,
@@ -125,7 +128,8 @@ async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::R
             services: &services,
             access_log: None,
         }
-        .run()
+        .run();
+        (made, misfits)
     };
     findings.add(made.problems);
     // What is not valid now is served nevertheless.
@@ -135,7 +139,9 @@ async fn check_parts(config: &Arc<Config>, findings: &mut Findings) -> anyhow::R
     findings.seen.clusters = made.snapshot.clusters.len();
     findings.seen.filters = made.new_vms.len();
     let (instances, failures) = start_all(&made.snapshot, made.new_vms, 1).await;
-    findings.add(failures.iter().map(|failure| failure.problem(config)));
+    let failures = failures.iter().map(|failure| failure.problem(config));
+    findings.add(failures.filter(|failure| !plugin_configs::explain(&misfits, &failure.field)));
+    findings.add(misfits);
     // Instances go before the engine that they run on.
     drop(instances);
     Ok(())

@@ -9,7 +9,7 @@ use weir::app::Origin;
 use weir::author::scaffold::Kind;
 use weir::author::test::Wanted;
 use weir::net::inherit::Inheritance;
-use weir::overload::descriptors;
+use weir::overload::{descriptors, pages};
 use weir::plugin::workshop;
 use weir::report;
 
@@ -181,6 +181,7 @@ fn run(config: &Path, takeover: bool) -> anyhow::Result<bool> {
     // Before there is another thread.
     let given = Inheritance::from_service_manager()?;
     descriptors::make_room();
+    pages::keep_small();
     let log = weir::telemetry::trace::init()?;
     let result = weir::app::run(config, Origin { log: log.losses().clone(), given, takeover });
     log.flush();

@@ -3,6 +3,7 @@
 //! The control plane looks every so often ([`Gauges::look`]) and publishes a level. The data plane reads one number.
 
 pub mod descriptors;
+pub mod pages;
 mod pressure;
 
 use std::sync::Arc;

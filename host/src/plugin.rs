@@ -23,6 +23,7 @@ pub mod parts;
 pub mod queues;
 pub mod quotas;
 pub mod requests;
+pub mod schema;
 pub mod services;
 pub mod signatures;
 pub mod space;

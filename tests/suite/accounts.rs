@@ -1,8 +1,11 @@
 //! Who pays for what the host does on behalf of a filter.
 
+use std::collections::VecDeque;
+
 use serde_json::Value;
 use weir_tests::guests::wat;
-use weir_tests::http::{asking, full, get, mirror};
+use weir_tests::http::{Client, asking, full, get, mirror};
+use weir_tests::upstream::Upstream;
 use weir_tests::wait::{soon, until};
 use weir_tests::{Gateway, Setup};
 
@@ -40,18 +43,45 @@ async fn billed(gateway: &Gateway) -> (u64, f64) {
     (used["calls"].as_u64().expect("a count"), used["cpu_seconds"].as_f64().expect("a time"))
 }
 
-#[tokio::test]
-async fn what_the_host_does_for_the_calls_of_a_filter_is_billed_to_the_filter() {
-    let ((up, mut asked), mirror) = (asking().await, mirror().await);
+/// One worker, and a filter on it that makes calls to `up`; on `/quiet` it is off.
+fn calling_gateway(filter: &str, up: &Upstream, mirror: &Upstream) -> Gateway {
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
          listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ \
-           filters: [ {{ plugin: calling, grants: {{ clusters: [up] }} }} ], \
-           routes: [ {{ cluster: mirror }} ] }} }} ]\n\
+           filters: [ {{ plugin: calling, grants: {{ clusters: [up] }} {filter} }} ], \
+           routes: [ {{ match: {{ path: /quiet }}, cluster: mirror, filters: {{ calling: off }} }}, \
+             {{ cluster: mirror }} ] }} }} ]\n\
          clusters: [ {{ name: up, endpoints: [\"{}\"] }}, {{ name: mirror, endpoints: [\"{}\"] }} ]",
         up.address, mirror.address
     );
-    let gateway = Setup::new().plugin_bytes("calling", &calling()).config(config).start();
+    Setup::new().plugin_bytes("calling", &calling()).config(config).start()
+}
+
+#[tokio::test]
+async fn a_burst_of_calls_is_on_its_way_by_a_few_at_a_time_and_all_of_them_are_sent() {
+    let ((up, mut asked), mirror) = (asking().await, mirror().await);
+    let gateway = calling_gateway(", calls_at_once: 4", &up, &mirror);
+    let mut client = Client::h1(gateway.address("web")).await;
+    assert_eq!(client.get("/").await.status, 200);
+    let mut answers = VecDeque::new();
+    for _ in 0..4 {
+        answers.push_back(soon("a call", asked.recv()).await.expect("a call").1);
+    }
+    for sent in 4..CALLS {
+        for _ in 0..3 {
+            assert_eq!(client.get("/quiet").await.status, 200, "others go on");
+        }
+        assert!(asked.try_recv().is_err(), "after {sent}: no more than four at a time");
+        let answer = answers.pop_front().expect("one of four");
+        answer.send(http::Response::new(full("yes"))).expect("the upstream waits");
+        answers.push_back(soon("the next call", asked.recv()).await.expect("a call").1);
+    }
+}
+
+#[tokio::test]
+async fn what_the_host_does_for_the_calls_of_a_filter_is_billed_to_the_filter() {
+    let ((up, mut asked), mirror) = (asking().await, mirror().await);
+    let gateway = calling_gateway("", &up, &mirror);
     assert_eq!(get(gateway.address("web"), "/").await.status, 200);
     let mut answers = Vec::new();
     for _ in 0..CALLS {
@@ -89,7 +119,7 @@ fn computing(microseconds: u64) -> Vec<u8> {
 }
 
 /// One worker, and a filter on it that computes in its calls.
-fn computing_gateway(microseconds: u64, filter: &str, up: &weir_tests::upstream::Upstream) -> Gateway {
+fn computing_gateway(microseconds: u64, filter: &str, up: &Upstream) -> Gateway {
     let config = format!(
         "runtime: {{ workers: 1 }}\n\
          listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ \
@@ -104,7 +134,7 @@ fn computing_gateway(microseconds: u64, filter: &str, up: &weir_tests::upstream:
 async fn a_filter_whose_calls_hold_others_up_is_throttled_long_before_it_has_used_its_share_of_a_second() {
     let up = mirror().await;
     let gateway = computing_gateway(1_500, "", &up);
-    let mut client = weir_tests::http::Client::h1(gateway.address("web")).await;
+    let mut client = Client::h1(gateway.address("web")).await;
     until("its long calls to be too many", async || (client.get("/").await.status == 503).then_some(()))
         .await;
     assert_eq!(gateway.wait_for_access("filter_throttled")["status"], 503);
@@ -121,7 +151,7 @@ async fn short_calls_are_not_throttled_and_long_ones_are_not_where_the_operator_
     for (microseconds, filter) in [(100, ""), (1_500, ", cpu: 100ms"), (1_500, ", long_calls_per_second: 0s")]
     {
         let gateway = computing_gateway(microseconds, filter, &up);
-        let mut client = weir_tests::http::Client::h1(gateway.address("web")).await;
+        let mut client = Client::h1(gateway.address("web")).await;
         for _ in 0..100 {
             assert_eq!(client.get("/").await.status, 200, "{microseconds} us {filter}");
         }

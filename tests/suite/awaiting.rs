@@ -1,20 +1,29 @@
 //! Filters of our SDK that await something: calls, the clock, bodies. Plain Proxy-Wasm, through the real host.
 
 mod calls;
+mod churn;
 mod reading;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
+use tokio::sync::broadcast::{Sender, channel};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use weir_tests::http::{Answer, Body, Client, full, mirror, upstream, with_trailers};
 use weir_tests::upstream::Upstream;
 use weir_tests::{Gateway, Setup};
 
 /// What the cluster `other` answers: to `/never` nothing, to gRPC a message or a status, to pieces themselves in brackets.
-async fn answer(request: Request<Incoming>, never: UnboundedSender<()>) -> Response<Body> {
+async fn answer(request: Request<Incoming>, never: UnboundedSender<()>, go: Sender<()>) -> Response<Body> {
     let path = request.uri().path().to_owned();
+    if path == "/held" {
+        let mut told = go.subscribe();
+        never.send(()).expect("the test listens");
+        // A sender that is gone says go, too.
+        let _ = told.recv().await;
+        return Response::new(full(vec![b'y'; 1000]));
+    }
     let asks = request.headers().contains_key("x-asks");
     if path == "/never" {
         // Few tests listen.
@@ -38,8 +47,10 @@ async fn answer(request: Request<Incoming>, never: UnboundedSender<()>) -> Respo
 /// A gateway with one filter, which may call the cluster `other`.
 struct Bench {
     gateway: Gateway,
-    /// Told of each call that is never answered.
+    /// Told of each call that is not answered, or not yet.
     never: UnboundedReceiver<()>,
+    /// Has calls that are held answered.
+    go: Sender<()>,
     _up: Upstream,
     _other: Upstream,
 }
@@ -51,7 +62,9 @@ impl Bench {
 
     async fn before(up: Upstream, plugin: &str, settings: &str) -> Self {
         let (tell, never) = unbounded_channel();
-        let other = upstream(move |request| answer(request, tell.clone())).await;
+        let (go, _) = channel(1);
+        let tells = go.clone();
+        let other = upstream(move |request| answer(request, tell.clone(), tells.clone())).await;
         let config = format!(
             "runtime: {{ workers: 1 }}\n\
              listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: {plugin}, grants: {{ clusters: [other] }}, {settings} }} ], \
@@ -60,7 +73,7 @@ impl Bench {
             up.address, other.address
         );
         let gateway = Setup::new().plugin(plugin).config(config).start();
-        Self { gateway, never, _up: up, _other: other }
+        Self { gateway, never, go, _up: up, _other: other }
     }
 
     /// Sends a body with one header.

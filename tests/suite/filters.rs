@@ -2,8 +2,10 @@
 
 mod api_key;
 mod cors;
+mod ext_authz;
 mod files;
 mod ip_access;
+mod jwt;
 mod rate_limit;
 mod tcp_access;
 

@@ -215,9 +215,9 @@ async fn filters_of_one_vm_id_with_different_grants_do_not_lend_them_to_each_oth
     assert_eq!(denied(&gateway, "clusters").await, 1);
 }
 
-/// A module that says in its section what it asks for.
+/// A module, of an SDK that does not write one, with a section that says what it asks for.
 fn asking(section: &str) -> Vec<u8> {
-    let mut module = weir_tests::guests::wasm("replies");
+    let mut module = weir_tests::guests::wasm("official-headers");
     let name = "weir.plugin";
     let len = u8::try_from(1 + name.len() + section.len()).expect("a short section");
     assert!(len < 128, "a length of one byte");

@@ -34,7 +34,8 @@ pub async fn differences(
 }
 
 /// Each family is a test of its own, so that they run beside each other.
-const FAMILIES: [(&str, &[&str]); 10] = [
+const FAMILIES: [(&str, &[&str]); 11] = [
+    ("filters", &["filter-"]),
     ("headers", &["headers", "trailers"]),
     ("bodies", &["body", "response-body"]),
     ("flow", &["pause", "go-on", "stop-iteration", "close"]),
@@ -85,6 +86,7 @@ families! {
     filters_of_our_sdk_await_the_same_in_envoy: "sdk";
     shared_data_queues_and_metrics_are_those_of_envoy: "shared";
     properties_and_foreign_functions_are_those_of_envoy: "properties";
+    the_standard_filters_do_what_they_do_in_envoy: "filters";
     the_life_of_plugins_and_of_connections_is_that_of_envoy: "life";
 }
 

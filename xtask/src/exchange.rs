@@ -31,14 +31,12 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench.example\r\nUser-Agent: be
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\nhello world\n";
 
-/// What is counted, and the filters of its chain. The limits of CPU time are meant for one that is not slowed down.
-const CASES: [(&str, &str); 2] = [
-    ("no filter", ""),
-    (
-        "bench filter",
-        "{ plugin: bench-filter, cpu: 10s, cpu_per_second: 0s, cpu_per_stream: 0s, long_calls_per_second: 0s }",
-    ),
-];
+/// The bench filter, as configurations have it. The limits of CPU time are meant for one that is not slowed down.
+pub const FILTER: &str =
+    "{ plugin: bench-filter, cpu: 10s, cpu_per_second: 0s, cpu_per_stream: 0s, long_calls_per_second: 0s }";
+
+/// What is counted, and the filters of its chain.
+const CASES: [(&str, &str); 2] = [("no filter", ""), ("bench filter", FILTER)];
 
 /// Counts, and compares with the baseline, or replaces that.
 ///
@@ -90,7 +88,11 @@ fn count(weir: &Path, filters: &str) -> anyhow::Result<u64> {
     Ok(counted.busiest_of_last_dump()? / u64::from(COUNTED))
 }
 
-fn exchanges(client: &mut TcpStream, count: u32) -> anyhow::Result<()> {
+/// So many exchanges on a connection, one after the other. Nothing is allocated for one.
+///
+/// # Errors
+/// When an answer is not 200, or does not come.
+pub fn exchanges(client: &mut TcpStream, count: u32) -> anyhow::Result<()> {
     let mut buffer = [0; 4096];
     for _ in 0..count {
         client.write_all(REQUEST)?;
@@ -107,7 +109,10 @@ fn exchanges(client: &mut TcpStream, count: u32) -> anyhow::Result<()> {
 }
 
 /// An upstream that answers by itself, for as long as this process runs.
-fn upstream() -> anyhow::Result<SocketAddr> {
+///
+/// # Errors
+/// When it cannot listen.
+pub fn upstream() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {

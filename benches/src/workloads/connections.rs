@@ -22,9 +22,9 @@ pub fn flood(report: Report, tools: &Tools, built: &Built, plan: &Plan) -> anyho
 pub fn bulk(report: Report, tools: &Tools, built: &Built, plan: &Plan) -> anyhow::Result<Report> {
     let mut lab = Lab::start(tools, built)?;
     let candidates = candidates(&lab.proxies("passthrough")?, |proxy| match proxy.make {
-        // With `splice-auto`.
-        Make::HaProxy => "bulk",
-        Make::Nginx | Make::Envoy | Make::Weir => "passthrough",
+        // Set up for it: `splice-response`, and larger buffers.
+        Make::HaProxy | Make::Nginx => "bulk",
+        Make::Envoy | Make::Weir => "passthrough",
     })?;
     compare(report, plan, GIGABYTE, &candidates, &|candidate, duration| {
         let (port, seconds) = (candidate.port.to_string(), duration.as_secs().to_string());

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use filter_parts::caller::Caller;
 use filter_parts::text::{name_fits, name_pattern};
-use serde::Deserialize;
-use weir_sdk::{Error, Result};
+use weir_sdk::prelude::*;
 
 /// A rule as it is written. All that is set must fit.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleConfig {
     /// How the decision is called.

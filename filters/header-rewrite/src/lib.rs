@@ -12,7 +12,7 @@ use weir_sdk::prelude::*;
 use crate::value::Value;
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// What becomes of requests.
@@ -24,7 +24,7 @@ struct Config {
 }
 
 /// Edits, done in the order of the fields.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct EditsConfig {
     /// Headers to remove.

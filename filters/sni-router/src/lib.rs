@@ -12,7 +12,7 @@ use weir_sdk::prelude::*;
 use crate::template::{Pattern, Template};
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// Server names with placeholders for single labels or parts of them: `{env}.{app}.meshproxy.internal`.

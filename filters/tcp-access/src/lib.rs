@@ -39,13 +39,14 @@ impl NetworkFilter for TcpAccess {
     }
 
     fn on_new_connection(&self, connection: &mut Connection, _: &mut ()) -> Result<ConnectionAction> {
-        let source = connection.source_address()?;
-        let facts = Known { address: source.as_deref().and_then(parse) };
+        let facts = Known { address: connection.source_address()?.as_deref().and_then(parse) };
         let (allowed, name) = self.decide(&facts)?;
         if allowed {
             return Ok(ConnectionAction::Continue);
         }
-        info!("a connection of {} is refused by {name}", source.as_deref().unwrap_or("an unknown address"));
+        let who =
+            facts.address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
+        info!("a connection of {who} is refused by {name}");
         Ok(ConnectionAction::Close)
     }
 }

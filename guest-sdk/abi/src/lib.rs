@@ -43,6 +43,10 @@ pub const WASI_MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 /// The custom section in which an SDK names itself, as in `weir-sdk 0.1.0`.
 pub const SDK_SECTION: &str = "weir_sdk";
 
+/// The custom section in which a plugin says of itself, as JSON, its `name`, `version`, `sdk`, the `grants` that it asks for,
+/// and the JSON Schema of its `config`. Each of them may be left out.
+pub const PLUGIN_SECTION: &str = "weir.plugin";
+
 /// The foreign function by which a filter sets filter state, [`TCP_PROXY_CLUSTER`] included.
 pub const SET_FILTER_STATE: &str = "set_envoy_filter_state";
 

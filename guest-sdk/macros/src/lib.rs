@@ -4,7 +4,9 @@
 //! code and not from a list beside it.
 
 mod exports;
+mod grants;
 mod methods;
+mod schema;
 
 use proc_macro::TokenStream;
 use proc_macro2::Span;
@@ -15,9 +17,18 @@ use syn::{ImplItem, ItemImpl, Type, parse_macro_input, parse_quote};
 ///
 /// Its methods about messages are `fn` or `async fn`. Only when one of them is an `async fn` are the callbacks exported by
 /// which the host answers what it awaits.
+///
+/// What the filter needs beyond what every filter has can be said, in the words of a filter's `grants` in Weir's
+/// configuration: `#[weir_sdk::http_filter(grants(clusters = ["authz"], headers = "read", reply = true))]`. It stands in
+/// the module, beside the crate's name and version and the schema of the configuration, for `weir check` and
+/// `weir plugin inspect`. It only asks: the operator grants.
 #[proc_macro_attribute]
-pub fn http_filter(_: TokenStream, item: TokenStream) -> TokenStream {
+pub fn http_filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut item = parse_macro_input!(item as ItemImpl);
+    let grants = match grants::read(arguments.into()) {
+        Ok(grants) => grants,
+        Err(error) => return error.into_compile_error().into(),
+    };
     let expanded = prepare(&mut item, "HttpFilter").and_then(|()| {
         let methods = methods::of(&mut item)?;
         let (all, awaits) = (methods.bits(), methods.awaiting_bits());
@@ -26,22 +37,33 @@ pub fn http_filter(_: TokenStream, item: TokenStream) -> TokenStream {
         let names = names(&item);
         let callbacks = exports::of(&names, &methods).into_iter().map(ident);
         let (filter, ticks) = (&item.self_ty, names.iter().any(|name| name == "on_tick"));
-        Ok(quote! { #item ::weir_sdk::export_http! { #filter, #ticks: #(#callbacks)* } })
+        Ok(quote! { #item ::weir_sdk::export_http! { #filter, #ticks, #grants: #(#callbacks)* } })
     });
     expanded.unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// Makes an `impl NetworkFilter for X` the filter of this module.
+/// Makes an `impl NetworkFilter for X` the filter of this module. It takes `grants(...)` as [`macro@http_filter`] does.
 #[proc_macro_attribute]
-pub fn network_filter(_: TokenStream, item: TokenStream) -> TokenStream {
+pub fn network_filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let mut item = parse_macro_input!(item as ItemImpl);
+    let grants = match grants::read(arguments.into()) {
+        Ok(grants) => grants,
+        Err(error) => return error.into_compile_error().into(),
+    };
     let expanded = prepare(&mut item, "NetworkFilter").map(|()| {
         let names = names(&item);
         let (filter, ticks) = (&item.self_ty, names.iter().any(|name| name == "on_tick"));
         let methods = names.iter().map(|name| ident(name));
-        quote! { #item ::weir_sdk::export_network! { #filter, #ticks: #(#methods)* } }
+        quote! { #item ::weir_sdk::export_network! { #filter, #ticks, #grants: #(#methods)* } }
     });
     expanded.unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Derives the schema of a configuration from what serde reads: see the module `schema` of `weir-sdk`.
+#[proc_macro_derive(Schema, attributes(serde))]
+pub fn derive_schema(item: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(item as syn::DeriveInput);
+    schema::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Checks where the attribute stands, and adds what may be left out.

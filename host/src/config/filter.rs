@@ -47,7 +47,7 @@ section! {
         cpu_per_second: Duration = "500ms",
         /// CPU time in a second, on each worker, that calls of a filter may take beyond their first half millisecond: whatever else
         /// the worker has to do waits for such a call. Beyond that, new streams meet `on_failure`. `0s` is no limit.
-        long_calls_per_second: Duration = "10ms",
+        long_calls_per_second: Duration = "5ms",
         /// CPU time that a filter may use in a second for one stream. A stream that uses more meets `on_failure`. `0s` is no limit.
         cpu_per_stream: Duration = "250ms",
         /// CPU time for each call at the start of an instance: its start functions, `on_vm_start`, `on_configure`.
@@ -62,6 +62,9 @@ section! {
         streams: u32 = "65536",
         /// HTTP calls that one instance may have under way. Of gRPC calls and streams it may have as many, and 1024.
         calls: u32 = "4096",
+        /// Calls of a filter that are on their way to clusters at once, on each worker; those beyond wait for their turn, within
+        /// their own timeout. A gRPC stream counts until it has been opened.
+        calls_at_once: u32 = "64",
         /// Lines that a filter may log in a second, over all workers. More are dropped and counted.
         log_lines: u32 = "1000",
         /// Bytes that a filter may log in a second, over all workers. More are dropped and counted.
@@ -146,6 +149,8 @@ section! {
         streams: Option<u32>,
         /// Calls that one instance may have under way. The default is `plugins.defaults.calls`.
         calls: Option<u32>,
+        /// Calls that are on their way at once, on each worker. The default is `plugins.defaults.calls_at_once`.
+        calls_at_once: Option<u32>,
         /// Lines that it may log in a second. The default is `plugins.defaults.log_lines`.
         log_lines: Option<u32>,
         /// Bytes that it may log in a second. The default is `plugins.defaults.log_bytes`.

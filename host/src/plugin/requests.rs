@@ -12,7 +12,7 @@ use crate::config::yaml::Node;
 
 /// The name of the section. It is JSON: `{ "grants": { "clusters": ["authority"], "headers": "read" } }`, beside which
 /// a plugin may say other things of itself.
-pub const SECTION: &str = "weir.plugin";
+pub const SECTION: &str = weir_abi::PLUGIN_SECTION;
 
 /// The longest section that is read, in bytes.
 const LONGEST: usize = 64 << 10;

@@ -52,6 +52,8 @@ pub struct FilterSpec {
     pub streams: usize,
     /// Calls of one instance.
     pub calls: usize,
+    /// Its calls that are on their way at once, on each worker.
+    pub calls_at_once: usize,
     /// Lines of log in a second.
     pub log_lines: usize,
     /// Bytes of log in a second.
@@ -136,6 +138,7 @@ impl FilterSpec {
             shared_total: usize::MAX,
             streams: count(filter.streams.unwrap_or(defaults.streams)),
             calls: count(filter.calls.unwrap_or(defaults.calls)),
+            calls_at_once: count(filter.calls_at_once.unwrap_or(defaults.calls_at_once)),
             log_lines: count(filter.log_lines.unwrap_or(defaults.log_lines)),
             log_bytes: filter.log_bytes.unwrap_or(defaults.log_bytes).0,
             fail_open: filter.on_failure.unwrap_or(defaults.on_failure) == OnFailure::Open,

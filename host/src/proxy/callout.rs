@@ -11,6 +11,7 @@ use crate::http::body::Frame;
 use crate::http::h1::Length;
 use crate::http::peer::Source;
 use crate::http::{h1, h2};
+use crate::plugin::filter::Account;
 use crate::plugin::vm::{CallAnswer, HttpCall};
 use crate::proxy::forward::MOST_INTERIM;
 use crate::proxy::retry::is_idempotent;
@@ -21,8 +22,8 @@ use crate::upstream::local::LocalCluster;
 /// The most bytes of an answer's body.
 const MAX_BODY: usize = 1 << 20;
 
-/// Sends a call and awaits its answer; `None` when there is none, or not in time.
-pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
+/// Sends a call, when `account` has room for it, and awaits its answer; `None` when there is none, or not in time.
+pub async fn call(worker: &Rc<Worker>, call: HttpCall, account: &Account) -> Option<CallAnswer> {
     let cluster = {
         let local = worker.local()?;
         let number = local.snapshot.cluster_number(&call.cluster)?;
@@ -32,7 +33,12 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall) -> Option<CallAnswer> {
     if let Some(timeout) = call.timeout {
         timer.set(timeout);
     }
-    let answered = timer.limit(send(&cluster, &call)).await?;
+    let sent = async {
+        let _room = account.room().await;
+        // Those that wait by the thousand take no memory for what they are going to do.
+        Box::pin(send(&cluster, &call)).await
+    };
+    let answered = timer.limit(sent).await?;
     answered
         .inspect_err(|reason| tracing::debug!(cluster = &*call.cluster, "a plugin's call failed: {reason}"))
         .ok()

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
+use tokio::sync::SemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
 
@@ -67,12 +68,12 @@ impl Closed {
 /// Begins a call at the expense of `account`; what it brings is handed to `then`.
 pub fn open(
     worker: Weak<Worker>,
-    mut open: GrpcOpen,
+    open: GrpcOpen,
     account: Account,
     then: Box<dyn Fn(GrpcEvent)>,
 ) -> Box<dyn GrpcSender> {
     let (messages, received) = unbounded_channel();
-    if let Some(message) = open.message.take() {
+    if let Some(message) = open.message.clone() {
         // It is there: nobody has taken the other end.
         let _ = messages.send((Some(message), true));
     }
@@ -83,7 +84,7 @@ pub fn open(
             timer.set(timeout);
         }
         let cluster = open.cluster.clone();
-        let ended = timer.limit(account.charge(run(&worker, open, received, &then))).await;
+        let ended = timer.limit(account.charge(run(&worker, open, received, &account, &then))).await;
         let Closed(status, message) =
             ended.unwrap_or_else(|| Closed::new(UNAVAILABLE, "upstream request timeout"));
         tracing::debug!(cluster = &*cluster, status, "a plugin's gRPC call ended: {message}");
@@ -94,8 +95,22 @@ pub fn open(
 
 async fn run(
     worker: &Rc<Worker>,
+    open: GrpcOpen,
+    messages: UnboundedReceiver<(Option<Bytes>, bool)>,
+    account: &Account,
+    then: &dyn Fn(GrpcEvent),
+) -> Closed {
+    let room = account.room().await;
+    // Those that wait by the thousand take no memory for what they are going to do.
+    Box::pin(begun(worker, open, messages, room, then)).await
+}
+
+/// A call for which there is `room`.
+async fn begun(
+    worker: &Rc<Worker>,
     mut open: GrpcOpen,
     messages: UnboundedReceiver<(Option<Bytes>, bool)>,
+    room: Option<SemaphorePermit<'_>>,
     then: &dyn Fn(GrpcEvent),
 ) -> Closed {
     let cluster = worker.local().and_then(|local| {
@@ -123,6 +138,8 @@ async fn run(
         Ok(sent) => sent,
         Err(reason) => return Closed::new(INTERNAL, reason),
     };
+    // Streams may stay for as long as they like.
+    let _room = room.filter(|_| open.message.is_some());
     let mut sending = pin!(send(body, messages, &open.waiting));
     let mut receiving = pin!(receive(answer, then));
     poll_fn(|cx| {

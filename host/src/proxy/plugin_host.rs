@@ -39,7 +39,7 @@ impl PluginHost for WorkerHost {
         let worker = self.worker.clone();
         tokio::task::spawn_local(async move {
             let Some(worker) = worker.upgrade() else { return };
-            then(account.charge(callout::call(&worker, call)).await);
+            then(account.charge(callout::call(&worker, call, &account)).await);
         });
     }
 

@@ -11,6 +11,32 @@ use weir_sdk::{grpc, http, join, join_all, race, spawn, timeout, timer};
 struct Awaits {
     /// What one stream fetches for all.
     shared: Rc<Shared>,
+    /// Futures that wait for a call that takes its time.
+    waiting: Rc<Cell<usize>>,
+}
+
+/// Counts as long as it lives.
+struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Pages of memory that the instance has.
+fn pages() -> usize {
+    #[cfg(target_family = "wasm")]
+    return core::arch::wasm32::memory_size::<0>();
+    #[cfg(not(target_family = "wasm"))]
+    0
 }
 
 #[derive(Default)]
@@ -54,12 +80,12 @@ impl Awaits {
     }
 }
 
-#[weir_sdk::http_filter]
+#[weir_sdk::http_filter(grants(clusters = ["other"]))]
 impl HttpFilter for Awaits {
     type Stream = Notes;
 
     fn new(_: ()) -> Result<Self> {
-        Ok(Self { shared: Rc::default() })
+        Ok(Self { shared: Rc::default(), waiting: Rc::default() })
     }
 
     async fn on_request_headers(&self, request: &mut Request, notes: &mut Notes) -> Result<Action> {
@@ -115,6 +141,14 @@ impl HttpFilter for Awaits {
                 return Ok(Action::Reply(Reply::new(403).body("denied after a call\n")));
             }
             "never" => ask("/never").await?,
+            "held" => {
+                let _counted = Counted::new(&self.waiting);
+                let request = http::Request::post("/held", vec![b'x'; 1000]).timeout(Duration::from_secs(60));
+                let answer = http::call("other", request);
+                let (answer, ()) = join(answer, timer::sleep(Duration::from_millis(1))).await;
+                format!("{}", answer?.status())
+            }
+            "left" => format!("{} waiting, {} pages", self.waiting.get(), pages()),
             _ => return Ok(Action::Continue),
         };
         notes.asked.push(came.clone());

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod calls;
+mod filters;
 mod flow;
 mod grpc;
 mod headers;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Scenario> {
         properties::scenarios(),
         life::scenarios(),
         network::scenarios(),
+        filters::scenarios(),
         sdk::scenarios(),
     ]
     .concat()

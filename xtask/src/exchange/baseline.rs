@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use crate::cargo::root;
 
 /// What an exchange may take more than the baseline, in percent.
-const MOST: f64 = 5.0;
+const MOST: u64 = 5;
 
 const HEAD: &str = "\
 # The instructions that Weir's worker spends on one HTTP/1.1 exchange, as `cargo xtask count` counts them.
@@ -71,9 +71,9 @@ impl Baseline {
                 bail!("the baseline has no `{name}`; `cargo xtask count --update` adds it");
             };
             let more = (*now as f64 / *before as f64 - 1.0) * 100.0;
-            if more > MOST {
+            if now * 100 > before * (100 + MOST) {
                 grown.push(format!("{name}: {now} instructions, {more:.1} % more than {before}"));
-            } else if more < -MOST {
+            } else if now * 100 < before * (100 - MOST) {
                 crate::say(&format!(
                     "{name}: {:.1} % less than the baseline; `cargo xtask count --update` keeps what was won",
                     -more

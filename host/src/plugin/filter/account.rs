@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::task::yield_now;
 
 use crate::clock::cycles;
@@ -19,7 +20,7 @@ use crate::plugin::filter::admission::Books;
 use crate::plugin::services::Usage;
 
 /// What the calls of a VM take of a worker before others have their turn: a storm of calls is felt by nobody for longer.
-const SLICE: Duration = Duration::from_micros(250);
+const SLICE: Duration = Duration::from_micros(100);
 
 /// How many of the calls that wait are woken for a slice: to wake thousands would take longer than what one of them does.
 const WOKEN: usize = 16;
@@ -69,6 +70,13 @@ impl Account {
             polled
         })
         .await
+    }
+
+    /// Waits until another of the VM's calls may be on its way, in the order of asking; it is until what is returned is
+    /// dropped. A burst of calls makes no more connections than this has room for, and no more work at once.
+    pub async fn room(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.books.on_their_way.acquire().await.ok()
     }
 
     fn bill(&self, spent: Duration) {

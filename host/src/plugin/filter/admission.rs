@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::clock::coarse_millis;
 use crate::plugin::filter::account::Slice;
 use crate::plugin::filter::{VmCell, VmSpec};
@@ -24,6 +26,8 @@ pub(super) struct Books {
     pub(super) meter: Meter,
     /// Whether it is the turn of its calls to clusters.
     pub(super) slice: Slice,
+    /// Room for its calls that are on their way at once.
+    pub(super) on_their_way: Semaphore,
     /// Counts it among those with an open breaker, while it is one.
     open: RefCell<Option<Held>>,
     /// When the log last told that its CPU time is used up.
@@ -44,7 +48,11 @@ impl Books {
                 .max_by_key(|share| if share.is_zero() { Duration::MAX } else { *share })
                 .unwrap_or_default()
         };
-        Self::with_shares(most(|spec| spec.cpu_per_second), most(|spec| spec.long_calls_per_second))
+        let calls = spec.filters.iter().map(|spec| spec.calls_at_once).max().unwrap_or_default();
+        Self {
+            on_their_way: Semaphore::new(calls.clamp(1, Semaphore::MAX_PERMITS)),
+            ..Self::with_shares(most(|spec| spec.cpu_per_second), most(|spec| spec.long_calls_per_second))
+        }
     }
 
     /// The books of a VM that may use so much CPU time in a second, and so much in long calls.
@@ -52,6 +60,7 @@ impl Books {
         Self {
             meter: Meter::new(per_second, long, coarse_millis()),
             slice: Slice::default(),
+            on_their_way: Semaphore::new(Semaphore::MAX_PERMITS),
             open: RefCell::default(),
             told_of_shortage: Cell::new(0),
             told_of_failures: Cell::new((0, 0)),

@@ -1,0 +1,24 @@
+//! What filters of our SDK cost, beside what they do.
+
+use weir_tests::guests::wasm;
+use weir_tests::http::{Client, empty, mirror};
+
+use crate::plugins::filtered;
+
+#[test]
+fn a_header_filter_is_smaller_than_60_kib_with_the_names_of_its_functions() {
+    let (ours, official) = (wasm("http-version").len(), wasm("official-headers").len());
+    assert!(ours < 60 << 10, "{ours} bytes");
+    assert!(ours * 2 < official, "{ours} bytes, and {official} with the official SDK");
+}
+
+#[tokio::test]
+async fn a_header_is_read_with_one_allocation_and_one_that_is_not_there_with_none() {
+    let mirror = mirror().await;
+    let gateway = filtered(&["counting"], "{ plugin: counting }", &mirror);
+    let mut client = Client::h1(gateway.address("web")).await;
+    let request = client.request("GET", "/path").header("x-one", "1").body(empty());
+    let answer = client.call(request.expect("a request")).await.expect("an answer");
+    let expected = "x-allocations: one 1, none 0, path 1, all 1, set 0\n";
+    assert!(answer.text().contains(expected), "{}", answer.text());
+}
