@@ -95,6 +95,12 @@ fn describe(file: &Path, inspection: &Inspection) {
     };
     let line = |title: &str, text: String| println!("{:<16}{text}", title);
     line("plugin", format!("{} ({verdict})", file.display()));
+    if let Some(name) = &inspection.name {
+        line(
+            "name",
+            format!("{name} {}", inspection.version.as_deref().unwrap_or_default()).trim_end().to_owned(),
+        );
+    }
     line("size", format!("{} bytes", inspection.size));
     line("digest", inspection.digest.to_string());
     line("Proxy-Wasm", inspection.abi.clone().unwrap_or_else(|| "no marker".to_owned()));
@@ -104,6 +110,7 @@ fn describe(file: &Path, inspection: &Inspection) {
             memory.maximum.map_or_else(|| "no limit of its own".to_owned(), |most| format!("at most {most}"));
         line("memory", format!("{} bytes at the start, {most}", memory.initial));
     }
+    let config = inspection.config_fields();
     let lists = [
         ("built by", &inspection.producers),
         ("callbacks", &inspection.callbacks),
@@ -111,6 +118,7 @@ fn describe(file: &Path, inspection: &Inspection) {
         ("WASI functions", &inspection.wasi_functions),
         ("unknown imports", &inspection.unknown_imports),
         ("asks for", &inspection.asks_for),
+        ("configuration", &config),
     ];
     for (title, names) in lists {
         for (at, name) in names.iter().enumerate() {

@@ -257,6 +257,25 @@ fn what_a_plugin_asks_for_is_shown_and_grants_nothing() {
     assert_eq!(json["asks_for"], json!(["clusters: [up, b]", "headers: read", "body: none"]));
 }
 
+#[test]
+fn the_name_the_version_and_the_configuration_that_a_plugin_gives_itself_are_shown() {
+    let said =
+        r#"{"name":"x","version":"2","config":{"properties":{"a":{"type":"string"}},"required":["a"]}}"#;
+    let setup = Setup::new().plugin_bytes("said", &asking(said));
+    let file = setup.folder().join("plugins/said.wasm");
+    let run = |args: &[&str]| {
+        let mut command = std::process::Command::new(weir_tests::guests::weir());
+        let output = command.args(["plugin", "inspect"]).args(args).arg(&file).output().expect("weir starts");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let json: Json = serde_json::from_str(&run(&["--json"])).expect("JSON");
+    assert_eq!((&json["name"], &json["version"]), (&json!("x"), &json!("2")));
+    assert_eq!(json["config"]["required"], json!(["a"]));
+    let shown = run(&[]);
+    assert!(shown.contains("\nname            x 2\n"), "{shown}");
+    assert!(shown.contains("\nconfiguration   a (mandatory, string)\n"), "{shown}");
+}
+
 #[tokio::test]
 async fn a_filter_that_may_not_reply_has_its_stream_meet_on_failure_at_once_and_lives_on() {
     let (up, other) = (mirror().await, mirror().await);

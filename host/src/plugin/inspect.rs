@@ -1,6 +1,7 @@
 //! What a file says of itself before anything of it runs, for `weir plugin inspect`.
 
 use serde::Serialize;
+use serde_json::Value as Json;
 use wasmparser::{
     Encoding, Export, ExternalKind, Import, KnownCustom, MemoryType, Parser, Payload, ProducersSectionReader,
     TypeRef,
@@ -11,7 +12,7 @@ use weir_abi::{HOST_MODULE, SDK_SECTION, Version, WASI_MODULES};
 use crate::plugin::abi::{CALLBACKS, COMPILER_FUNCTIONS, Function, HOST_FUNCTIONS, WASI_FUNCTIONS};
 use crate::plugin::digest::Digest;
 use crate::plugin::module::examine;
-use crate::plugin::requests::Requests;
+use crate::plugin::requests::{Requests, SECTION};
 
 /// What is known of a file.
 #[derive(Debug, Serialize)]
@@ -38,11 +39,20 @@ pub struct Inspection {
     pub wasi_functions: Vec<String>,
     /// What else it imports: nobody has it.
     pub unknown_imports: Vec<String>,
+    /// The name that it gives itself.
+    pub name: Option<String>,
+    /// The version that it gives itself.
+    pub version: Option<String>,
+    /// What its configuration may be, as JSON Schema, when it says.
+    pub config: Option<Json>,
     /// What it asks for, as it would stand in a filter's `grants`. Only the configuration grants it.
     pub asks_for: Vec<String>,
     /// Its memory.
     pub memory: Option<Memory>,
 }
+
+/// The longest description that is read, in bytes.
+const LONGEST_DESCRIPTION: usize = 64 << 10;
 
 /// A memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,6 +79,9 @@ impl Inspection {
             host_functions: Vec::new(),
             wasi_functions: Vec::new(),
             unknown_imports: Vec::new(),
+            name: None,
+            version: None,
+            config: None,
             asks_for: match Requests::of(bytes) {
                 Ok(requests) => requests.map(|requests| requests.missing(None)).unwrap_or_default(),
                 Err(reason) => vec![reason],
@@ -96,6 +109,8 @@ impl Inspection {
             } else if let Payload::CustomSection(section) = payload {
                 if section.name() == SDK_SECTION {
                     self.sdk = std::str::from_utf8(section.data()).ok().map(str::to_owned);
+                } else if section.name() == SECTION && section.data().len() <= LONGEST_DESCRIPTION {
+                    self.read_description(section.data());
                 } else if let KnownCustom::Producers(producers) = section.as_known() {
                     self.read_producers(producers);
                 }
@@ -107,6 +122,29 @@ impl Inspection {
         if self.sdk.is_none() {
             self.sdk = sdk(bytes);
         }
+    }
+
+    /// What it says of itself. What it asks for is read by whoever reads grants.
+    fn read_description(&mut self, section: &[u8]) {
+        let Ok(Json::Object(mut said)) = serde_json::from_slice(section) else { return };
+        let text = |key: &str| said.get(key).and_then(Json::as_str).map(str::to_owned);
+        (self.name, self.version) = (text("name"), text("version"));
+        self.config = said.remove("config");
+    }
+
+    /// The fields of its configuration, for people: name, type, whether it must be there, and its description.
+    pub fn config_fields(&self) -> Vec<String> {
+        let Some(config) = &self.config else { return Vec::new() };
+        let required = config.get("required").and_then(Json::as_array);
+        let must = |name: &str| required.is_some_and(|all| all.iter().any(|field| field == name));
+        let field = |(name, schema): (&String, &Json)| {
+            let text = |key| schema.get(key).and_then(Json::as_str);
+            let ty = text("type").map(|ty| format!(", {ty}")).unwrap_or_default();
+            let need = if must(name) { "mandatory" } else { "optional" };
+            let says = text("description").map(|says| format!(": {says}")).unwrap_or_default();
+            format!("{name} ({need}{ty}){says}")
+        };
+        config.get("properties").and_then(Json::as_object).into_iter().flatten().map(field).collect()
     }
 
     fn read_import(&mut self, import: &Import<'_>) {
