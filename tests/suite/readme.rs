@@ -200,8 +200,10 @@ async fn the_configurations_beside_the_filters_are_good() {
             .file("tls/ca.pem", weir_tests::tls::authority().pem())
             .config(text);
         let config = setup.write_config();
-        let output =
-            Command::new(weir_tests::guests::weir()).args(["check", "--config"]).arg(&config).output();
+        let mut check = Command::new(weir_tests::guests::weir());
+        // What `api-key` has of the environment.
+        check.args(["check", "--config"]).arg(&config).env("CI_API_KEY", "a key that nobody guesses");
+        let output = check.output();
         let output = output.expect("weir can be started");
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
         seen += 1;
