@@ -9,6 +9,7 @@ use hyper::body::Frame;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem::find;
 use rustix::net::sockopt::set_socket_send_buffer_size;
+use rustix::process::nice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -63,6 +64,8 @@ pub fn of_calls() -> SocketAddr {
         let address = listener.local_addr().expect("it is bound");
         std::thread::spawn(move || {
             be_usual();
+            // An upstream elsewhere takes nothing of the proxy's processors: this one has what nobody else wants.
+            nice(19).expect("whoever wants less is given it");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("a runtime is here");

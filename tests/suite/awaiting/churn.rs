@@ -60,8 +60,8 @@ async fn left(bench: &Bench) -> (usize, usize) {
 async fn streams_that_are_cut_while_they_await_a_call_leave_nothing_behind() {
     // A call or a stream that were kept would soon be one too many.
     let limits = format!(
-        "calls: {}, streams: {}, log_lines: 1000000, cpu: 50ms, cpu_per_second: 0s, long_calls_per_second: 0s",
-        WAVE + 50,
+        "calls: {0}, calls_at_once: {0}, streams: {0}, log_lines: 1000000, cpu: 50ms, \
+         cpu_per_second: 0s, long_calls_per_second: 0s",
         WAVE + 50
     );
     let mut bench = Bench::new("awaits", &limits).await;
