@@ -202,7 +202,7 @@ async fn the_configurations_beside_the_filters_are_good() {
         let config = setup.write_config();
         let mut check = Command::new(weir_tests::guests::weir());
         // What `api-key` has of the environment.
-        check.args(["check", "--config"]).arg(&config).env("CI_API_KEY", "a key that nobody guesses");
+        check.args(["check", "--config"]).arg(&config).env("CI_API_KEY", "a-key-that-nobody-guesses");
         let output = check.output();
         let output = output.expect("weir can be started");
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
