@@ -8,6 +8,8 @@
 //! A half is let go in one place, [`release`]: by the return value while the host is calling about it, and by
 //! `proxy_continue_stream` otherwise. No borrow is held while a filter's code runs.
 
+mod half;
+
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,6 +22,10 @@ use crate::filter::Action;
 use crate::reply::Reply;
 use crate::table::{ById, by_id};
 use crate::{properties, raw, task};
+
+pub use half::Flow;
+pub(crate) use half::Wants;
+use half::{Half, Next, Running, Stream};
 
 /// A half of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,187 +103,6 @@ pub trait Phases {
 
     /// Asks the filter.
     fn begin(&'static self, context: u32, side: Side, phase: Phase, flow: &Rc<Flow>) -> Begun;
-}
-
-/// What a future wants of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wants {
-    /// Nothing: it waits for something else, or not at all.
-    Nothing,
-    /// More, with what is here.
-    All,
-    /// The next piece: what is here goes on.
-    Next,
-}
-
-/// How far the body of a half has come, as the host tells and as the filter has seen.
-#[derive(Debug)]
-pub struct Flow {
-    /// Bytes in the host's buffer.
-    pub(crate) len: Cell<usize>,
-    /// How many of them the filter has let go, though they are there still.
-    pub(crate) passed: Cell<usize>,
-    /// Where that ends which it has been shown.
-    pub(crate) shown: Cell<usize>,
-    /// Nothing comes any more.
-    pub(crate) ended: Cell<bool>,
-    /// The filter has been shown that.
-    pub(crate) end_shown: Cell<bool>,
-    /// The headers are to wait, too.
-    pub(crate) with_headers: Cell<bool>,
-    wants: Cell<Wants>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Flow {
-    fn new() -> Self {
-        Self {
-            len: Cell::new(0),
-            passed: Cell::new(0),
-            shown: Cell::new(0),
-            ended: Cell::new(false),
-            end_shown: Cell::new(false),
-            with_headers: Cell::new(false),
-            wants: Cell::new(Wants::Nothing),
-            waker: RefCell::new(None),
-        }
-    }
-
-    /// A future waits for more.
-    pub(crate) fn wait(&self, wants: Wants, cx: &Context<'_>) {
-        self.wants.set(wants);
-        *self.waker.borrow_mut() = Some(cx.waker().clone());
-    }
-
-    fn note(&self, event: Event) {
-        match event {
-            Event::Headers { last } => self.ended.set(last),
-            Event::Body { len, last } => {
-                self.len.set(len as usize);
-                self.ended.set(last);
-            }
-            Event::Trailers => self.ended.set(true),
-        }
-    }
-
-    /// What was here has gone on.
-    fn gone(&self) {
-        self.len.set(0);
-        self.passed.set(0);
-        self.shown.set(0);
-    }
-}
-
-/// A future of a half.
-struct Running {
-    task: Task,
-    waker: Waker,
-}
-
-/// A half of a stream.
-struct Half {
-    flow: Rc<Flow>,
-    running: Option<Running>,
-    /// A future is out of its place while it is polled.
-    polled: bool,
-    /// Headers that the filter has not been asked about.
-    headers: Option<bool>,
-    /// Whether there is of the body what it has not been asked about.
-    body: bool,
-    /// Whether there are trailers that it has not been asked about.
-    trailers: bool,
-    /// The host holds the headers.
-    holds_headers: bool,
-    /// What follows may not pass: the future that was to see it was given up.
-    cut: bool,
-}
-
-impl Half {
-    fn new() -> Self {
-        Self {
-            flow: Rc::new(Flow::new()),
-            running: None,
-            polled: false,
-            headers: None,
-            body: false,
-            trailers: false,
-            holds_headers: false,
-            cut: false,
-        }
-    }
-
-    fn note(&mut self, event: Event) {
-        self.flow.note(event);
-        match event {
-            Event::Headers { last } => {
-                self.headers = Some(last);
-                self.holds_headers = true;
-            }
-            Event::Body { .. } => self.body = true,
-            Event::Trailers => self.trailers = true,
-        }
-    }
-
-    /// Whether a future of it exists.
-    fn is_running(&self) -> bool {
-        self.running.is_some() || self.polled
-    }
-
-    fn is_idle(&self) -> bool {
-        !self.is_running() && self.headers.is_none() && !self.body && !self.trailers
-    }
-
-    /// What is to be done next. What came of a body is the running future's, if it wants that.
-    fn next(&mut self) -> Option<Next> {
-        if self.cut || self.polled {
-            return None;
-        }
-        if self.running.is_some() {
-            let wanted = self.flow.wants.get() != Wants::Nothing && (self.body || self.flow.ended.get());
-            return wanted.then(|| {
-                self.body = false;
-                Next::Poll
-            });
-        }
-        if let Some(last) = self.headers.take() {
-            return Some(Next::Ask(Phase::Headers { last }));
-        }
-        if std::mem::take(&mut self.body) {
-            return Some(Next::Ask(Phase::Body));
-        }
-        std::mem::take(&mut self.trailers).then_some(Next::Ask(Phase::Trailers))
-    }
-
-    /// The filter could not be asked: it will be, later.
-    fn put_back(&mut self, phase: Phase) {
-        match phase {
-            Phase::Headers { last } => self.headers = Some(last),
-            Phase::Body => self.body = true,
-            Phase::Trailers => self.trailers = true,
-        }
-    }
-}
-
-enum Next {
-    Poll,
-    Ask(Phase),
-}
-
-/// A stream of which something waits.
-struct Stream {
-    phases: &'static dyn Phases,
-    root: u32,
-    request: Half,
-    response: Half,
-}
-
-impl Stream {
-    fn half(&mut self, side: Side) -> &mut Half {
-        match side {
-            Side::Request => &mut self.request,
-            Side::Response => &mut self.response,
-        }
-    }
 }
 
 /// The call of the host that is being answered, and whether the half that it is about goes on.
