@@ -143,6 +143,7 @@ async fn a_file_that_is_copied_byte_by_byte_under_load_is_taken_when_it_is_whole
 #[tokio::test]
 async fn a_link_that_is_swapped_without_pause_never_has_other_bytes_loaded_than_those_that_were_hashed() {
     const SWAPS: usize = 100_000;
+    const STRETCH: usize = 1_000;
     let gateway = gateway();
     let load = Load::start(&gateway).await;
     // Good versions, something that never ends, and nothing, all behind links that lead to them in turn.
@@ -155,15 +156,21 @@ async fn a_link_that_is_swapped_without_pause_never_has_other_bytes_loaded_than_
     rustix::fs::mkfifoat(rustix::fs::CWD, store.join("3"), rustix::fs::Mode::RWXU).expect("a pipe");
     let before = gateway.resident();
     let plugins = gateway.plugins();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let swapping = tokio::task::spawn_blocking(move || {
         let targets = ["store/0", "/dev/zero", "store/1", "store/3", "store/2", "store/none", "../weir.yaml"];
-        for target in targets.iter().cycle().take(SWAPS) {
+        for (done, target) in targets.iter().cycle().take(SWAPS).enumerate() {
             let beside = plugins.join(".beside");
             symlink(target, &beside).expect("a link");
             std::fs::rename(beside, plugins.join("it.wasm")).expect("a rename within a folder");
+            if done % STRETCH == 0 {
+                tell.send(done).expect("somebody waits");
+            }
         }
     });
-    soon("the end of the swaps", swapping).await.expect("they can be made");
+    // Among many other tests all of them take longer than anything may, and a stretch does not.
+    while soon("the next stretch of swaps", told.recv()).await.is_some() {}
+    swapping.await.expect("they can be made");
     put(&gateway, "it.wasm", link("store/2"));
     until("the last one", async || (serving(&gateway).await == 3).then_some(())).await;
     load.assert_unharmed().await;
