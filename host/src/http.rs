@@ -3,6 +3,7 @@
 pub mod body;
 pub mod h1;
 pub mod h2;
+pub mod marks;
 pub mod message;
 pub mod path;
 pub mod peer;

@@ -206,10 +206,10 @@ impl Route {
             }
         };
         Self {
+            facts: Arc::new(RouteFacts { name: Arc::clone(&name), ..facts }),
             name,
             action,
             requests,
-            facts: Arc::new(facts),
             timeout: config.timeout,
             chain,
             path: config.path.clone(),

@@ -1,14 +1,15 @@
 //! Streams that nobody sent: for looking at what a filter may know of one.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use weir::config::metadata::ClusterFacts;
 use weir::http::message::{Request, Response, Scheme, Version};
 use weir::net::connection::{Certificate, Connection, Tls};
-use weir::plugin::stream::{SharedStream, Stream, Upstream};
+use weir::plugin::stream::{RouteFacts, SharedStream, Stream, Upstream};
 use weir::plugin::vm::StreamContext;
 
 /// A connection with TLS on which both sides have shown a certificate.
@@ -41,6 +42,7 @@ pub fn connection() -> Arc<Connection> {
             local: Some(certificate("local")),
             bound: false,
         }),
+        told: OnceLock::new(),
     })
 }
 
@@ -87,8 +89,8 @@ pub fn http() -> SharedStream {
         let answered = headers(&[("content-type", "text/plain"), ("grpc-status", "5")]);
         stream.response = Some(Response { status: StatusCode::OK, headers: answered });
         stream.response_trailers = Some(headers(&[("x-end", "response")]));
-        stream.info.route = Some("main".into());
-        stream.info.cluster = Some("up".into());
+        stream.info.route = Some(Arc::new(RouteFacts { name: "main".into(), ..RouteFacts::default() }));
+        stream.info.cluster = Some(Arc::new(ClusterFacts { name: "up".into(), ..ClusterFacts::default() }));
         stream.info.details = Some("via_upstream".into());
     }
     stream

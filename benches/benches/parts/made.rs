@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -104,6 +104,7 @@ pub fn connection() -> Arc<Connection> {
         local: SocketAddr::from(([127, 0, 0, 1], 2)),
         accepted: SystemTime::now(),
         tls: None,
+        told: OnceLock::new(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `node`, and the `metadata` of listeners, routes and clusters: free-form facts that plugins can read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
@@ -9,6 +10,15 @@ use crate::config::yaml::{Node as Tree, Value};
 
 /// Facts by the name of who they are for, as Envoy's `filter_metadata`.
 pub type Metadata = BTreeMap<String, Struct>;
+
+/// What plugins and logs know of a cluster.
+#[derive(Debug, Default)]
+pub struct ClusterFacts {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its metadata.
+    pub metadata: Metadata,
+}
 
 section! {
     /// Who this Weir is. Plugins read it as the property `node`.

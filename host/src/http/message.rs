@@ -3,6 +3,8 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
+use crate::http::marks::Marks;
+
 /// The version that a message came with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -121,17 +123,20 @@ pub fn is_bodiless(to: &Method, status: StatusCode) -> bool {
 }
 
 /// The headers that concern one connection and are never passed on (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 5] = [
-    http::header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    http::header::TRANSFER_ENCODING,
-    http::header::UPGRADE,
+const HOP_BY_HOP: [(Marks, HeaderName); 5] = [
+    (Marks::CONNECTION, http::header::CONNECTION),
+    (Marks::KEEP_ALIVE, HeaderName::from_static("keep-alive")),
+    (Marks::PROXY_CONNECTION, HeaderName::from_static("proxy-connection")),
+    (Marks::TRANSFER_ENCODING, http::header::TRANSFER_ENCODING),
+    (Marks::UPGRADE, http::header::UPGRADE),
 ];
 
-/// Removes the hop-by-hop headers, and every header that `Connection` nominates. `TE` survives as `trailers`.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(http::header::CONNECTION) {
+/// Removes the hop-by-hop headers, and every header that `Connection` nominates. `TE` survives as `trailers`. `marks`:
+/// those of the headers.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, marks: Marks) {
+    let nominates =
+        |headers: &HeaderMap| !headers.get_all(http::header::CONNECTION).iter().all(is_keep_alive);
+    if marks.has(Marks::CONNECTION) && nominates(headers) {
         let nominated: Vec<HeaderName> = headers
             .get_all(http::header::CONNECTION)
             .iter()
@@ -146,16 +151,23 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    for (mark, name) in &HOP_BY_HOP {
+        if marks.has(*mark) {
+            headers.remove(name);
+        }
     }
-    if headers.contains_key(http::header::TE) {
+    if marks.has(Marks::TE) {
         let trailers = headers.get_all(http::header::TE).iter().any(|value| has_token(value, "trailers"));
         headers.remove(http::header::TE);
         if trailers {
             headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
         }
     }
+}
+
+/// Whether `Connection` says `keep-alive` and nothing else, as most do: that nominates nothing that would not go anyway.
+pub fn is_keep_alive(connection: &HeaderValue) -> bool {
+    connection.as_bytes().eq_ignore_ascii_case(b"keep-alive")
 }
 
 /// Whether a comma-separated list holds a token, parameters aside, in any case.
@@ -201,7 +213,8 @@ mod tests {
             ("te", "gzip;q=0.5, trailers"),
             ("accept", "*/*"),
         ]);
-        strip_hop_by_hop(&mut map);
+        let marks = Marks::of(&map);
+        strip_hop_by_hop(&mut map, marks);
         assert_eq!(map, headers(&[("te", "trailers"), ("accept", "*/*")]));
     }
 

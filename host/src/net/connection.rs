@@ -1,10 +1,11 @@
 //! What is known of a downstream connection once it has been identified. Shared by all of its streams.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
+use http::HeaderValue;
 
 use crate::net::client_hello::canonical_name;
 
@@ -23,6 +24,17 @@ pub struct Connection {
     pub accepted: SystemTime,
     /// TLS, when there is any: read from the ClientHello (passthrough) or negotiated (terminate).
     pub tls: Option<Tls>,
+    /// What upstreams are told of it, from its first request on.
+    pub told: OnceLock<Told>,
+}
+
+/// What upstreams are told of a downstream connection, as it is written in headers.
+#[derive(Debug)]
+pub struct Told {
+    /// The downstream's address.
+    pub address: HeaderValue,
+    /// Its certificate.
+    pub certificate: Option<HeaderValue>,
 }
 
 /// What is known of the TLS of a connection.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weir_abi::MapKind;
 
-use crate::config::metadata::Metadata;
+use crate::config::metadata::{ClusterFacts, Metadata};
 use crate::http::message::{Request, Response};
 use crate::net::connection::{Connection, Tls};
 use crate::plugin::state::FilterState;
@@ -51,18 +51,14 @@ pub struct Stream {
 /// What is known of a stream besides its messages.
 #[derive(Debug)]
 pub struct Info {
-    /// When it began, by the wall clock.
-    pub started_at: SystemTime,
-    /// When it began, for durations.
+    /// When it began, by the wall clock, where somebody else's clock counts: see [`Info::started_at`].
+    pub began_at: Option<SystemTime>,
+    /// When it began.
     pub started: Instant,
-    /// The route's name.
-    pub route: Option<Arc<str>>,
-    /// What else the route says.
-    pub facts: Option<Arc<RouteFacts>>,
+    /// The route.
+    pub route: Option<Arc<RouteFacts>>,
     /// The cluster that was chosen.
-    pub cluster: Option<Arc<str>>,
-    /// Its metadata.
-    pub cluster_metadata: Option<Arc<Metadata>>,
+    pub cluster: Option<Arc<ClusterFacts>>,
     /// How many endpoints that cluster has, or the one that the route plans.
     pub endpoints: Option<usize>,
     /// The endpoint, once there is a connection to it.
@@ -102,13 +98,22 @@ pub struct Upstream {
     pub tls: Option<Arc<Tls>>,
 }
 
-/// What a route says of itself to plugins, besides its name.
+/// What is known of a route to plugins and logs.
 #[derive(Debug, Default)]
 pub struct RouteFacts {
+    /// Its name.
+    pub name: Arc<str>,
     /// Its metadata.
     pub metadata: Metadata,
-    /// The cluster that its requests go to, where there is no choice, and the metadata of that.
-    pub cluster: Option<(Arc<str>, Metadata)>,
+    /// The cluster that its requests go to, where there is no choice.
+    pub cluster: Option<Arc<ClusterFacts>>,
+}
+
+impl Info {
+    /// When the stream began, by the wall clock. That is asked for once, by a log or a plugin, or not at all.
+    pub fn started_at(&self) -> SystemTime {
+        self.began_at.unwrap_or_else(|| SystemTime::now() - self.started.elapsed())
+    }
 }
 
 impl Stream {
@@ -126,12 +131,10 @@ impl Stream {
             changed_received: false,
             changed_answered: false,
             info: Info {
-                started_at: SystemTime::now(),
+                began_at: None,
                 started: Instant::now(),
                 route: None,
-                facts: None,
                 cluster: None,
-                cluster_metadata: None,
                 endpoints: None,
                 upstream: None,
                 attempts: 0,

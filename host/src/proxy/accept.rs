@@ -86,10 +86,14 @@ fn empty(worker: &Rc<Worker>, key: &Rc<SocketKey>, socket: TcpListener) -> io::R
 /// Begins a session, for which a drain waits from now on.
 fn begin(worker: &Rc<Worker>, key: &Rc<SocketKey>, stream: TcpStream, peer: SocketAddr) {
     let participant = worker.drain.join();
-    let session = session::serve(Rc::clone(worker), Rc::clone(key), stream, peer);
+    let (worker, key) = (Rc::clone(worker), Rc::clone(key));
     spawn_local(async move {
         let _participant = participant;
-        session.await;
+        // In a box, so that the connection does not keep the memory that a handshake takes.
+        let identified = Box::pin(session::identify(worker, key, stream, peer)).await;
+        if let Some(identified) = identified {
+            identified.serve().await;
+        }
     });
 }
 

@@ -102,10 +102,41 @@ pub struct Exchange<'a> {
     idle_after: Duration,
 }
 
+/// An exchange that has begun.
+struct Begun<'a> {
+    exchange: Exchange<'a>,
+    route: Option<Arc<Route>>,
+    /// Why it ends before it is answered.
+    ended: Option<Failure>,
+}
+
 impl<'a> Begin<'a> {
     /// Answers the request. What is returned is a connection that has changed its protocol, with the record that
     /// goes on until it ends.
-    pub async fn run(self, http: &HttpService) -> Option<(Upgraded, Record)> {
+    pub fn run(self, http: &HttpService) -> impl Future<Output = Option<(Upgraded, Record)>> {
+        let begun = self.enter(http);
+        async move {
+            // It is used where it lies: taken apart, it would be here twice.
+            let ended = match begun.ended {
+                None => begun.exchange.answer(begun.route, http).await,
+                Some(failure) => Err(failure),
+            };
+            let upgraded = match ended {
+                Ok(upgraded) => upgraded,
+                Err(failure) => {
+                    // In a box: most exchanges do not take the memory of it.
+                    Box::pin(begun.exchange.fail(failure)).await;
+                    None
+                }
+            };
+            begun.exchange.chain.borrow_mut().finish();
+            let record = begun.exchange.record.into_inner();
+            upgraded.map(|upgraded| (upgraded, record))
+        }
+    }
+
+    /// Finds the route, and makes the filters.
+    fn enter(self, http: &HttpService) -> Begun<'a> {
         let stream = StreamState::new(Arc::clone(self.connection));
         let mut record =
             Record::new(self.worker, Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
@@ -159,16 +190,16 @@ impl<'a> Begin<'a> {
             exchange.arrival.set(http.limits.request_timeout);
         }
         let ended = match (begun, elsewhere) {
-            (Err(stop), _) => Err(stop.into()),
-            (Ok(()), _) if overloaded => Err(Failure::Overload),
+            (Err(stop), _) => Some(stop.into()),
+            (Ok(()), _) if overloaded => Some(Failure::Overload),
             (Ok(()), Some(reply)) => {
                 let refused = reply.status.is_client_error();
                 refused.then(|| exchange.record.borrow().refuse(&reply.details));
-                Err(Failure::Reply(reply))
+                Some(Failure::Reply(reply))
             }
-            (Ok(()), None) => exchange.answer(route, http).await,
+            (Ok(()), None) => None,
         };
-        exchange.end(ended).await
+        Begun { exchange, route, ended }
     }
 }
 
@@ -267,20 +298,7 @@ impl<'a> Exchange<'a> {
         Intake { exchange: self, half, source, filtered: chain.wants_data(half) || chain.holds(half) }
     }
 
-    /// Ends the exchange: with an answer of Weir's own, if it has none yet.
-    async fn end(self, ended: Result<Option<Upgraded>, Failure>) -> Option<(Upgraded, Record)> {
-        let upgraded = match ended {
-            Ok(upgraded) => upgraded,
-            Err(failure) => {
-                self.fail(failure).await;
-                None
-            }
-        };
-        self.chain.borrow_mut().finish();
-        let record = self.record.into_inner();
-        upgraded.map(|upgraded| (upgraded, record))
-    }
-
+    /// Ends the exchange with an answer of Weir's own, if it has none yet.
     async fn fail(&self, failure: Failure) {
         let details = failure.details();
         match &failure {
@@ -442,8 +460,7 @@ impl<'a> Exchange<'a> {
 
 /// Notes which route was chosen.
 fn tell(info: &mut Info, route: Option<&Arc<Route>>, local: &Local) {
-    info.route = route.map(|route| Arc::clone(&route.name));
-    info.facts = route.map(|route| Arc::clone(&route.facts));
+    info.route = route.map(|route| Arc::clone(&route.facts));
     let planned = route.and_then(|route| local.clusters.get(route.action.planned()?));
     info.endpoints = planned.map(|cluster| cluster.endpoints());
 }

@@ -14,8 +14,9 @@ use http::{Method, StatusCode};
 
 use crate::clock::Timer;
 use crate::http::h1::connection::{Failure as HeadFailure, Persistence};
-use crate::http::h1::{BodyError, Length};
+use crate::http::h1::{self, BodyError, Length};
 use crate::http::h2;
+use crate::http::marks::Marks;
 use crate::http::message::{Response, strip_hop_by_hop};
 use crate::http::peer::{Sink, SinkError, Source};
 use crate::http::pipe;
@@ -62,8 +63,7 @@ impl Exchange<'_> {
         {
             let mut stream = self.stream.borrow_mut();
             let cluster = cluster.cluster();
-            stream.info.cluster = Some(Arc::clone(&cluster.name));
-            stream.info.cluster_metadata = Some(Arc::clone(&cluster.metadata));
+            stream.info.cluster = Some(Arc::clone(&cluster.facts));
             stream.info.endpoints = Some(cluster.endpoints.len());
             if let Some(request) = &mut stream.request {
                 let rewritten = route.rewritten(request.target());
@@ -103,7 +103,9 @@ impl Exchange<'_> {
             let address = failure.endpoint();
             fresh(failure, address)
         })?;
-        let (address, pool_wait) = (connection.address(), asked.elapsed());
+        let address = connection.address();
+        // A connection that was there was not waited for.
+        let began = if connection.is_reused() { asked } else { Instant::now() };
         let (upstream, ends, reused) = match connection {
             HttpConnection::H1(http) => {
                 let (ends, reused) = (http.ends.clone(), http.reused);
@@ -121,9 +123,9 @@ impl Exchange<'_> {
         {
             let info = &mut self.stream.borrow_mut().info;
             info.upstream = Some(UpstreamInfo { address, local: ends.local, tls: ends.tls });
-            (info.pool_wait, info.upstream_began) = (Some(pool_wait), Some(Instant::now()));
+            (info.pool_wait, info.upstream_began) = (Some(began - asked), Some(began));
         }
-        let upgraded = self.converse(&upstream, route).await.map_err(|failure| {
+        let upgraded = self.converse(&upstream, route, began).await.map_err(|failure| {
             let stale = reused
                 && match &upstream {
                     Upstream::H1(_) => true,
@@ -180,11 +182,11 @@ impl Exchange<'_> {
     }
 
     /// Sends the request and its body, and meanwhile receives the answer. True when the protocol is to change.
-    async fn converse(&self, upstream: &Upstream, route: &Route) -> Result<bool, Failure> {
+    async fn converse(&self, upstream: &Upstream, route: &Route, began: Instant) -> Result<bool, Failure> {
         let deadline = Deadline { timer: self.worker.timers.timer(), after: route.timeout };
         let sent = Cell::new(false);
         let mut sending = pin!(self.send(upstream));
-        let mut receiving = pin!(self.receive(upstream));
+        let mut receiving = pin!(self.receive(upstream, began));
         poll_fn(|cx| {
             if let Poll::Ready(failure) = self.poll_watch(cx) {
                 return Poll::Ready(Err(failure));
@@ -270,15 +272,15 @@ impl Exchange<'_> {
     }
 
     /// Receives the answer and sends it on. True when the protocol is to change.
-    async fn receive(&self, upstream: &Upstream) -> Result<bool, Failure> {
-        let started = Instant::now();
-        let (mut response, length, upgraded) = self.receive_head(upstream).await?;
-        self.record.borrow_mut().upstream_ms = Some(started.elapsed());
+    async fn receive(&self, upstream: &Upstream, began: Instant) -> Result<bool, Failure> {
+        let Answered { mut response, marks, length, upgraded } = self.receive_head(upstream).await?;
+        let now = Instant::now();
+        self.record.borrow_mut().upstream_ms = Some(now - began);
         self.moved.set(true);
         if length == Length::None {
-            self.ended();
+            self.stream.borrow_mut().info.upstream_ended = Some(now);
         }
-        strip_hop_by_hop(&mut response.headers);
+        strip_hop_by_hop(&mut response.headers, marks);
         if upgraded && let Some(upgrade) = &self.upgrade {
             response.headers.insert(header::UPGRADE, upgrade.clone());
         }
@@ -308,17 +310,12 @@ impl Exchange<'_> {
         }
         let pump = Pump { exchange: self, half: Half::Answered, source, sink: self.down.sink(), length };
         let moved = pump.run(|length| self.start_response(length)).await;
-        self.ended();
+        self.stream.borrow_mut().info.upstream_ended = Some(Instant::now());
         moved.map(|()| false).map_err(|broken| self.broken(Half::Answered, broken))
     }
 
-    /// All of the answer has come.
-    fn ended(&self) {
-        self.stream.borrow_mut().info.upstream_ended = Some(Instant::now());
-    }
-
     /// The head of the answer. Interim responses are dropped: Weir has sent `100 Continue` itself.
-    async fn receive_head(&self, upstream: &Upstream) -> Result<(Response, Length, bool), Failure> {
+    async fn receive_head(&self, upstream: &Upstream) -> Result<Answered, Failure> {
         let http = match upstream {
             Upstream::H1(http) => http,
             Upstream::H2 { answer, incoming, stale, .. } => {
@@ -332,7 +329,8 @@ impl Exchange<'_> {
                     }
                 })?;
                 incoming.replace(Some(body));
-                return Ok((response, length, false));
+                let marks = Marks::of(&response.headers);
+                return Ok(Answered { response, marks, length, upgraded: false });
             }
         };
         for _ in 0..MOST_INTERIM {
@@ -344,18 +342,19 @@ impl Exchange<'_> {
                 HeadFailure::Cut => Failure::UpstreamClosed("the connection was closed".to_owned()),
                 HeadFailure::Io(error) => Failure::UpstreamReset(error.to_string()),
             })?;
-            match head.response.status {
+            let h1::ResponseHead { response, length, keep_alive, marks } = head;
+            match response.status {
                 StatusCode::SWITCHING_PROTOCOLS if self.upgrade.is_some() => {
-                    return Ok((head.response, Length::None, true));
+                    return Ok(Answered { response, marks, length: Length::None, upgraded: true });
                 }
                 // Nobody asked.
                 StatusCode::SWITCHING_PROTOCOLS => break,
                 status if status.is_informational() => {}
                 _ => {
-                    if !head.keep_alive {
+                    if !keep_alive {
                         http.connection.retire();
                     }
-                    return Ok((head.response, head.length, false));
+                    return Ok(Answered { response, marks, length, upgraded: false });
                 }
             }
         }
@@ -374,6 +373,16 @@ impl Exchange<'_> {
         }
         side.connection.flush().await.map_err(|_| Failure::ClientGone)
     }
+}
+
+/// The head of an answer.
+struct Answered {
+    response: Response,
+    /// Those of its headers.
+    marks: Marks,
+    length: Length,
+    /// Whether the protocol is to change.
+    upgraded: bool,
 }
 
 /// How long the answer may take, from the end of the request on.

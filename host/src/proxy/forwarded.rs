@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::config::value::IpNet;
+use crate::http::marks::Marks;
 use crate::http::message::Scheme;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -23,17 +24,28 @@ const CLAIMS: [HeaderName; 5] = [
 
 /// Removes what nobody who is trusted has said, and adds what Weir itself sees: whose connection it is, and over what.
 /// Returns the client's address.
-pub fn forwarded(headers: &mut HeaderMap, peer: IpAddr, scheme: Scheme, trusted: &[IpNet]) -> IpAddr {
+/// `own`: the address of that connection's peer, as it is written. `marks`: those of the headers.
+pub fn forwarded(
+    headers: &mut HeaderMap,
+    marks: Marks,
+    (peer, own): (IpAddr, &HeaderValue),
+    scheme: Scheme,
+    trusted: &[IpNet],
+) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(address));
-    let believed = is_trusted(peer);
-    if !believed {
-        CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
+    let claims = marks.has(Marks::FORWARDED);
+    if !claims || !is_trusted(peer) {
+        if claims {
+            CLAIMS.iter().for_each(|name| drop(headers.remove(name)));
+        }
+        headers.insert(FORWARDED_FOR, own.clone());
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
+        return peer;
     }
     // Some proxies add a line of their own: all lines are one list, and the last of it is what the nearest said.
     let lines: Vec<&[u8]> = headers.get_all(FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
-    let client = if believed { client_of(&lines, peer, is_trusted) } else { peer };
-    let own = peer.to_string();
+    let client = client_of(&lines, peer, is_trusted);
     let list = lines.into_iter().chain([own.as_bytes()]).collect::<Vec<_>>().join(b", ".as_slice());
     if let Ok(list) = HeaderValue::try_from(list) {
         headers.insert(FORWARDED_FOR, list);
@@ -81,7 +93,8 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
         };
         let mut headers: HeaderMap = lines.iter().map(header).collect();
-        let client = forwarded(&mut headers, PEER, Scheme::Https, trusted);
+        let (marks, own) = (Marks::of(&headers), HeaderValue::from_static("10.0.0.7"));
+        let client = forwarded(&mut headers, marks, (PEER, &own), Scheme::Https, trusted);
         (headers, client.to_string())
     }
 

@@ -162,7 +162,7 @@ impl Session {
             let read = poll_fn(|cx| match poll_more(stream, first, cx) {
                 Poll::Ready(read) => Poll::Ready(read.ok()),
                 Poll::Pending
-                    if first.is_empty() && !stream.has_arrived() && self.leaves_idle(idle, timer) =>
+                    if first.is_empty() && self.leaves_idle(idle, timer) && !stream.has_arrived() =>
                 {
                     Poll::Ready(None)
                 }
@@ -232,8 +232,8 @@ impl Session {
                 }
                 Poll::Pending => {}
             }
-            let nothing = !begun.get() && !connection.with_stream(Stream::has_arrived);
-            if nothing && self.leaves_idle(idle, timer) {
+            // To look for what has arrived is a system call.
+            if !begun.get() && self.leaves_idle(idle, timer) && !connection.with_stream(Stream::has_arrived) {
                 return Poll::Ready(None);
             }
             timer.poll_expired(cx).map(|()| None)
@@ -251,8 +251,9 @@ impl Session {
 
     async fn exchange(&self, connection: &h1::Connection, head: RequestHead) -> After {
         let Some((local, listener)) = self.listener() else { return After::Close };
-        let RequestHead { mut request, length, keep_alive, expects_continue, redirected } = head;
-        let said = prepare(&mut request, &self.connection, &local.snapshot.config.sections.trusted_proxies);
+        let RequestHead { mut request, length, keep_alive, expects_continue, redirected, marks } = head;
+        let trusted = &local.snapshot.config.sections.trusted_proxies;
+        let said = prepare(&mut request, marks, &self.connection, trusted);
         let side = H1Side {
             connection,
             version: request.version,

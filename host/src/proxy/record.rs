@@ -124,7 +124,7 @@ impl Drop for Record {
         let path = text(received.map(|(_, _, path)| path));
         let id = text(request.and_then(|request| request.headers.get(REQUEST_ID)));
         log.write(&Entry {
-            time: info.started_at,
+            time: info.started_at(),
             listener: &connection.listener,
             peer: connection.peer,
             sni: connection.server_name(),
@@ -136,12 +136,12 @@ impl Drop for Record {
                 path: &path,
                 protocol: request.version.as_str(),
                 request_id: &id,
-                route: info.route.as_deref(),
+                route: info.route.as_ref().map(|route| &*route.name),
                 status: self.status,
             }),
             filter: info.decided_by.as_deref(),
             reason: self.cause.as_deref().or(self.worker.drain.cuts()),
-            cluster: info.cluster.as_deref(),
+            cluster: info.cluster.as_ref().map(|cluster| &*cluster.name),
             upstream: info.upstream.as_ref().map(|upstream| upstream.address),
             bytes_received: info.received_bytes,
             bytes_sent: info.answered_bytes,

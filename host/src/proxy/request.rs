@@ -3,11 +3,13 @@
 
 use std::net::IpAddr;
 
+use data_encoding::HEXLOWER;
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::config::value::IpNet;
+use crate::http::marks::Marks;
 use crate::http::message::{Request, Version, has_token, strip_hop_by_hop};
-use crate::net::connection::Connection;
+use crate::net::connection::{Connection, Told};
 use crate::proxy::forwarded::forwarded;
 
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
@@ -30,20 +32,29 @@ pub struct Said {
     pub client: IpAddr,
 }
 
-/// Prepares a request for its filters and its upstream. `trusted`: the proxies whose claims are believed.
-pub fn prepare(request: &mut Request, connection: &Connection, trusted: &[IpNet]) -> Said {
-    let upgrade = upgrade(request);
+/// Prepares a request for its filters and its upstream. `marks`: those of its headers. `trusted`: the proxies whose claims
+/// are believed.
+pub fn prepare(request: &mut Request, marks: Marks, connection: &Connection, trusted: &[IpNet]) -> Said {
+    let upgrade = if marks.has(Marks::UPGRADE) { upgrade(request) } else { None };
     let headers = &mut request.headers;
-    strip_hop_by_hop(headers);
-    headers.remove(HTTP2_SETTINGS);
-    // Weir itself tells the client to go on.
-    headers.remove(header::EXPECT);
-    let client = forwarded(headers, connection.peer.ip(), request.scheme, trusted);
-    headers.remove(CLIENT_CERT);
-    if let Some(value) = client_certificate(connection) {
-        headers.insert(CLIENT_CERT, value);
+    strip_hop_by_hop(headers, marks);
+    if marks.has(Marks::HTTP2_SETTINGS) {
+        headers.remove(HTTP2_SETTINGS);
     }
-    if !headers.get(REQUEST_ID).is_some_and(|id| is_sound_id(id.as_bytes())) {
+    if marks.has(Marks::EXPECT) {
+        // Weir itself tells the client to go on.
+        headers.remove(header::EXPECT);
+    }
+    let told = connection.told.get_or_init(|| told(connection));
+    let peer = (connection.peer.ip(), &told.address);
+    let client = forwarded(headers, marks, peer, request.scheme, trusted);
+    match &told.certificate {
+        Some(certificate) => drop(headers.insert(CLIENT_CERT, certificate.clone())),
+        None if marks.has(Marks::CLIENT_CERT) => drop(headers.remove(CLIENT_CERT)),
+        None => {}
+    }
+    let id = marks.has(Marks::REQUEST_ID).then(|| headers.get(REQUEST_ID)).flatten();
+    if !id.is_some_and(|id| is_sound_id(id.as_bytes())) {
         headers.insert(REQUEST_ID, new_id());
     }
     if let Some(upgrade) = &upgrade {
@@ -74,19 +85,27 @@ fn is_sound_id(id: &[u8]) -> bool {
 
 /// A random UUID (RFC 9562 section 5.4).
 fn new_id() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bits = fastrand::u128(..);
     bits = (bits & !(0xf << 76)) | (4 << 76);
     bits = (bits & !(0x3 << 62)) | (0x2 << 62);
+    let mut digits = [0; 32];
+    HEXLOWER.encode_mut(&bits.to_be_bytes(), &mut digits);
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, digit) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *digit = HEX.get((bits >> shift) as usize & 0xf).copied().unwrap_or(b'0');
-        }
-    }
+    text[..8].copy_from_slice(&digits[..8]);
+    text[9..13].copy_from_slice(&digits[8..12]);
+    text[14..18].copy_from_slice(&digits[12..16]);
+    text[19..23].copy_from_slice(&digits[16..20]);
+    text[24..].copy_from_slice(&digits[20..]);
     HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// What upstreams are told of a client.
+fn told(connection: &Connection) -> Told {
+    let address = HeaderValue::try_from(connection.peer.ip().to_canonical().to_string());
+    Told {
+        address: address.unwrap_or(HeaderValue::from_static("unknown")),
+        certificate: client_certificate(connection),
+    }
 }
 
 /// `x-forwarded-client-cert`, in Envoy's format, of the certificate that was verified.
@@ -132,7 +151,7 @@ fn in_quotes(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, OnceLock};
     use std::time::SystemTime;
 
     use http::{HeaderMap, Method};
@@ -149,6 +168,7 @@ mod tests {
             local: ([10, 0, 0, 1], 443).into(),
             accepted: SystemTime::now(),
             tls,
+            told: OnceLock::new(),
         }
     }
 
@@ -164,7 +184,8 @@ mod tests {
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
                 .collect(),
         };
-        prepare(&mut request, connection, &[]);
+        let marks = Marks::of(&request.headers);
+        prepare(&mut request, marks, connection, &[]);
         request.headers
     }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -26,7 +26,7 @@ use crate::proxy::worker::Worker;
 use crate::proxy::{behind_filters, http, tcp};
 use crate::snapshot::{Service, SocketKey, Tls};
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::metrics::Counter;
+use crate::telemetry::metrics::{Counter, Held};
 use crate::telemetry::seldom::Seldom;
 
 /// What a session has to do with.
@@ -39,15 +39,41 @@ pub struct SessionCx {
     pub listener: Rc<LocalListener>,
 }
 
-/// Serves a connection.
-pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, mut socket: TcpStream, peer: SocketAddr) {
-    let Some((local, listener)) = worker.listener_at(&key) else { return };
+/// A connection that is identified, and is to be served.
+pub struct Identified {
+    session: Serving,
+    _admitted: Admitted,
+    _open: Held,
+}
+
+/// What a listener does with a connection. It is in a box, so that a connection takes the memory of what it does, and not
+/// that of all that one may do.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+impl Identified {
+    /// Serves it.
+    pub async fn serve(self) {
+        self.session.await;
+    }
+}
+
+/// Lets a connection in, and finds out who is at its other end. `None` when it is not served.
+pub async fn identify(
+    worker: Rc<Worker>,
+    key: Rc<SocketKey>,
+    mut socket: TcpStream,
+    peer: SocketAddr,
+) -> Option<Identified> {
+    let (local, listener) = worker.listener_at(&key)?;
     listener.listener.metrics.accepted.inc();
     let (mut admitted, client) = match admit(&worker, &local, &listener, peer) {
         Ok(admitted) => admitted,
-        Err(reason) => return turn_away(&listener, &socket, peer, reason),
+        Err(reason) => {
+            turn_away(&listener, &socket, peer, reason);
+            return None;
+        }
     };
-    let _open = listener.listener.metrics.open.hold();
+    let open = listener.listener.metrics.open.hold();
     // Small writes are not to wait for each other; a socket that cannot do it works all the same.
     let _ = socket.set_nodelay(true);
     let own = socket.local_addr().unwrap_or(listener.listener.address);
@@ -59,28 +85,29 @@ pub async fn serve(worker: Rc<Worker>, key: Rc<SocketKey>, mut socket: TcpStream
             Ok(told) => told,
             Err(reason) => {
                 let connection = accepted.connection(&cx, None);
-                return refuse(&cx, &connection, &accepted, reason, 0);
+                refuse(&cx, &connection, &accepted, reason, 0);
+                return None;
             }
         };
         let most = cx.listener.listener.connections.most_per_client;
         // A connection of the proxy's own is no client's.
         if told && let Err(full) = admitted.1.count_for(accepted.peer.ip(), most) {
-            return turn_away(&cx.listener, &socket, accepted.peer, full.into());
+            turn_away(&cx.listener, &socket, accepted.peer, full.into());
+            return None;
         }
     }
-    match &cx.listener.listener.tls {
+    let session = match &cx.listener.listener.tls {
         Tls::None => {
             let connection = accepted.connection(&cx, None);
-            // The deadline ends with what it was for.
-            drop(accepted);
-            dispatch(cx, connection, Stream::Tcp(socket), Bytes::new()).await;
+            Some(dispatch(cx, connection, Stream::Tcp(socket), Bytes::new()))
         }
         Tls::Passthrough => passthrough(cx, accepted, socket).await,
         Tls::Terminate(tls) => {
             let tls = Arc::clone(tls);
-            terminate(cx, accepted, socket, &tls).await;
+            terminate(cx, accepted, socket, &tls).await
         }
-    }
+    };
+    Some(Identified { session: session?, _admitted: admitted, _open: open })
 }
 
 /// A connection that was let in, until it is dropped.
@@ -134,14 +161,19 @@ fn turn_away(listener: &LocalListener, socket: &TcpStream, peer: SocketAddr, rea
 }
 
 /// Shakes hands.
-async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls: &ServerTls) {
+async fn terminate(
+    cx: SessionCx,
+    mut accepted: Accepted,
+    socket: TcpStream,
+    tls: &ServerTls,
+) -> Option<Serving> {
     let timer = accepted.deadline(&cx);
     let shaken = timer.limit(tls.accept(socket)).await;
     drop(timer);
     let reason = match shaken {
         Some(Ok((stream, info))) if info.peer.is_none() || is_trusted_now(&cx, tls, &stream) => {
             let connection = accepted.connection(&cx, Some(info));
-            return dispatch(cx, connection, stream, Bytes::new()).await;
+            return Some(dispatch(cx, connection, stream, Bytes::new()));
         }
         // It began before it changed who is trusted.
         Some(Ok(_)) => CloseReason::Handshake,
@@ -154,6 +186,7 @@ async fn terminate(cx: SessionCx, mut accepted: Accepted, socket: TcpStream, tls
     };
     let connection = accepted.connection(&cx, None);
     refuse(&cx, &connection, &accepted, reason, 0);
+    None
 }
 
 /// Whether the listener trusts, as it is now, the client that has shaken hands with it as it was.
@@ -187,6 +220,7 @@ impl Accepted {
             local: self.local,
             accepted: self.at,
             tls,
+            told: OnceLock::new(),
         })
     }
 
@@ -234,14 +268,8 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Hands an identified connection to what its listener does. That is in a box, so that a connection takes the memory of what
-/// it does, and not that of all that one may do.
-fn dispatch(
-    cx: SessionCx,
-    connection: Arc<Connection>,
-    stream: Stream,
-    first: Bytes,
-) -> Pin<Box<dyn Future<Output = ()>>> {
+/// Hands an identified connection to what its listener does.
+fn dispatch(cx: SessionCx, connection: Arc<Connection>, stream: Stream, first: Bytes) -> Serving {
     let limits = match &cx.listener.listener.service {
         Service::Tcp { .. } => {
             return Box::pin(async move { tcp::serve(&cx, connection, stream, first).await });
@@ -258,7 +286,7 @@ fn dispatch(
 }
 
 /// Reads the ClientHello, and keeps its bytes for the upstream.
-async fn passthrough(cx: SessionCx, mut accepted: Accepted, mut socket: TcpStream) {
+async fn passthrough(cx: SessionCx, mut accepted: Accepted, mut socket: TcpStream) -> Option<Serving> {
     let mut bytes = BytesMut::with_capacity(2048);
     let timer = accepted.deadline(&cx);
     let hello =
@@ -273,8 +301,11 @@ async fn passthrough(cx: SessionCx, mut accepted: Accepted, mut socket: TcpStrea
         hello.map(|hello| (hello.server_name.map(Arc::from), hello.alpn)).unwrap_or_default();
     let connection = accepted.connection(&cx, Some(TlsInfo { server_name, offered, ..TlsInfo::default() }));
     match refusal {
-        None => dispatch(cx, connection, Stream::Tcp(socket), bytes.freeze()).await,
-        Some(reason) => refuse(&cx, &connection, &accepted, reason, bytes.len() as u64),
+        None => Some(dispatch(cx, connection, Stream::Tcp(socket), bytes.freeze())),
+        Some(reason) => {
+            refuse(&cx, &connection, &accepted, reason, bytes.len() as u64);
+            None
+        }
     }
 }
 

@@ -154,8 +154,7 @@ fn choose(cx: &SessionCx, stream: &SharedStream) -> Result<Rc<LocalCluster>, Clo
     };
     let cluster = cx.local.clusters.get(number).ok_or(CloseReason::UnknownCluster)?;
     let (info, known) = (&mut stream.borrow_mut().info, cluster.cluster());
-    info.cluster = Some(Arc::clone(&known.name));
-    info.cluster_metadata = Some(Arc::clone(&known.metadata));
+    info.cluster = Some(Arc::clone(&known.facts));
     info.endpoints = Some(known.endpoints.len());
     Ok(Rc::clone(cluster))
 }
@@ -176,7 +175,7 @@ impl Drop for Record<'_> {
         let stream = self.stream.borrow();
         let connection = &stream.connection;
         log.write(&Entry {
-            time: stream.info.started_at,
+            time: stream.info.started_at(),
             listener: &connection.listener,
             peer: connection.peer,
             sni: connection.server_name(),
@@ -184,7 +183,7 @@ impl Drop for Record<'_> {
             request: None,
             filter: stream.info.decided_by.as_deref(),
             reason: self.reason.or(self.cx.worker.drain.cuts()).or(stream.info.details.as_deref()),
-            cluster: stream.info.cluster.as_deref(),
+            cluster: stream.info.cluster.as_ref().map(|cluster| &*cluster.name),
             upstream: stream.info.upstream.as_ref().map(|upstream| upstream.address),
             bytes_received: self.relayed.received,
             bytes_sent: self.relayed.sent,

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::config::cluster::Cluster as ClusterConfig;
 use crate::config::filter::{Filter, Isolation, Plugins};
 use crate::config::listener::{Http, Listener as ListenerConfig, Service as ServiceConfig};
+use crate::config::metadata::ClusterFacts;
 use crate::config::problem::{Place, Problem, suggest};
 use crate::config::route::{Action, FilterOverride, Route as RouteConfig};
 use crate::config::tls::{ListenerTls, Mode};
@@ -358,6 +359,8 @@ fn facts(config: &Config, route: &RouteConfig) -> RouteFacts {
         },
         Action::Redirect(_) | Action::Respond { .. } => None,
     };
-    let cluster = cluster.map(|cluster| (cluster.name.as_str().into(), cluster.metadata.clone()));
-    RouteFacts { metadata: route.written.metadata.clone(), cluster }
+    let cluster = cluster.map(|cluster| {
+        Arc::new(ClusterFacts { name: cluster.name.as_str().into(), metadata: cluster.metadata.clone() })
+    });
+    RouteFacts { metadata: route.written.metadata.clone(), cluster, ..RouteFacts::default() }
 }

@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use weir_abi::TCP_PROXY_CLUSTER;
 
 use crate::clock::Timers;
+use crate::config::metadata::ClusterFacts;
+use crate::http::marks::Marks;
 use crate::http::message::{Request, Response, Scheme, Version, strip_hop_by_hop};
 use crate::net::connection::Connection;
 use crate::plugin::abi::property;
@@ -106,11 +108,12 @@ impl Exchange {
         {
             let mut state = stream.borrow_mut();
             state.request = Some(request);
-            state.info.started_at = stage.world.wall();
-            state.info.route = Some(route.name.as_str().into());
+            state.info.began_at = Some(stage.world.wall());
             let cluster: Arc<str> = route.cluster.as_str().into();
-            let cluster = Some((cluster, route.cluster_metadata.clone()));
-            state.info.facts = Some(Arc::new(RouteFacts { metadata: route.metadata.clone(), cluster }));
+            let metadata = route.cluster_metadata.clone();
+            let cluster = Some(Arc::new(ClusterFacts { name: cluster, metadata }));
+            let (name, metadata) = (route.name.as_str().into(), route.metadata.clone());
+            state.info.route = Some(Arc::new(RouteFacts { name, metadata, cluster }));
             state.info.endpoints = Some(1);
         }
         let (chain, begun) = Chain::begin(stage.filter.iter().cloned(), &stream, &stage.timers);
@@ -157,7 +160,8 @@ impl Exchange {
             self.chain.unless_stopped(timer.limit(std::future::pending::<()>())).await?;
         }
         let mut response = Response { status, headers: facts.headers.0.clone() };
-        strip_hop_by_hop(&mut response.headers);
+        let marks = Marks::of(&response.headers);
+        strip_hop_by_hop(&mut response.headers, marks);
         self.stream.borrow_mut().response = Some(response);
         let mut body = Frames::of(&facts.body, &facts.trailers.0);
         let end = body.is_done();
@@ -179,10 +183,7 @@ impl Exchange {
     fn pick(&self) {
         let info = &mut self.stream.borrow_mut().info;
         info.upstream = Some(Upstream { address: self.endpoint, local: None, tls: None });
-        let Some((name, metadata)) = info.facts.as_ref().and_then(|facts| facts.cluster.clone()) else {
-            return;
-        };
-        (info.cluster, info.cluster_metadata) = (Some(name), Some(Arc::new(metadata)));
+        info.cluster = info.route.as_ref().and_then(|route| route.cluster.clone());
     }
 
     /// Shows the headers of a half to the filter, which may want to see the body before it lets them go.
@@ -349,7 +350,8 @@ impl Frames {
 /// A request as Weir has it when its filters begin, and its body.
 fn prepared(facts: &RequestFacts, connection: &Connection) -> anyhow::Result<(Request, Frames)> {
     let mut request = request(facts, connection)?;
-    prepare(&mut request, connection, &[]);
+    let marks = Marks::of(&request.headers);
+    prepare(&mut request, marks, connection, &[]);
     Ok((request, Frames::of(&facts.body, &facts.trailers.0)))
 }
 

@@ -1,7 +1,7 @@
 //! What a stream is made of in a test: connection, messages, route, time.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
@@ -254,6 +254,7 @@ impl ConnectionFacts {
             local: self.local,
             accepted,
             tls: self.tls.as_ref().map(TlsFacts::make),
+            told: OnceLock::new(),
         })
     }
 }

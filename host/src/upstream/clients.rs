@@ -41,7 +41,7 @@ impl Clients {
 mod tests {
     use std::path::Path;
     use std::rc::Rc;
-    use std::sync::Arc;
+    use std::sync::{Arc, OnceLock};
     use std::time::{Duration, SystemTime};
 
     use tokio::io::AsyncReadExt;
@@ -73,6 +73,7 @@ mod tests {
             local: address,
             accepted: SystemTime::now(),
             tls: None,
+            told: OnceLock::new(),
         };
         Client::from(&connection)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::cluster::{Cluster as ClusterConfig, Endpoint, Protocol};
-use crate::config::metadata::Metadata;
+use crate::config::metadata::ClusterFacts;
 use crate::net::private;
 use crate::net::tls::client::{ClientTls, Offer};
 use crate::telemetry::metrics::{Counter, Gauge, Registry};
@@ -20,8 +20,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// Its configuration.
     pub config: ClusterConfig,
-    /// Its metadata, as streams share it.
-    pub metadata: Arc<Metadata>,
+    /// Its name and its metadata, as streams share them.
+    pub facts: Arc<ClusterFacts>,
     /// Its endpoints, with names resolved.
     pub endpoints: Arc<[SocketAddr]>,
     /// Which of them keep failing.
@@ -119,15 +119,17 @@ impl Cluster {
             Endpoint::Dns { .. } => None,
         });
         let endpoints: Arc<[SocketAddr]> = fixed.collect();
+        let name: Arc<str> = config.name.as_str().into();
+        let facts = ClusterFacts { name: Arc::clone(&name), metadata: config.metadata.clone() };
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            name: config.name.as_str().into(),
+            name,
             outliers: Outliers::new(&endpoints, None),
             endpoints,
             tls,
             metrics: ClusterMetrics::new(registry, &config.name),
             config: config.clone(),
-            metadata: Arc::new(config.metadata.clone()),
+            facts: Arc::new(facts),
         }
     }
 
@@ -153,7 +155,7 @@ impl Cluster {
             id: self.id,
             name: Arc::clone(&self.name),
             config: self.config.clone(),
-            metadata: Arc::clone(&self.metadata),
+            facts: Arc::clone(&self.facts),
             outliers: Outliers::new(&endpoints, Some(&self.outliers)),
             endpoints,
             tls: self.tls.clone(),

@@ -106,6 +106,14 @@ impl HttpConnection {
             Self::H2 { address, .. } => *address,
         }
     }
+
+    /// Whether it has carried an exchange before.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::H1(http) => http.reused,
+            Self::H2 { reused, .. } => *reused,
+        }
+    }
 }
 
 /// Why there is no connection to a cluster.

@@ -1,18 +1,17 @@
 //! A cluster on one worker: whose turn it is, and its connections, which no other worker shares.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::balance::{Balancer, balancer};
-use crate::clock::Timers;
+use crate::clock::{Timers, coarse_millis};
 use crate::config::cluster::Protocol;
 use crate::http::{h1, h2};
 use crate::net::proxy_protocol::Header;
@@ -33,9 +32,9 @@ pub struct LocalCluster {
     /// How many requests may be tried again.
     budget: Budget,
     /// HTTP/1 connections that nobody uses; the last to come is the first to go.
-    idle: RefCell<HashMap<Place, Idle>>,
+    idle: RefCell<FxHashMap<Place, Idle>>,
     /// HTTP/2 connections, which many streams share.
-    shared: RefCell<HashMap<Place, (h2::Client, Ends)>>,
+    shared: RefCell<FxHashMap<Place, (h2::Client, Ends)>>,
     /// Where it is noted for which clients it keeps connections.
     clients: Rc<Clients>,
     /// Itself.
@@ -44,14 +43,14 @@ pub struct LocalCluster {
     trust: Cell<u64>,
 }
 
-/// How long an unused connection is kept.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long an unused connection is kept, in milliseconds.
+const IDLE: u64 = 60_000;
 
 /// Unused connections that are kept for each endpoint.
 const MOST_IDLE: usize = 256;
 
-/// Connections that carry nothing at the moment, and since when.
-type Idle = Vec<(Box<Http1>, Instant)>;
+/// Connections that carry nothing at the moment, and since when, in coarse milliseconds.
+type Idle = Vec<(Box<Http1>, u64)>;
 
 /// Whether a request is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +120,9 @@ impl LocalCluster {
 
     /// Drops connections that have been idle for too long, or that the endpoint has closed.
     pub fn sweep(&self) {
+        let now = coarse_millis();
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|(http, since)| since.elapsed() < IDLE && http.connection.is_reusable());
+            idle.retain(|(http, since)| now.saturating_sub(*since) < IDLE && http.connection.is_reusable());
             !idle.is_empty()
         });
         self.shared.borrow_mut().retain(|_, (client, _)| client.is_open());
@@ -228,22 +228,45 @@ impl LocalCluster {
     /// # Errors
     /// Why there is none.
     pub async fn connect_http(&self, wanted: Wanted) -> Result<HttpConnection, ConnectError> {
-        let cluster = self.cluster();
-        let address =
-            if wanted.called { self.pick_for_call(&cluster) } else { self.pick(&cluster, wanted.avoid) }?;
-        let client = wanted.client.filter(|_| cluster.config.proxy_protocol.is_some());
-        let place = (address, client.map(|client| client.id));
+        let (cluster, place) = {
+            let cluster = self.current.borrow();
+            let address = match wanted.called {
+                true => self.pick_for_call(&cluster),
+                false => self.pick(&cluster, wanted.avoid),
+            }?;
+            let client = wanted.client.filter(|_| cluster.config.proxy_protocol.is_some());
+            let place = (address, client.map(|client| client.id));
+            if let Some(there) = self.reuse(place, &wanted) {
+                return Ok(there);
+            }
+            (Arc::clone(&cluster), place)
+        };
+        // In a box, so that the many exchanges that find a connection do not take the memory of making one.
+        Box::pin(self.make_http(cluster, place, wanted)).await
+    }
+
+    /// A connection that is there.
+    fn reuse(&self, place: Place, wanted: &Wanted) -> Option<HttpConnection> {
         if !wanted.fresh
             && let Some(http) = self.take_idle(place)
         {
-            return Ok(HttpConnection::H1(http));
+            return Some(HttpConnection::H1(http));
         }
-        if !wanted.upgrade {
-            let shared = self.shared.borrow().get(&place).filter(|(client, _)| client.is_open()).cloned();
-            if let Some((client, ends)) = shared {
-                return Ok(HttpConnection::H2 { address, client, ends, reused: true });
-            }
+        if wanted.upgrade {
+            return None;
         }
+        let (client, ends) =
+            self.shared.borrow().get(&place).filter(|(client, _)| client.is_open()).cloned()?;
+        Some(HttpConnection::H2 { address: place.0, client, ends, reused: true })
+    }
+
+    async fn make_http(
+        &self,
+        cluster: Arc<Cluster>,
+        place: Place,
+        wanted: Wanted,
+    ) -> Result<HttpConnection, ConnectError> {
+        let (address, _) = place;
         let work = self.as_trusted(&cluster, async |cluster| self.open_http(cluster, place, wanted).await);
         let opened = self.in_time(&cluster, address, work).await;
         // That an endpoint cannot change its protocol is what the client asks for, and no fault of it.
@@ -361,7 +384,7 @@ impl LocalCluster {
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(http.place).or_default();
         if list.len() < MOST_IDLE {
-            list.push((http, Instant::now()));
+            list.push((http, coarse_millis()));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Heads onto the wire.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode};
 
@@ -15,25 +15,25 @@ pub(super) fn is_chunked(length: Length) -> bool {
 /// The head of a request. `upgrade`: the connection is to change its protocol to what `Upgrade` says.
 pub(super) fn request(request: &Request, length: Length, upgrade: bool, out: &mut BytesMut) {
     out.reserve(256 + request.path.len());
-    out.put_slice(request.method.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(request.path.as_bytes());
-    out.put_slice(b" HTTP/1.1\r\nhost: ");
-    out.put_slice(request.authority.as_bytes());
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(request.path.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(request.authority.as_bytes());
+    out.extend_from_slice(b"\r\n");
     fields(&request.headers, out);
     match length {
         // A method that usually has a body says that there is none (RFC 9110 section 8.6).
         Length::None if matches!(request.method, Method::POST | Method::PUT | Method::PATCH) => {
-            out.put_slice(b"content-length: 0\r\n");
+            out.extend_from_slice(b"content-length: 0\r\n");
         }
         Length::None => {}
         Length::Known(_) | Length::Unknown => body(length, out),
     }
     if upgrade {
-        out.put_slice(b"connection: upgrade\r\n");
+        out.extend_from_slice(b"connection: upgrade\r\n");
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What a response says about its connection.
@@ -59,11 +59,11 @@ pub(super) fn response(
     out: &mut BytesMut,
 ) {
     out.reserve(256);
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(response.status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(response.status.canonical_reason().unwrap_or("").as_bytes());
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(response.status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(response.status.canonical_reason().unwrap_or("").as_bytes());
+    out.extend_from_slice(b"\r\n");
     fields(&response.headers, out);
     let bodiless = response.status.is_informational()
         || matches!(response.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -72,28 +72,28 @@ pub(super) fn response(
         // What GET would have been told.
         _ if to == Method::HEAD => {
             if let Some(length) = response.headers.get(header::CONTENT_LENGTH) {
-                out.put_slice(b"content-length: ");
-                out.put_slice(length.as_bytes());
-                out.put_slice(b"\r\n");
+                out.extend_from_slice(b"content-length: ");
+                out.extend_from_slice(length.as_bytes());
+                out.extend_from_slice(b"\r\n");
             }
         }
-        Length::None => out.put_slice(b"content-length: 0\r\n"),
+        Length::None => out.extend_from_slice(b"content-length: 0\r\n"),
         Length::Unknown if !chunked => {}
         Length::Known(_) | Length::Unknown => body(length, out),
     }
     match persistence {
         Persistence::Silent => {}
-        Persistence::KeepAlive => out.put_slice(b"connection: keep-alive\r\n"),
-        Persistence::Close => out.put_slice(b"connection: close\r\n"),
-        Persistence::Upgrade => out.put_slice(b"connection: upgrade\r\n"),
+        Persistence::KeepAlive => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        Persistence::Close => out.extend_from_slice(b"connection: close\r\n"),
+        Persistence::Upgrade => out.extend_from_slice(b"connection: upgrade\r\n"),
     }
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Trailers behind the last chunk.
 pub(super) fn trailers(trailers: &HeaderMap, out: &mut BytesMut) {
     fields(trailers, out);
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The line before a chunk.
@@ -109,8 +109,8 @@ pub(super) fn chunk_size(len: usize, out: &mut BytesMut) {
             break;
         }
     }
-    out.put_slice(digits.get(at..).unwrap_or(&digits));
-    out.put_slice(b"\r\n");
+    out.extend_from_slice(digits.get(at..).unwrap_or(&digits));
+    out.extend_from_slice(b"\r\n");
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -119,11 +119,11 @@ fn body(length: Length, out: &mut BytesMut) {
     match length {
         Length::None => {}
         Length::Known(length) => {
-            out.put_slice(b"content-length: ");
+            out.extend_from_slice(b"content-length: ");
             decimal(length, out);
-            out.put_slice(b"\r\n");
+            out.extend_from_slice(b"\r\n");
         }
-        Length::Unknown => out.put_slice(b"transfer-encoding: chunked\r\n"),
+        Length::Unknown => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
 }
 
@@ -138,7 +138,7 @@ fn decimal(mut number: u64, out: &mut BytesMut) {
             break;
         }
     }
-    out.put_slice(digits.get(at..).unwrap_or(&digits));
+    out.extend_from_slice(digits.get(at..).unwrap_or(&digits));
 }
 
 /// All fields but those that the writer decides about.
@@ -148,10 +148,10 @@ fn fields(headers: &HeaderMap, out: &mut BytesMut) {
             continue;
         }
         out.reserve(name.as_str().len() + value.len() + 4);
-        out.put_slice(name.as_str().as_bytes());
-        out.put_slice(b": ");
-        out.put_slice(value.as_bytes());
-        out.put_slice(b"\r\n");
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -13,7 +13,8 @@ use crate::config::limits::Underscores;
 use crate::http::h1::Length;
 use crate::http::h1::refused::{HeadError, is_token};
 use crate::http::h1::target::target_of;
-use crate::http::message::{Request, Response, Scheme, Version, has_token, is_bodiless};
+use crate::http::marks::Marks;
+use crate::http::message::{Request, Response, Scheme, Version, has_token, is_bodiless, is_keep_alive};
 use crate::http::path::{PathRules, is_redirected};
 
 /// What a head may be like.
@@ -57,6 +58,8 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Whether the client is to ask again by the path that the request has now.
     pub redirected: bool,
+    /// Those of its headers.
+    pub marks: Marks,
 }
 
 /// The head of a response, and what it says about its connection.
@@ -68,6 +71,8 @@ pub struct ResponseHead {
     pub length: Length,
     /// Whether the connection can carry another exchange.
     pub keep_alive: bool,
+    /// Those of its headers.
+    pub marks: Marks,
 }
 
 /// Finds the end of a head in `buffer`, from `scanned` on. Every line must end in CRLF.
@@ -109,15 +114,17 @@ pub fn parse_request(head: Bytes, scheme: Scheme, limits: &Limits) -> Result<Req
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| HeadError::Method)?;
     let (headers, host) = header_map(&head, parsed.headers, true, limits.underscores)?;
     let (authority, path) = target_of(&head, &method, target, host, limits)?;
-    let length = framing(&headers, version)?.unwrap_or(Length::None);
-    let keep_alive = keeps_alive(&headers, version);
+    let marks = Marks::of(&headers);
+    let length = framing(&headers, marks, version)?.unwrap_or(Length::None);
+    let keep_alive = keeps_alive(&headers, marks, version);
     let expects_continue = version == Version::Http11
+        && marks.has(Marks::EXPECT)
         && headers
             .get(header::EXPECT)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let request = Request { method, scheme, authority, path, version, headers };
     let redirected = is_redirected(target.as_bytes(), limits.path);
-    Ok(RequestHead { request, length, keep_alive, expects_continue, redirected })
+    Ok(RequestHead { request, length, keep_alive, expects_continue, redirected, marks })
 }
 
 /// Reads a response from a head that is complete. `to`: the method of the request that it answers.
@@ -139,12 +146,13 @@ pub fn parse_response(head: Bytes, to: &Method, limits: &Limits) -> Result<Respo
     let status = StatusCode::from_u16(code).map_err(|_| HeadError::Malformed)?;
     let (headers, _) = header_map(&head, parsed.headers, false, limits.underscores)?;
     // What stands in the head counts only where a body may be (RFC 9112 section 6.3), but must be sound everywhere.
-    let framed = framing(&headers, version)?;
+    let marks = Marks::of(&headers);
+    let framed = framing(&headers, marks, version)?;
     let bodiless = is_bodiless(to, status);
     let length = if bodiless { Length::None } else { framed.unwrap_or(Length::Unknown) };
     let until_close = !bodiless && framed.is_none();
-    let keep_alive = keeps_alive(&headers, version) && !until_close;
-    Ok(ResponseHead { response: Response { status, headers }, length, keep_alive })
+    let keep_alive = keeps_alive(&headers, marks, version) && !until_close;
+    Ok(ResponseHead { response: Response { status, headers }, length, keep_alive, marks })
 }
 
 /// Reads a trailer section that is complete. Fields that would say something about framing or routing are dropped
@@ -181,6 +189,9 @@ fn version(minor: u8) -> Result<Version, HeadError> {
     }
 }
 
+/// Headers that Weir adds to a request.
+const ADDED: usize = 4;
+
 /// The fields as a map, whose values share the bytes of the head. With `host`, Host is taken apart, and there is
 /// one at the most.
 fn header_map(
@@ -189,7 +200,8 @@ fn header_map(
     host: bool,
     underscores: Underscores,
 ) -> Result<(HeaderMap, Option<HeaderValue>), HeadError> {
-    let mut map = HeaderMap::with_capacity(fields.len());
+    // What Weir adds to a request is to find room.
+    let mut map = HeaderMap::with_capacity(fields.len() + if host { ADDED } else { 0 });
     let mut found = None;
     for field in fields {
         let underscored = || field.name.as_bytes().contains(&b'_');
@@ -217,29 +229,31 @@ pub(super) fn value_of(head: &Bytes, value: &[u8]) -> Result<HeaderValue, HeadEr
 
 /// What the fields say about the body (RFC 9112 section 6): one Content-Length, or one `Transfer-Encoding: chunked`,
 /// or neither.
-fn framing(headers: &HeaderMap, version: Version) -> Result<Option<Length>, HeadError> {
-    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    match (encodings.next(), lengths.next()) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(HeadError::LengthAndEncoding),
-        (Some(encoding), None) => {
-            let chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
-            if !chunked || encodings.next().is_some() || version == Version::Http10 {
-                return Err(HeadError::TransferEncoding);
-            }
-            Ok(Some(Length::Unknown))
-        }
-        (None, Some(length)) => {
-            if lengths.next().is_some() {
-                return Err(HeadError::ContentLength);
-            }
-            match decimal(length.as_bytes()).ok_or(HeadError::ContentLength)? {
-                0 => Ok(Some(Length::None)),
-                length => Ok(Some(Length::Known(length))),
-            }
-        }
+fn framing(headers: &HeaderMap, marks: Marks, version: Version) -> Result<Option<Length>, HeadError> {
+    if !marks.has(Marks::TRANSFER_ENCODING.and(Marks::CONTENT_LENGTH)) {
+        return Ok(None);
     }
+    if marks.has(Marks::TRANSFER_ENCODING) {
+        if marks.has(Marks::CONTENT_LENGTH) {
+            return Err(HeadError::LengthAndEncoding);
+        }
+        let chunked = |encoding: &HeaderValue| encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if version == Version::Http10 || !only(headers, &header::TRANSFER_ENCODING).is_some_and(chunked) {
+            return Err(HeadError::TransferEncoding);
+        }
+        return Ok(Some(Length::Unknown));
+    }
+    let length = only(headers, &header::CONTENT_LENGTH).and_then(|length| decimal(length.as_bytes()));
+    match length.ok_or(HeadError::ContentLength)? {
+        0 => Ok(Some(Length::None)),
+        length => Ok(Some(Length::Known(length))),
+    }
+}
+
+/// The value of a field that stands there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// Digits and nothing else.
@@ -250,8 +264,15 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn keeps_alive(headers: &HeaderMap, version: Version) -> bool {
-    let mut options = headers.get_all(header::CONNECTION).iter();
+fn keeps_alive(headers: &HeaderMap, marks: Marks, version: Version) -> bool {
+    if !marks.has(Marks::CONNECTION) {
+        return version > Version::Http10;
+    }
+    let all = headers.get_all(header::CONNECTION);
+    if all.iter().all(is_keep_alive) {
+        return true;
+    }
+    let mut options = all.iter();
     match version {
         Version::Http10 => options.any(|value| has_token(value, "keep-alive")),
         Version::Http11 | Version::Http2 => !options.any(|value| has_token(value, "close")),

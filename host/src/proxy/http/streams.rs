@@ -12,6 +12,7 @@ use crate::config::limits::Limits;
 use crate::config::value::Size;
 use crate::http::h1::HeadError;
 use crate::http::h2::{self, Begun, Course, Ended, FrameLimits, Front, Received, Refusal};
+use crate::http::marks::Marks;
 use crate::http::message::Response;
 use crate::net::stream::Stream;
 use crate::proxy::downstream::Downstream;
@@ -136,8 +137,8 @@ impl Streams {
             let (response, body) = session.refuse(error);
             return responder.send_whole(response, body);
         }
-        let said =
-            prepare(&mut request, &session.connection, &local.snapshot.config.sections.trusted_proxies);
+        let (marks, trusted) = (Marks::of(&request.headers), &local.snapshot.config.sections.trusted_proxies);
+        let said = prepare(&mut request, marks, &session.connection, trusted);
         let said = Said { upgrade: None, ..said };
         let down = Downstream::H2 { body: &body, responder: &responder };
         let shared = Rc::clone(&listener);

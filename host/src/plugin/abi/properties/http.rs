@@ -16,7 +16,7 @@ pub fn request<'a>(stream: &'a Stream, segments: &[&str]) -> Option<Value<'a>> {
     let info = &stream.info;
     // What every stream has.
     match segments {
-        ["time"] => return Some(Value::Nanos(unix_nanos(info.started_at))),
+        ["time"] => return Some(Value::Nanos(unix_nanos(info.started_at()))),
         ["duration"] => return Some(nanos(info.started.elapsed())),
         _ => {}
     }

@@ -35,18 +35,13 @@ fn around<'a>(spec: &'a FilterSpec, name: &str, path: &[&str]) -> Option<Value<'
 /// What is known of a stream.
 pub fn of_stream<'a>(stream: &'a Stream, segments: &[&str]) -> Option<Value<'a>> {
     let info = &stream.info;
-    let planned = || info.facts.as_ref()?.cluster.as_ref();
+    // The one that was chosen, or the one that the route plans.
+    let cluster = || info.cluster.as_ref().or(info.route.as_ref()?.cluster.as_ref());
     match segments.strip_prefix(&["xds"]).unwrap_or(segments) {
-        ["route_name"] => Value::text(info.route.as_deref()?),
-        ["route_metadata", path @ ..] => metadata(&info.facts.as_ref()?.metadata, path),
-        ["cluster_name"] => match &info.cluster {
-            Some(name) => Value::text(name),
-            None => planned().and_then(|(name, _)| Value::text(name)),
-        },
-        ["cluster_metadata", path @ ..] => match &info.cluster_metadata {
-            Some(known) => metadata(known, path),
-            None => metadata(&planned()?.1, path),
-        },
+        ["route_name"] => Value::text(&info.route.as_ref()?.name),
+        ["route_metadata", path @ ..] => metadata(&info.route.as_ref()?.metadata, path),
+        ["cluster_name"] => Value::text(&cluster()?.name),
+        ["cluster_metadata", path @ ..] => metadata(&cluster()?.metadata, path),
         // Endpoints have none: in Envoy that is null, which cannot be written.
         ["upstream_host_metadata"] if info.upstream.is_some() => Some(Value::Group),
         // Nor has anything by which they are grouped.
