@@ -51,6 +51,7 @@ mod quotas;
 mod readme;
 mod refusals;
 mod routes;
+mod same_plugin;
 mod sdk;
 mod sdk_costs;
 mod signatures;
