@@ -31,20 +31,21 @@ pub fn tls_version() -> Result<Option<String>> {
     text(&["connection", "tls_version"])
 }
 
-/// The server name that the client asked for in its TLS handshake.
+/// The server name that the client asked for in its TLS handshake. `None` when it asked for none, or without TLS.
 ///
 /// # Errors
 /// When the host does not answer.
 pub fn server_name() -> Result<Option<String>> {
-    text(&["connection", "requested_server_name"])
+    Ok(text(&["connection", "requested_server_name"])?.filter(|name| !name.is_empty()))
 }
 
-/// The subject of the client's certificate.
+/// The subject of the client's certificate. `None` when it has none, or shows no certificate.
 ///
 /// # Errors
 /// When the host does not answer.
 pub fn client_subject() -> Result<Option<String>> {
-    text(&["connection", "subject_peer_certificate"])
+    // As of the server name, hosts have an empty one where there is none.
+    Ok(text(&["connection", "subject_peer_certificate"])?.filter(|subject| !subject.is_empty()))
 }
 
 /// The first DNS name of the client's certificate.

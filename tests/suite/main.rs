@@ -54,6 +54,7 @@ mod routes;
 mod same_plugin;
 mod sdk;
 mod sdk_costs;
+mod sdk_facts;
 mod signatures;
 mod soaks;
 mod strictness;

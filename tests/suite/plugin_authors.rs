@@ -90,6 +90,60 @@ fn a_new_network_filter_builds_and_its_cases_are_good() {
     assert!(wasm.windows(names.len()).any(|window| window == names), "the names of functions are gone");
 }
 
+/// A filter that traps when a cluster has answered, in a function of its own.
+const BROKEN: &str = r#"
+use weir_sdk::http;
+use weir_sdk::prelude::*;
+
+struct Broken;
+
+/// Counts on a body that is longer.
+#[inline(never)]
+fn who_it_is(answer: &[u8]) -> u8 {
+    answer[1_000]
+}
+
+#[weir_sdk::http_filter]
+impl HttpFilter for Broken {
+    fn new(_: ()) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn on_request_headers(&self, request: &mut Request, _: &mut ()) -> Result<Action> {
+        let answer = http::call("other", http::Request::get(&request.path()?)).await?;
+        request.set_header("x-who", [who_it_is(answer.body())])?;
+        Ok(Action::Continue)
+    }
+}
+"#;
+
+#[test]
+fn a_trap_behind_an_await_is_logged_with_its_line_and_the_names_of_functions() {
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    good(plugin(&folder, &["new", "broken"]));
+    fs::write(folder.join("broken/src/lib.rs"), BROKEN).expect("it is written");
+    good(plugin(&folder, &["build", "broken"]));
+    let wasm = fs::read(folder.join("broken/broken.wasm")).expect("it is there");
+    upstream::background().block_on(async {
+        let mirror = weir_tests::http::mirror().await;
+        let config = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: broken, grants: {{ clusters: [other] }} }} ], \
+               routes: [ {{ cluster: other }} ] }} }} ]\n\
+             clusters: [ {{ name: other, endpoints: [\"{}\"] }} ]",
+            mirror.address
+        );
+        let gateway = setup.plugin_bytes("broken", &wasm).config(config).start();
+        let mut client = Client::h1(gateway.address("web")).await;
+        assert_eq!(client.get("/").await.status, 503);
+        gateway.wait_for_log("index out of bounds: the len is");
+        gateway.wait_for_log("panicked at src/lib.rs:10:5");
+        for function in ["broken::who_it_is", "weir_sdk::flow::", "proxy_on_http_call_response"] {
+            gateway.wait_for_log(&format!(" - broken.wasm!{function}"));
+        }
+    });
+}
+
 #[test]
 fn nothing_that_is_there_is_written_over_and_a_name_that_is_none_is_refused() {
     let folder = TempDir::new().expect("a folder");
