@@ -1,5 +1,17 @@
 //! What the host knows of the connection that a stream came over, and of the route that was chosen. Everything here can be
 //! asked in every phase.
+//!
+//! ```
+//! use weir_sdk::connection;
+//! use weir_sdk::prelude::*;
+//!
+//! /// Only callers of the route's own trust domain may pass.
+//! fn may_pass() -> Result<bool> {
+//!     let wanted = connection::route_metadata("mesh", &["trust_domain"])?;
+//!     let caller = connection::identity()?;
+//!     Ok(caller.is_some_and(|caller| wanted.as_deref() == Some(caller.trust_domain())))
+//! }
+//! ```
 
 use crate::error::Result;
 use crate::identity::SpiffeId;

@@ -90,6 +90,35 @@ fn a_new_network_filter_builds_and_its_cases_are_good() {
     assert!(wasm.windows(names.len()).any(|window| window == names), "the names of functions are gone");
 }
 
+/// The piece of code on the front page of the SDK's documentation that has this in it.
+fn of_the_front_page(wanted: &str) -> String {
+    let source = xtask::cargo::root().join("guest-sdk/src/lib.rs");
+    let source = fs::read_to_string(source).expect("it is there");
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let page: String = lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    // Between the first and the second fence is code, and so on.
+    let code = page.split("```").skip(1).step_by(2).find(|code| code.contains(wanted)).expect("it is there");
+    let (_language, code) = code.split_once('\n').expect("lines");
+    code.lines().filter(|line| !line.starts_with("# ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_filter_of_the_sdks_front_page_does_what_the_case_beside_it_says() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "quota"]));
+    let own = folder.path().join("quota");
+    fs::write(own.join("src/lib.rs"), of_the_front_page("is_known")).expect("it is written");
+    let cases = fs::read_dir(own.join("cases")).expect("cases").map(|file| file.expect("a file").path());
+    cases.for_each(|file| fs::remove_file(file).expect("it goes"));
+    let known = "  - name: a tenant that is known passes so often\n    \
+                 calls: [ { cluster: tenants, times: 1, answer: { status: 200 } } ]\n    \
+                 steps:\n      - { request: { headers: { x-tenant: bob } }, expect: { response: { status: 200 } } }\n      \
+                 - { request: { headers: { x-tenant: bob } }, expect: { response: { status: 200 }, calls: [] } }\n";
+    fs::write(own.join("cases/quota.yaml"), of_the_front_page("cases:") + known).expect("it is written");
+    let said = good(plugin(folder.path(), &["test", "quota"]));
+    assert!(said.contains("2 cases: 2 good, 0 bad"), "{said}");
+}
+
 /// A filter that traps when a cluster has answered, in a function of its own.
 const BROKEN: &str = r#"
 use weir_sdk::http;
