@@ -67,7 +67,10 @@ async fn assert_serves(wasm: &[u8]) {
         filter("bob"),
         mirror.address
     );
-    let gateway = Setup::new().plugin_bytes("api-key", wasm).config(config).start();
+    // Go's runtime takes long to compile: what was compiled is kept from one run to the next.
+    let cache = Language::Go.cache();
+    let plugins = format!("plugins: {{ directory: plugins, cache: \"{}\" }}\n", cache.display());
+    let gateway = Setup::new().plugin_bytes("api-key", wasm).config(plugins + &config).start();
     let mut client = Client::h1(gateway.address("web")).await;
     for (path, key, user) in [
         ("/ann", "0123456789abcdef-ann", Some("ann")),
