@@ -97,11 +97,12 @@ impl Proxy {
 }
 
 /// The ports that configurations may name.
-const PORTS: [&str; 11] = [
+const PORTS: [&str; 12] = [
     "admin",
     "plain",
     "filter",
     "filters_3",
+    "official",
     "stream",
     "tls_port",
     "mtls",
@@ -144,6 +145,7 @@ impl<'a> Lab<'a> {
             ("files", lab.path("www").display().to_string()),
             ("plugins", built.plugins.display().to_string()),
             ("filter_wasm", built.plugins.join("bench-filter.wasm").display().to_string()),
+            ("official_wasm", built.plugins.join("bench-filter-official.wasm").display().to_string()),
             ("load_module", load_module(tools)),
         ];
         lab.values.extend(set.map(|(name, value)| (name.to_owned(), value)));

@@ -25,6 +25,8 @@ pub enum Workload {
     Http1,
     /// The same with filters: one, three, one with an instance for each stream.
     Filters,
+    /// The same with one filter, on our SDK and on the official crate.
+    Sdks,
     /// HTTP/1.1 and TLS termination.
     Tls,
     /// HTTP/2 and TLS to an HTTP/1.1 upstream.
@@ -57,9 +59,10 @@ pub enum Workload {
 
 impl Workload {
     /// All of them, in the order in which they run.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Http1,
         Self::Filters,
+        Self::Sdks,
         Self::Tls,
         Self::Http2,
         Self::Mtls,
@@ -81,6 +84,7 @@ impl Workload {
         match self {
             Self::Http1 => "http1",
             Self::Filters => "filters",
+            Self::Sdks => "sdks",
             Self::Tls => "tls",
             Self::Http2 => "http2",
             Self::Mtls => "mtls",
@@ -105,6 +109,7 @@ impl Workload {
             Self::Filters => {
                 "The same with three headers read, one of which decides, and two set: by rules of their own, in Wasm"
             }
+            Self::Sdks => "The same filter in Wasm, on weir-sdk and on the official crate",
             Self::Tls => "HTTP/1.1 over TLS 1.3 to a plain upstream (wrk, 32 connections)",
             Self::Http2 => "HTTP/2 over TLS to an HTTP/1.1 upstream (h2load, 8 connections of 16 streams)",
             Self::Mtls => "HTTP/1.1 over mutual TLS on both sides (bench-load, 32 connections)",
@@ -138,6 +143,7 @@ impl Workload {
         match self {
             Self::Http1
             | Self::Filters
+            | Self::Sdks
             | Self::Tls
             | Self::Bodies64k
             | Self::Bodies10m
@@ -161,6 +167,7 @@ impl Workload {
         match self {
             Self::Http1 => http::http1(report, tools, built, plan),
             Self::Filters => http::filters(report, tools, built, plan),
+            Self::Sdks => http::sdks(report, tools, built, plan),
             Self::Tls => http::tls(report, tools, built, plan),
             Self::Http2 => http::http2(report, tools, built, plan),
             Self::Mtls => http::mtls(report, tools, built, plan),

@@ -1,5 +1,17 @@
 //! What the host knows of the connection that a stream came over, and of the route that was chosen. Everything here can be
 //! asked in every phase.
+//!
+//! ```
+//! use weir_sdk::connection;
+//! use weir_sdk::prelude::*;
+//!
+//! /// Only callers of the route's own trust domain may pass.
+//! fn may_pass() -> Result<bool> {
+//!     let wanted = connection::route_metadata("mesh", &["trust_domain"])?;
+//!     let caller = connection::identity()?;
+//!     Ok(caller.is_some_and(|caller| wanted.as_deref() == Some(caller.trust_domain())))
+//! }
+//! ```
 
 use crate::error::Result;
 use crate::identity::SpiffeId;
@@ -31,20 +43,21 @@ pub fn tls_version() -> Result<Option<String>> {
     text(&["connection", "tls_version"])
 }
 
-/// The server name that the client asked for in its TLS handshake.
+/// The server name that the client asked for in its TLS handshake. `None` when it asked for none, or without TLS.
 ///
 /// # Errors
 /// When the host does not answer.
 pub fn server_name() -> Result<Option<String>> {
-    text(&["connection", "requested_server_name"])
+    Ok(text(&["connection", "requested_server_name"])?.filter(|name| !name.is_empty()))
 }
 
-/// The subject of the client's certificate.
+/// The subject of the client's certificate. `None` when it has none, or shows no certificate.
 ///
 /// # Errors
 /// When the host does not answer.
 pub fn client_subject() -> Result<Option<String>> {
-    text(&["connection", "subject_peer_certificate"])
+    // As of the server name, hosts have an empty one where there is none.
+    Ok(text(&["connection", "subject_peer_certificate"])?.filter(|subject| !subject.is_empty()))
 }
 
 /// The first DNS name of the client's certificate.

@@ -1,4 +1,23 @@
 //! Limits to how often something may happen.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use weir_sdk::limits::{self, TokenBucket};
+//!
+//! # fn example() -> weir_sdk::Result<()> {
+//! // On each worker: ten in a second, and fifty at once.
+//! let bucket = TokenBucket::new(10.0, 50.0);
+//! assert!(bucket.take());
+//!
+//! // Over all workers: a hundred in a minute.
+//! if !limits::shared("requests of ann", 100, Duration::from_secs(60))? {
+//!     weir_sdk::info!("too many");
+//! }
+//! # Ok(())
+//! # }
+//! # assert!(example().is_err(), "without a host there is no shared data");
+//! ```
 
 use std::cell::Cell;
 use std::time::Duration;

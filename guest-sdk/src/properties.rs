@@ -1,4 +1,16 @@
 //! What the host knows of the stream, by Envoy's attribute names.
+//!
+//! ```
+//! use weir_sdk::prelude::*;
+//! use weir_sdk::properties;
+//!
+//! /// Tells filters behind this one, and the access log, what was decided.
+//! fn note(tenant: &str) -> Result<()> {
+//!     let size = properties::number(&["request", "size"])?.unwrap_or(0);
+//!     let agent = properties::text(&["request", "headers", "user-agent"])?.unwrap_or_default();
+//!     properties::set(&["tenant"], format!("{tenant} {agent} {size}"))
+//! }
+//! ```
 
 use weir_abi::join_path;
 

@@ -1,6 +1,13 @@
 //! Random numbers. Each comes from the host: nothing of them is kept in the plugin, so that with `isolation: stream` no two
 //! streams, which are copies of one instance, draw the same.
 //!
+//! ```
+//! # fn example() -> weir_sdk::Result<()> {
+//! let id = format!("{:016x}", weir_sdk::random::number()?);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! That does not hold of what keeps a state of its own. A generator that is seeded in `new`, and the keys of a
 //! [`std::collections::HashMap`], are the same in all copies: draw from here in a callback instead.
 

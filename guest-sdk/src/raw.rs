@@ -74,7 +74,7 @@ fn check(status: u32) -> Answer<()> {
     }
 }
 
-/// Memory for the host to write into. It comes back through [`take`].
+/// Memory for the host to write into. It comes back through `take`.
 #[must_use]
 pub fn allocate(len: usize) -> *mut u8 {
     // A box has exactly the size that `take` gives back; a vector may have more.

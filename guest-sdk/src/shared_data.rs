@@ -1,4 +1,22 @@
 //! Data that all instances of a filter share: those of all workers, and those before and after a reload.
+//!
+//! ```
+//! use weir_sdk::shared_data;
+//!
+//! # fn example() -> weir_sdk::Result<()> {
+//! shared_data::set("motto", "be kind")?;
+//! let seen = shared_data::add("seen", 1)?;
+//! // Whoever writes in between is seen: the change is made again, to what is there then.
+//! shared_data::update("last ten", |old| {
+//!     let mut all: Vec<u64> = old.and_then(|old| serde_json::from_slice(old).ok()).unwrap_or_default();
+//!     all.push(seen);
+//!     all.drain(..all.len().saturating_sub(10));
+//!     serde_json::to_vec(&all).unwrap_or_default()
+//! })?;
+//! # Ok(())
+//! # }
+//! # assert!(example().is_err(), "without a host there is no shared data");
+//! ```
 
 use weir_abi::Status;
 

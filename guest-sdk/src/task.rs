@@ -1,6 +1,30 @@
 //! Several things at once: waiting for all of them, for the first of them, and work that is no stream's.
 //!
 //! There is no runtime to choose and none to start. A future is polled when what it waits for has come.
+//!
+//! ```no_run
+//! use weir_sdk::task::First;
+//! use weir_sdk::{http, join, race, spawn, timer};
+//! # use std::time::Duration;
+//! # async fn example() -> weir_sdk::Result<()> {
+//! let ask = |cluster: &str| http::call(cluster, http::Request::get("/"));
+//!
+//! // Both, side by side.
+//! let (one, two) = join(ask("one"), ask("two")).await;
+//! weir_sdk::info!("{} and {}", one?.status(), two?.status());
+//!
+//! // Whichever is faster; the other is given up.
+//! match race(ask("one"), timer::sleep(Duration::from_millis(20))).await {
+//!     First::Left(answer) => weir_sdk::info!("{}", answer?.status()),
+//!     First::Right(()) => weir_sdk::info!("it took too long"),
+//! }
+//!
+//! // Nobody waits for this, and it goes on when the stream has ended.
+//! let told = ask("audit");
+//! spawn(async { drop(told.await) });
+//! # Ok(())
+//! # }
+//! ```
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,5 +1,20 @@
 //! Waiting for a while.
 //!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use weir_sdk::{http, timeout, timer};
+//! # async fn example() -> weir_sdk::Result<()> {
+//! timer::sleep(Duration::from_millis(100)).await;
+//! let two_calls = async {
+//!     http::call("a", http::Request::get("/")).await?;
+//!     http::call("b", http::Request::get("/")).await
+//! };
+//! let answer = timeout(Duration::from_secs(1), two_calls).await??;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A plugin has one timer, by which all that wait are woken. The SDK sets it to the one who is next, and ends it when nobody
 //! waits: a filter that never sleeps has none. Hosts count in milliseconds, and are late rather than early.
 

@@ -3,6 +3,8 @@
 //! A compiler that is missing skips the tests that want it, and says so where it can be seen. With
 //! `WEIR_LANGUAGES=all` it fails them.
 
+mod go;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
@@ -11,6 +13,8 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
+
+pub use self::go::has_wasmexport;
 
 /// A language that guests are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +63,40 @@ impl Language {
         match BUILT[self as usize].get_or_init(build) {
             Built::Guest(bytes) => Some(bytes),
             Built::Missing(what) => {
-                let required = std::env::var_os("WEIR_LANGUAGES").is_some_and(|which| which == "all");
-                assert!(!required, "WEIR_LANGUAGES=all, and {} has no compiler here: {what}", self.name());
-                // The harness of the tests keeps what is printed by macros to itself.
-                let test = std::thread::current().name().unwrap_or("a test").to_owned();
-                let line = format!("SKIPPED {test}: no compiler for {}: {what}\n", self.name());
-                let _ = std::io::stderr().write_all(line.as_bytes());
+                self.skip(what);
                 None
             }
         }
+    }
+
+    /// What a command needs in its environment to find the compiler, as the build of a manifest; `None` when it is
+    /// missing, which has then been said on stderr.
+    ///
+    /// # Panics
+    /// When it must be there and is not.
+    pub fn environment(self) -> Option<Vec<(&'static str, OsString)>> {
+        let found = match self {
+            Self::C | Self::Cpp => missing_for_c().map_or_else(|| Ok(Vec::new()), Err),
+            Self::Go => go::find().map(|go| {
+                let own = go.parent().map(Path::to_path_buf);
+                let paths = std::env::var_os("PATH").unwrap_or_default();
+                let paths = std::env::join_paths(own.into_iter().chain(std::env::split_paths(&paths)));
+                let path = ("PATH", paths.unwrap_or_default());
+                go_environment().into_iter().chain([path]).collect()
+            }),
+            Self::AssemblyScript => Ok(Vec::new()),
+        };
+        found.map_err(|what| self.skip(&what)).ok()
+    }
+
+    /// Says that a test is skipped, and why.
+    fn skip(self, what: &str) {
+        let required = std::env::var_os("WEIR_LANGUAGES").is_some_and(|which| which == "all");
+        assert!(!required, "WEIR_LANGUAGES=all, and {} has no compiler here: {what}", self.name());
+        // The harness of the tests keeps what is printed by macros to itself.
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        let line = format!("SKIPPED {test}: no compiler for {}: {what}\n", self.name());
+        let _ = std::io::stderr().write_all(line.as_bytes());
     }
 }
 
@@ -83,55 +112,56 @@ fn sources(language: &str) -> PathBuf {
 }
 
 fn build_c(dialect: &[&str]) -> anyhow::Result<Built> {
-    const TARGET: &str = "--target=wasm32-wasi";
-    let missing = |what: &str| {
-        Ok(Built::Missing(format!("{what}; install clang, lld, wasi-libc and libclang-rt-dev-wasm32")))
-    };
-    if output(Command::new("wasm-ld").arg("--version")).is_err() {
-        return missing("there is no wasm-ld");
-    }
-    for question in ["-print-file-name=crt1-reactor.o", "-print-libgcc-file-name"] {
-        match output(Command::new("clang").args([TARGET, question])) {
-            Ok(file) if Path::new(file.trim()).is_absolute() && Path::new(file.trim()).exists() => {}
-            Ok(file) => return missing(&format!("clang does not find {}", file.trim())),
-            Err(_) => return missing("there is no clang"),
-        }
+    if let Some(what) = missing_for_c() {
+        return Ok(Built::Missing(what));
     }
     compile(|wasm| {
         let mut clang = Command::new("clang");
-        clang.args(dialect).args([TARGET, "-mexec-model=reactor", "-O2", "-o"]);
+        clang.args(dialect).args([C_TARGET, "-mexec-model=reactor", "-O2", "-o"]);
         clang.arg(wasm).arg(sources("c").join("filter.c"));
         clang
     })
 }
 
-fn build_go() -> anyhow::Result<Built> {
-    let go = std::env::var_os("WEIR_GO").unwrap_or_else(|| "go".into());
-    // Nothing is downloaded, neither a newer Go nor a module.
-    let command = || {
-        let mut command = Command::new(&go);
-        command.envs([("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("GOWORK", "off"), ("GOFLAGS", "")]);
-        command
-    };
-    let version = output(command().arg("version")).unwrap_or_else(|_| "none".to_owned());
-    if !has_wasmexport(&version) {
-        let what = format!("Go 1.24 or later is needed, on PATH or in $WEIR_GO; found: {}", version.trim());
-        return Ok(Built::Missing(what));
+/// The target of C, as clang calls it.
+const C_TARGET: &str = "--target=wasm32-wasi";
+
+/// What is missing for C, when something is.
+fn missing_for_c() -> Option<String> {
+    let missing =
+        |what: &str| Some(format!("{what}; install clang, lld, wasi-libc and libclang-rt-dev-wasm32"));
+    if output(Command::new("wasm-ld").arg("--version")).is_err() {
+        return missing("there is no wasm-ld");
     }
+    for question in ["-print-file-name=crt1-reactor.o", "-print-libgcc-file-name"] {
+        match output(Command::new("clang").args([C_TARGET, question])) {
+            Ok(file) if Path::new(file.trim()).is_absolute() && Path::new(file.trim()).exists() => {}
+            Ok(file) => return missing(&format!("clang does not find {}", file.trim())),
+            Err(_) => return missing("there is no clang"),
+        }
+    }
+    None
+}
+
+/// What Go is told: nothing is downloaded, neither a newer Go nor a module.
+fn go_environment() -> [(&'static str, OsString); 5] {
+    let plain = [("GOTOOLCHAIN", "local"), ("GOPROXY", "off"), ("GOWORK", "off"), ("GOFLAGS", "")];
+    let [a, b, c, d] = plain.map(|(name, value)| (name, value.into()));
+    [a, b, c, d, ("GOCACHE", folder().join("go-cache").into())]
+}
+
+fn build_go() -> anyhow::Result<Built> {
+    let go = match go::find() {
+        Ok(go) => go,
+        Err(what) => return Ok(Built::Missing(what)),
+    };
     compile(|wasm| {
-        let mut go = command();
-        go.current_dir(sources("go")).env("GOCACHE", folder().join("go-cache"));
+        let mut go = Command::new(&go);
+        go.current_dir(sources("go")).envs(go_environment());
         go.envs([("GOOS", "wasip1"), ("GOARCH", "wasm")]);
         go.args(["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-o"]).arg(wasm).arg(".");
         go
     })
-}
-
-/// Whether this Go (`go version go1.24.1 linux/amd64`) builds libraries for WebAssembly: from 1.24 on.
-pub fn has_wasmexport(version: &str) -> bool {
-    let number = version.split_whitespace().find_map(|word| word.strip_prefix("go1."));
-    let minor = number.and_then(|number| number.split(|c: char| !c.is_ascii_digit()).next());
-    minor.and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= 24)
 }
 
 fn build_assemblyscript() -> anyhow::Result<Built> {

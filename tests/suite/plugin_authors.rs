@@ -90,6 +90,89 @@ fn a_new_network_filter_builds_and_its_cases_are_good() {
     assert!(wasm.windows(names.len()).any(|window| window == names), "the names of functions are gone");
 }
 
+/// The piece of code on the front page of the SDK's documentation that has this in it.
+fn of_the_front_page(wanted: &str) -> String {
+    let source = xtask::cargo::root().join("guest-sdk/src/lib.rs");
+    let source = fs::read_to_string(source).expect("it is there");
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let page: String = lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect();
+    // Between the first and the second fence is code, and so on.
+    let code = page.split("```").skip(1).step_by(2).find(|code| code.contains(wanted)).expect("it is there");
+    let (_language, code) = code.split_once('\n').expect("lines");
+    code.lines().filter(|line| !line.starts_with("# ")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_filter_of_the_sdks_front_page_does_what_the_case_beside_it_says() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "quota"]));
+    let own = folder.path().join("quota");
+    fs::write(own.join("src/lib.rs"), of_the_front_page("is_known")).expect("it is written");
+    let cases = fs::read_dir(own.join("cases")).expect("cases").map(|file| file.expect("a file").path());
+    cases.for_each(|file| fs::remove_file(file).expect("it goes"));
+    let known = "  - name: a tenant that is known passes so often\n    \
+                 calls: [ { cluster: tenants, times: 1, answer: { status: 200 } } ]\n    \
+                 steps:\n      - { request: { headers: { x-tenant: bob } }, expect: { response: { status: 200 } } }\n      \
+                 - { request: { headers: { x-tenant: bob } }, expect: { response: { status: 200 }, calls: [] } }\n";
+    fs::write(own.join("cases/quota.yaml"), of_the_front_page("cases:") + known).expect("it is written");
+    let said = good(plugin(folder.path(), &["test", "quota"]));
+    assert!(said.contains("2 cases: 2 good, 0 bad"), "{said}");
+}
+
+/// A filter that traps when a cluster has answered, in a function of its own.
+const BROKEN: &str = r#"
+use weir_sdk::http;
+use weir_sdk::prelude::*;
+
+struct Broken;
+
+/// Counts on a body that is longer.
+#[inline(never)]
+fn who_it_is(answer: &[u8]) -> u8 {
+    answer[1_000]
+}
+
+#[weir_sdk::http_filter]
+impl HttpFilter for Broken {
+    fn new(_: ()) -> Result<Self> {
+        Ok(Self)
+    }
+
+    async fn on_request_headers(&self, request: &mut Request, _: &mut ()) -> Result<Action> {
+        let answer = http::call("other", http::Request::get(&request.path()?)).await?;
+        request.set_header("x-who", [who_it_is(answer.body())])?;
+        Ok(Action::Continue)
+    }
+}
+"#;
+
+#[test]
+fn a_trap_behind_an_await_is_logged_with_its_line_and_the_names_of_functions() {
+    let setup = Setup::new();
+    let folder = setup.folder().to_owned();
+    good(plugin(&folder, &["new", "broken"]));
+    fs::write(folder.join("broken/src/lib.rs"), BROKEN).expect("it is written");
+    good(plugin(&folder, &["build", "broken"]));
+    let wasm = fs::read(folder.join("broken/broken.wasm")).expect("it is there");
+    upstream::background().block_on(async {
+        let mirror = weir_tests::http::mirror().await;
+        let config = format!(
+            "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: broken, grants: {{ clusters: [other] }} }} ], \
+               routes: [ {{ cluster: other }} ] }} }} ]\n\
+             clusters: [ {{ name: other, endpoints: [\"{}\"] }} ]",
+            mirror.address
+        );
+        let gateway = setup.plugin_bytes("broken", &wasm).config(config).start();
+        let mut client = Client::h1(gateway.address("web")).await;
+        assert_eq!(client.get("/").await.status, 503);
+        gateway.wait_for_log("index out of bounds: the len is");
+        gateway.wait_for_log("panicked at src/lib.rs:10:5");
+        for function in ["broken::who_it_is", "weir_sdk::flow::", "proxy_on_http_call_response"] {
+            gateway.wait_for_log(&format!(" - broken.wasm!{function}"));
+        }
+    });
+}
+
 #[test]
 fn nothing_that_is_there_is_written_over_and_a_name_that_is_none_is_refused() {
     let folder = TempDir::new().expect("a folder");

@@ -1,5 +1,7 @@
 //! What filters of our SDK cost, beside what they do.
 
+use tempfile::TempDir;
+use weir::author::test::{Wanted, test};
 use weir_tests::guests::wasm;
 use weir_tests::http::{Client, empty, mirror};
 
@@ -10,6 +12,25 @@ fn a_header_filter_is_smaller_than_60_kib_with_the_names_of_its_functions() {
     let (ours, official) = (wasm("http-version").len(), wasm("official-headers").len());
     assert!(ours < 60 << 10, "{ours} bytes");
     assert!(ours * 2 < official, "{ours} bytes, and {official} with the official SDK");
+}
+
+#[test]
+fn the_filter_that_is_measured_does_the_same_on_either_sdk_and_is_half_as_large_on_ours() {
+    let folder = TempDir::new().expect("a folder");
+    xtask::guests::build_bench_filter(folder.path()).expect("it builds");
+    let sizes = ["bench-filter", "bench-filter-official"].map(|name| {
+        let plugin = folder.path().join(format!("{name}.wasm"));
+        let size = std::fs::metadata(&plugin).expect("it is there").len();
+        let paths = vec![xtask::cargo::root().join("benches/filter")];
+        let tested = test(&Wanted { paths, plugin: Some(plugin), ..Wanted::default() }).expect("they run");
+        let outcomes: Vec<_> = tested.iter().flat_map(|file| &file.outcomes).collect();
+        assert_eq!(outcomes.len(), 3);
+        for outcome in outcomes {
+            assert!(outcome.is_good(), "{name}: {}", outcome.name);
+        }
+        size
+    });
+    assert!(sizes[0] * 2 < sizes[1], "{sizes:?}");
 }
 
 #[tokio::test]

@@ -65,13 +65,15 @@ pub fn build_filters() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Builds the filter that is measured (`benches/filter`), and puts it into the folder of the standard filters.
+/// Builds the filter that is measured (`benches/filter`, and the same on the official crate), and puts both into the folder
+/// of the standard filters.
 ///
 /// # Errors
 /// When it does not build.
 pub fn build_bench_filter(folder: &Path) -> anyhow::Result<()> {
-    build(&["bench-filter"], &[])?;
-    copy(&built("bench-filter"), &folder.join("bench-filter.wasm"))
+    let names = ["bench-filter", "bench-filter-official"];
+    build(&names, &[])?;
+    names.iter().try_for_each(|name| copy(&built(name), &folder.join(format!("{name}.wasm"))))
 }
 
 /// Builds the filter of `docs/examples/greeting` with a greeting of its own, and puts it into a file.

@@ -45,18 +45,34 @@ pub fn plain(candidate: &Candidate, duration: std::time::Duration) -> anyhow::Re
 pub fn filters(report: Report, tools: &Tools, built: &Built, plan: &Plan) -> anyhow::Result<Report> {
     let mut lab = Lab::start(tools, built)?;
     let proxies = lab.proxies("http")?;
-    let mut all = candidates(&proxies, |_| "plain")?;
+    let all = with_filters(&proxies, |make| match make {
+        Make::Nginx | Make::HaProxy => &[("rules", "filter")],
+        Make::Envoy => &[("one filter", "filter"), ("three filters", "filters_3")],
+        Make::Weir => {
+            &[("one filter", "filter"), ("three filters", "filters_3"), ("one, isolation: stream", "stream")]
+        }
+    })?;
+    compare(report, plan, REQUEST, &all, &|candidate, duration| plain(candidate, duration))
+}
+
+/// One filter, written twice.
+pub fn sdks(report: Report, tools: &Tools, built: &Built, plan: &Plan) -> anyhow::Result<Report> {
+    let mut lab = Lab::start(tools, built)?;
+    let proxies =
+        lab.proxies("http")?.into_iter().filter(|proxy| matches!(proxy.make, Make::Envoy | Make::Weir));
+    let proxies: Vec<Proxy> = proxies.collect();
+    let all = with_filters(&proxies, |_| &[("weir-sdk", "filter"), ("official crate", "official")])?;
+    compare(report, plan, REQUEST, &all, &|candidate, duration| plain(candidate, duration))
+}
+
+/// Each proxy without a filter, and then with those that it has, by what they are called and their ports.
+fn with_filters(
+    proxies: &[Proxy],
+    kinds: impl Fn(Make) -> &'static [(&'static str, &'static str)],
+) -> anyhow::Result<Vec<Candidate>> {
+    let mut all = candidates(proxies, |_| "plain")?;
     for (at, proxy) in proxies.iter().enumerate() {
-        let kinds: &[(&str, &'static str)] = match proxy.make {
-            Make::Nginx | Make::HaProxy => &[("rules", "filter")],
-            Make::Envoy => &[("one filter", "filter"), ("three filters", "filters_3")],
-            Make::Weir => &[
-                ("one filter", "filter"),
-                ("three filters", "filters_3"),
-                ("one, isolation: stream", "stream"),
-            ],
-        };
-        for (kind, port) in kinds {
+        for (kind, port) in kinds(proxy.make) {
             all.push(Candidate {
                 name: format!("{}, {kind}", proxy.make.name()),
                 pid: proxy.pid,
@@ -66,7 +82,7 @@ pub fn filters(report: Report, tools: &Tools, built: &Built, plan: &Plan) -> any
             });
         }
     }
-    compare(report, plan, REQUEST, &all, &|candidate, duration| plain(candidate, duration))
+    Ok(all)
 }
 
 /// Over TLS.

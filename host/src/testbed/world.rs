@@ -32,6 +32,10 @@ impl World {
         self.millis.store(millis, Ordering::Relaxed);
     }
 
+    fn since(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Ordering::Relaxed))
+    }
+
     /// What was logged since this was last asked.
     pub fn take_lines(&self) -> Vec<Line> {
         std::mem::take(&mut lock(&self.lines))
@@ -43,17 +47,20 @@ impl World {
     }
 }
 
+/// How long the clock that is never set has been going when a world begins: Go takes a clock that tells zero for a broken one.
+const BEFORE: Duration = Duration::from_secs(1);
+
 fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Outside for World {
     fn wall(&self) -> SystemTime {
-        self.began + self.monotonic()
+        self.began + self.since()
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.millis.load(Ordering::Relaxed))
+        BEFORE + self.since()
     }
 
     fn log_level(&self) -> LogLevel {

@@ -1,0 +1,3 @@
+module weir.example/api-key
+
+go 1.24
