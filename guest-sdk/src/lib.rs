@@ -41,6 +41,7 @@
 //! is answered with 500 (a connection is closed).
 
 mod body;
+mod by_id;
 pub mod connection;
 mod error;
 mod export;
