@@ -54,7 +54,10 @@ impl<T> ById<T> {
             let Some(Some((there, _))) = self.slots.get(at) else { break };
             let home = self.home(*there);
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
-                self.slots.swap(hole, at);
+                let moved = self.slots.get_mut(at).and_then(Option::take);
+                if let Some(slot) = self.slots.get_mut(hole) {
+                    *slot = moved;
+                }
                 hole = at;
             }
         }

@@ -16,7 +16,9 @@ const DEEPEST: usize = 128;
 
 /// Reads a value that is all of the text.
 pub(crate) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    let mut reader = Reader { text: str::from_utf8(text)?, at: 0, depth: 0 };
+    // That it is at this or that byte is not told: to write it weighs more than this function.
+    let text = str::from_utf8(text).map_err(|_| Error::new("the configuration is not UTF-8"))?;
+    let mut reader = Reader { text, at: 0, depth: 0 };
     let value = T::deserialize(&mut reader);
     match value.and_then(|value| reader.end().map(|()| value)) {
         Ok(value) => Ok(value),
@@ -29,6 +31,8 @@ pub(crate) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
 struct Wrong(String);
 
 impl Wrong {
+    #[cold]
+    #[inline(never)]
     fn new(what: &str) -> Self {
         Self(what.to_owned())
     }
@@ -150,6 +154,7 @@ impl Reader<'_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn word(&mut self, word: &str) -> Read<()> {
         if !self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             return Err(Wrong::new("expected a value"));
@@ -182,6 +187,7 @@ impl Reader<'_> {
         }
     }
 
+    #[inline(never)]
     fn escape(&mut self) -> Read<char> {
         let byte = self.peek();
         self.at += 1;
@@ -216,41 +222,38 @@ impl Reader<'_> {
         Ok(code)
     }
 
-    /// How many digits come next.
-    fn digits(&mut self) -> usize {
+    /// Passes over digits; whether there are any.
+    #[inline(never)]
+    fn digits(&mut self) -> bool {
         let from = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        self.at - from
+        self.at > from
     }
 
     /// Passes over a number; whether it is a whole one.
     fn pass_number(&mut self) -> Read<bool> {
-        let bad = || Wrong::new("a number that is none");
         self.at += usize::from(self.peek() == Some(b'-'));
-        let leading = self.peek();
-        let whole = self.digits();
-        if whole == 0 || (whole > 1 && leading == Some(b'0')) {
-            return Err(bad());
-        }
-        let mut integer = true;
-        if self.peek() == Some(b'.') {
-            integer = false;
+        let mut good = if self.peek() == Some(b'0') {
             self.at += 1;
-            if self.digits() == 0 {
-                return Err(bad());
-            }
+            true
+        } else {
+            self.digits()
+        };
+        let begun = self.at;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            good &= self.digits();
         }
         if let Some(b'e' | b'E') = self.peek() {
-            integer = false;
             self.at += 1;
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
-            if self.digits() == 0 {
-                return Err(bad());
-            }
+            good &= self.digits();
         }
-        Ok(integer)
+        // No digit follows a zero, nor anything else of a number.
+        good &= !self.digits();
+        if good { Ok(self.at == begun) } else { Err(Wrong::new("a number that is none")) }
     }
 
     fn number(&mut self) -> Read<Number> {
