@@ -224,3 +224,42 @@ fn the_tables_on_a_filters_page_have_the_fields_of_its_schema_and_what_must_be_t
         }
     }
 }
+
+/// The row of a filter in the table of all filters, cell by cell.
+fn row(page: &str, filter: &str) -> Vec<String> {
+    let begin = format!("| [{filter}]({filter}) |");
+    let row = page.lines().find(|line| line.starts_with(&begin));
+    let row = row.unwrap_or_else(|| panic!("{filter} has no row in filters/README.md"));
+    row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()
+}
+
+#[test]
+fn the_sizes_in_the_table_of_filters_are_those_of_their_builds() {
+    let page = std::fs::read_to_string(xtask::cargo::root().join("filters/README.md"))
+        .expect("the table of filters");
+    for name in names() {
+        let module = wasm(&name);
+        let payloads = wasmparser::Parser::new(0).parse_all(&module);
+        let names: usize = payloads
+            .filter_map(|payload| match payload.expect("a module") {
+                wasmparser::Payload::CustomSection(section) if section.name() == "name" => {
+                    Some(section.range().len())
+                }
+                _ => None,
+            })
+            .sum();
+        assert!(names > 0, "{name} has the names of its functions, for backtraces");
+        let sizes = row(&page, &name)[4].replace(" KiB", "");
+        let (all, stripped) =
+            sizes.split_once(", ").unwrap_or_else(|| panic!("{name}: two sizes, not {sizes}"));
+        for (written, bytes) in [(all, module.len()), (stripped, module.len() - names)] {
+            let written: f64 = written.parse().unwrap_or_else(|_| panic!("{name}: `{written}` is no size"));
+            let there = bytes as f64 / 1024.0;
+            // Another compiler may write a little more or less.
+            assert!(
+                (written - there).abs() < there / 20.0,
+                "{name}: {written} KiB are written down, {there:.0} there"
+            );
+        }
+    }
+}
