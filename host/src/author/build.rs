@@ -60,11 +60,9 @@ pub fn build(project: &Project) -> anyhow::Result<Built> {
 /// The bytes of a module that are names of functions.
 fn names(module: &[u8]) -> usize {
     let payloads = wasmparser::Parser::new(0).parse_all(module).map_while(Result::ok);
-    let sizes = payloads.filter_map(|payload| match payload {
-        wasmparser::Payload::CustomSection(section) if section.name() == "name" => {
-            Some(section.range().len())
-        }
-        _ => None,
+    let sizes = payloads.filter_map(|payload| {
+        let wasmparser::Payload::CustomSection(section) = payload else { return None };
+        (section.name() == "name").then(|| section.range().len())
     });
     sizes.sum()
 }
