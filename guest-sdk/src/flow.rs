@@ -17,10 +17,10 @@ use std::task::{Context, Poll, Waker};
 
 use weir_abi::{BufferKind, StreamKind};
 
+use crate::by_id::ById;
 use crate::error::{Error, Result};
 use crate::filter::Action;
 use crate::reply::Reply;
-use crate::table::{ById, by_id};
 use crate::{properties, raw, task};
 
 pub use half::Flow;
@@ -114,13 +114,13 @@ struct Answering {
 }
 
 thread_local! {
-    static STREAMS: RefCell<ById<Stream>> = const { RefCell::new(by_id()) };
+    static STREAMS: RefCell<ById<Stream>> = const { RefCell::new(ById::new()) };
     static ANSWERING: Cell<Option<Answering>> = const { Cell::new(None) };
 }
 
 /// Looks at a half, if its stream has an entry.
 fn with<T>(context: u32, side: Side, look: impl FnOnce(&mut Half) -> T) -> Option<T> {
-    STREAMS.with(|streams| streams.borrow_mut().get_mut(&context).map(|stream| look(stream.half(side))))
+    STREAMS.with(|streams| streams.borrow_mut().get_mut(context).map(|stream| look(stream.half(side))))
 }
 
 /// Something has come for a half. Whether it goes on.
@@ -130,13 +130,10 @@ pub(crate) fn event(phases: &'static dyn Phases, context: u32, side: Side, event
     let outer = ANSWERING.replace(Some(Answering { context, side, go: false }));
     STREAMS.with(|streams| {
         let mut streams = streams.borrow_mut();
-        let stream = streams.entry(context).or_insert_with(|| Stream {
-            phases,
-            root,
-            request: Half::new(),
-            response: Half::new(),
-        });
-        stream.half(side).note(event);
+        let new = || Stream { phases, root, request: Half::new(), response: Half::new() };
+        if let Some(stream) = streams.get_or_insert_with(context, new) {
+            stream.half(side).note(event);
+        }
     });
     if let (Side::Response, Event::Headers { .. }) = (side, event) {
         give_up_request(context);
@@ -158,7 +155,7 @@ pub(crate) fn drain() {
             task::poll_background(id);
             continue;
         };
-        let Some(root) = STREAMS.with(|streams| streams.borrow().get(&id.context).map(|s| s.root)) else {
+        let Some(root) = STREAMS.with(|streams| streams.borrow().get(id.context).map(|s| s.root)) else {
             continue;
         };
         task::enter(root);
@@ -173,7 +170,7 @@ pub(crate) fn drain() {
 
 /// A stream is over: its futures are dropped, and with them the calls that they wait for.
 pub(crate) fn end(context: u32) {
-    let stream = STREAMS.with(|streams| streams.borrow_mut().remove(&context));
+    let stream = STREAMS.with(|streams| streams.borrow_mut().remove(context));
     drop(stream);
 }
 
@@ -182,8 +179,8 @@ fn tidy(context: u32) {
     let idle = STREAMS.with(|streams| {
         let mut streams = streams.borrow_mut();
         let half = |half: &Half| half.is_idle() && !half.cut && half.flow.passed.get() == 0;
-        match streams.get(&context) {
-            Some(stream) if half(&stream.request) && half(&stream.response) => streams.remove(&context),
+        match streams.get(context) {
+            Some(stream) if half(&stream.request) && half(&stream.response) => streams.remove(context),
             _ => None,
         }
     });
@@ -219,7 +216,7 @@ fn advance(context: u32, side: Side) {
 fn ask(context: u32, side: Side, phase: Phase) -> bool {
     let found = STREAMS.with(|streams| {
         let mut streams = streams.borrow_mut();
-        let stream = streams.get_mut(&context)?;
+        let stream = streams.get_mut(context)?;
         Some((stream.phases, Rc::clone(&stream.half(side).flow)))
     });
     let Some((phases, flow)) = found else { return false };
@@ -279,7 +276,7 @@ fn poll(context: u32, side: Side) {
         Poll::Pending => {
             let left = STREAMS.with(|streams| {
                 let mut streams = streams.borrow_mut();
-                let Some(stream) = streams.get_mut(&context) else { return Some(running) };
+                let Some(stream) = streams.get_mut(context) else { return Some(running) };
                 let half = stream.half(side);
                 half.polled = false;
                 half.running = Some(running);

@@ -16,18 +16,14 @@ const DEEPEST: usize = 128;
 
 /// Reads a value that is all of the text.
 pub(crate) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
-    let text = str::from_utf8(text)?;
+    // That it is at this or that byte is not told: to write it weighs more than this function.
+    let text = str::from_utf8(text).map_err(|_| Error::new("the configuration is not UTF-8"))?;
     let mut reader = Reader { text, at: 0, depth: 0 };
-    let value = T::deserialize(&mut reader).and_then(|value| {
-        reader.skip_spaces();
-        if reader.at < text.len() { Err(Wrong::new("something follows the value")) } else { Ok(value) }
-    });
-    value.map_err(|Wrong(what)| {
-        let before = text.get(..reader.at).unwrap_or(text).bytes();
-        let line = before.clone().filter(|byte| *byte == b'\n').count() + 1;
-        let column = before.rev().take_while(|byte| *byte != b'\n').count();
-        Error::new(format!("{what} at line {line} column {column}"))
-    })
+    let value = T::deserialize(&mut reader);
+    match value.and_then(|value| reader.end().map(|()| value)) {
+        Ok(value) => Ok(value),
+        Err(wrong) => Err(reader.told(wrong)),
+    }
 }
 
 /// What is wrong.
@@ -35,6 +31,8 @@ pub(crate) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
 struct Wrong(String);
 
 impl Wrong {
+    #[cold]
+    #[inline(never)]
     fn new(what: &str) -> Self {
         Self(what.to_owned())
     }
@@ -92,6 +90,45 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Nothing but spaces may follow.
+    fn end(&mut self) -> Read<()> {
+        self.skip_spaces();
+        if self.at < self.text.len() { Err(Wrong::new("something follows the value")) } else { Ok(()) }
+    }
+
+    /// What is wrong, with the place to which the reader came.
+    fn told(&self, Wrong(what): Wrong) -> Error {
+        let before = self.text.get(..self.at).unwrap_or(self.text).bytes();
+        let line = before.clone().filter(|byte| *byte == b'\n').count() + 1;
+        let column = before.rev().take_while(|byte| *byte != b'\n').count();
+        Error::new(format!("{what} at line {line} column {column}"))
+    }
+
+    /// That what comes next is not what was expected.
+    fn unexpected(&mut self, expected: &dyn de::Expected) -> Wrong {
+        let from = self.at;
+        let passed = match self.peek() {
+            Some(b'"') => self.string().map(|_| ("string ", "")),
+            Some(b'{') => Ok(("map", "")),
+            Some(b'[') => Ok(("sequence", "")),
+            Some(b't') => self.word("true").map(|()| ("boolean `", "`")),
+            Some(b'f') => self.word("false").map(|()| ("boolean `", "`")),
+            Some(b'n') => self.word("null").map(|()| ("", "")),
+            Some(b'-' | b'0'..=b'9') => {
+                self.pass_number().map(|whole| (if whole { "integer `" } else { "number `" }, "`"))
+            }
+            Some(_) | None => Err(Wrong::new("expected a value")),
+        };
+        match passed {
+            // As it is written: what makes a number of it, to write that, weighs more than all of this.
+            Ok((kind, end)) => {
+                let text = self.text.get(from..self.at).unwrap_or_default();
+                Wrong(format!("invalid type: {kind}{text}{end}, expected {expected}"))
+            }
+            Err(wrong) => wrong,
+        }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -117,6 +154,7 @@ impl Reader<'_> {
         Ok(())
     }
 
+    #[inline(never)]
     fn word(&mut self, word: &str) -> Read<()> {
         if !self.text.get(self.at..).is_some_and(|rest| rest.starts_with(word)) {
             return Err(Wrong::new("expected a value"));
@@ -149,6 +187,7 @@ impl Reader<'_> {
         }
     }
 
+    #[inline(never)]
     fn escape(&mut self) -> Read<char> {
         let byte = self.peek();
         self.at += 1;
@@ -174,48 +213,52 @@ impl Reader<'_> {
     }
 
     fn hex(&mut self) -> Read<u32> {
-        let digits = self.text.get(self.at..self.at + 4);
-        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        self.at += 4;
-        digits
-            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-            .ok_or_else(|| Wrong::new("an escape that there is not"))
+        let mut code = 0;
+        for _ in 0..4 {
+            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16));
+            code = code * 16 + digit.ok_or_else(|| Wrong::new("an escape that there is not"))?;
+            self.at += 1;
+        }
+        Ok(code)
     }
 
-    /// How many digits come next.
-    fn digits(&mut self) -> usize {
+    /// Passes over digits; whether there are any.
+    #[inline(never)]
+    fn digits(&mut self) -> bool {
         let from = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        self.at - from
+        self.at > from
+    }
+
+    /// Passes over a number; whether it is a whole one.
+    fn pass_number(&mut self) -> Read<bool> {
+        self.at += usize::from(self.peek() == Some(b'-'));
+        let mut good = if self.peek() == Some(b'0') {
+            self.at += 1;
+            true
+        } else {
+            self.digits()
+        };
+        let begun = self.at;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            good &= self.digits();
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
+            good &= self.digits();
+        }
+        // No digit follows a zero, nor anything else of a number.
+        good &= !self.digits();
+        if good { Ok(self.at == begun) } else { Err(Wrong::new("a number that is none")) }
     }
 
     fn number(&mut self) -> Read<Number> {
         let from = self.at;
-        let bad = || Wrong::new("a number that is none");
-        self.at += usize::from(self.peek() == Some(b'-'));
-        let leading = self.peek();
-        let whole = self.digits();
-        if whole == 0 || (whole > 1 && leading == Some(b'0')) {
-            return Err(bad());
-        }
-        let mut integer = true;
-        if self.peek() == Some(b'.') {
-            integer = false;
-            self.at += 1;
-            if self.digits() == 0 {
-                return Err(bad());
-            }
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            integer = false;
-            self.at += 1;
-            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
-            if self.digits() == 0 {
-                return Err(bad());
-            }
-        }
+        let integer = self.pass_number()?;
         let text = self.text.get(from..self.at).unwrap_or_default();
         if integer {
             if let Ok(number) = text.parse() {
@@ -228,9 +271,17 @@ impl Reader<'_> {
         Ok(Number::Float(float(text)))
     }
 
+    /// Passes over a bracket.
     fn enter(&mut self) -> Read<()> {
+        self.at += 1;
         self.depth += 1;
         if self.depth > DEEPEST { Err(Wrong::new("nested too deep")) } else { Ok(()) }
+    }
+
+    /// Passes over the bracket that must follow.
+    fn leave(&mut self, bracket: u8) -> Read<()> {
+        self.depth -= 1;
+        self.expect(bracket)
     }
 }
 

@@ -174,6 +174,7 @@
 //! its grants. Weir takes it, and any newer build, while it runs. [`http_filter`] and [`network_filter`] say what a filter may have.
 
 mod body;
+mod by_id;
 pub mod connection;
 mod error;
 mod export;

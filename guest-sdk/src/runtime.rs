@@ -12,13 +12,13 @@ use serde::de::DeserializeOwned;
 use weir_abi::{BufferKind, MapKind, PeerKind, StreamKind};
 
 use crate::body::Body;
+use crate::by_id::ById;
 use crate::error::{Error, Result};
 use crate::filter::{Action, HttpFilter, Request, Response, method};
 use crate::flow::{Begun, Event, Flow, Phase, Phases, Side};
 use crate::headers::Trailers;
 use crate::network::{Connection, ConnectionAction, NetworkFilter};
 use crate::reply::Reply;
-use crate::table::{ById, by_id};
 use crate::{flow, grpc, http, json, raw, task, timer};
 
 const CONTINUE: u32 = weir_abi::Action::Continue as u32;
@@ -40,7 +40,7 @@ struct Context<S> {
 
 impl<F, S: Default> Contexts<F, S> {
     const fn new() -> Self {
-        Self { filters: RefCell::new(Vec::new()), streams: RefCell::new(by_id()) }
+        Self { filters: RefCell::new(Vec::new()), streams: RefCell::new(ById::new()) }
     }
 
     fn create(&self, context: u32, parent: u32) {
@@ -51,7 +51,7 @@ impl<F, S: Default> Contexts<F, S> {
 
     fn delete(&self, context: u32) {
         // What is dropped may be the filter's own, and is dropped when nothing is borrowed.
-        let stream = self.streams.borrow_mut().remove(&context);
+        let stream = self.streams.borrow_mut().remove(context);
         let is_root = stream.is_none();
         drop(stream);
         if is_root {
@@ -75,7 +75,7 @@ impl<F, S: Default> Contexts<F, S> {
     }
 
     fn root(&self, context: u32) -> Option<u32> {
-        self.streams.borrow().get(&context).map(|stream| stream.root)
+        self.streams.borrow().get(context).map(|stream| stream.root)
     }
 
     fn filter(&self, root: u32) -> Option<Rc<F>> {
@@ -91,7 +91,7 @@ impl<F, S: Default> Contexts<F, S> {
     /// What the filter remembers of a stream. It is out of the map meanwhile, so that no borrow is held while the filter
     /// runs; who remembers nothing can do so any number of times.
     fn lend(&self, context: u32) -> Lending<F, S> {
-        let (root, state) = match self.streams.borrow_mut().get_mut(&context) {
+        let (root, state) = match self.streams.borrow_mut().get_mut(context) {
             Some(found) => (found.root, found.state.take()),
             None => return Lending::Nothing,
         };
@@ -104,7 +104,7 @@ impl<F, S: Default> Contexts<F, S> {
     }
 
     fn give_back(&self, context: u32, state: S) {
-        if let Some(found) = self.streams.borrow_mut().get_mut(&context) {
+        if let Some(found) = self.streams.borrow_mut().get_mut(context) {
             found.state = Some(state);
         }
     }

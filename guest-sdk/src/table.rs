@@ -1,19 +1,9 @@
 //! What a plugin waits for by token: answers of calls, each for whoever awaits it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::BuildHasherDefault;
 use std::task::{Context, Poll, Waker};
 
-use weir_abi::IdHasher;
-
-/// By context id, or by token.
-pub(crate) type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
-
-/// An empty one.
-pub(crate) const fn by_id<T>() -> ById<T> {
-    ById::with_hasher(BuildHasherDefault::new())
-}
+use crate::by_id::ById;
 
 /// Answers that are awaited. A token is here exactly as long as its future: an answer that nobody awaits any more is
 /// not kept, and not even read.
@@ -26,7 +16,7 @@ struct Awaited<A> {
 
 impl<A> Table<A> {
     pub(crate) const fn new() -> Self {
-        Self(RefCell::new(by_id()))
+        Self(RefCell::new(ById::new()))
     }
 
     /// From now on an answer is awaited.
@@ -36,12 +26,12 @@ impl<A> Table<A> {
     }
 
     pub(crate) fn is_awaited(&self, token: u32) -> bool {
-        self.0.borrow().contains_key(&token)
+        self.0.borrow().get(token).is_some()
     }
 
     /// Here it is. Whoever awaits it is woken.
     pub(crate) fn answer(&self, token: u32, answer: A) {
-        let waker = self.0.borrow_mut().get_mut(&token).map(|awaited| {
+        let waker = self.0.borrow_mut().get_mut(token).map(|awaited| {
             awaited.answer = Some(answer);
             awaited.waker.clone()
         });
@@ -53,10 +43,10 @@ impl<A> Table<A> {
     /// The answer, once; `None` when the token is not known.
     pub(crate) fn poll(&self, token: u32, cx: &Context<'_>) -> Poll<Option<A>> {
         let mut awaited = self.0.borrow_mut();
-        let Some(found) = awaited.get_mut(&token) else { return Poll::Ready(None) };
+        let Some(found) = awaited.get_mut(token) else { return Poll::Ready(None) };
         match found.answer.take() {
             Some(answer) => {
-                awaited.remove(&token);
+                awaited.remove(token);
                 Poll::Ready(Some(answer))
             }
             None => {
@@ -68,7 +58,7 @@ impl<A> Table<A> {
 
     /// It is not awaited any more. True when it was, and there was no answer yet.
     pub(crate) fn forget(&self, token: u32) -> bool {
-        let forgotten = self.0.borrow_mut().remove(&token);
+        let forgotten = self.0.borrow_mut().remove(token);
         forgotten.is_some_and(|awaited| awaited.answer.is_none())
     }
 

@@ -24,8 +24,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::by_id::ById;
 use crate::error::{Error, Result};
-use crate::table::{ById, by_id};
 use crate::{raw, task};
 
 /// Ready after this long.
@@ -71,11 +71,14 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(asleep) = self.asleep else {
             let (root, until) = (task::root(), raw::monotonic().saturating_add(nanos(self.duration)));
-            let place = TIMERS.with(|timers| timers.borrow_mut().entry(root).or_default().add(until, cx));
-            self.asleep = Some(Asleep { root, place });
+            let place = TIMERS.with(|timers| {
+                let mut timers = timers.borrow_mut();
+                timers.get_or_insert_with(root, Timer::default).map(|timer| timer.add(until, cx))
+            });
+            self.asleep = place.map(|place| Asleep { root, place });
             return Poll::Pending;
         };
-        TIMERS.with(|timers| match timers.borrow_mut().get_mut(&asleep.root) {
+        TIMERS.with(|timers| match timers.borrow_mut().get_mut(asleep.root) {
             Some(timer) => timer.poll(asleep.place, cx),
             None => Poll::Ready(()),
         })
@@ -86,7 +89,7 @@ impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(Asleep { root, place }) = self.asleep {
             TIMERS.with(|timers| {
-                if let Some(timer) = timers.borrow_mut().get_mut(&root) {
+                if let Some(timer) = timers.borrow_mut().get_mut(root) {
                     timer.sleeping.remove(&place);
                 }
             });
@@ -168,16 +171,17 @@ pub(crate) fn every(root: u32, period: Duration) {
     let (period, now) = (nanos(period), raw::monotonic());
     TIMERS.with(|timers| {
         let mut timers = timers.borrow_mut();
-        let timer = timers.entry(root).or_default();
-        timer.own = Some((period, now.saturating_add(period)));
-        timer.arm(now);
+        if let Some(timer) = timers.get_or_insert_with(root, Timer::default) {
+            timer.own = Some((period, now.saturating_add(period)));
+            timer.arm(now);
+        }
     });
 }
 
 /// The host's timer. Wakes those whose time has come, and tells whether the filter's own has.
 pub(crate) fn ticked(root: u32) -> bool {
     let due =
-        TIMERS.with(|timers| timers.borrow_mut().get_mut(&root).map(|timer| timer.due(raw::monotonic())));
+        TIMERS.with(|timers| timers.borrow_mut().get_mut(root).map(|timer| timer.due(raw::monotonic())));
     let Some((woken, own)) = due else { return false };
     woken.into_iter().for_each(Waker::wake);
     own
@@ -186,7 +190,7 @@ pub(crate) fn ticked(root: u32) -> bool {
 /// After a tick, when everybody has had his turn.
 pub(crate) fn rearm(root: u32) {
     TIMERS.with(|timers| {
-        if let Some(timer) = timers.borrow_mut().get_mut(&root) {
+        if let Some(timer) = timers.borrow_mut().get_mut(root) {
             timer.arm(raw::monotonic());
         }
     });
@@ -194,14 +198,14 @@ pub(crate) fn rearm(root: u32) {
 
 /// A root context has ended.
 pub(crate) fn delete(root: u32) {
-    let gone = TIMERS.with(|timers| timers.borrow_mut().remove(&root));
+    let gone = TIMERS.with(|timers| timers.borrow_mut().remove(root));
     drop(gone);
 }
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 thread_local! {
-    static TIMERS: RefCell<ById<Timer>> = const { RefCell::new(by_id()) };
+    static TIMERS: RefCell<ById<Timer>> = const { RefCell::new(ById::new()) };
 }
 
 #[cfg(test)]

@@ -100,6 +100,24 @@ struct Wrapped {
     value: Either,
 }
 
+#[derive(Deserialize, Schema)]
+#[serde(try_from = "Vec<u8>")]
+enum Made {
+    Empty,
+    Full(u8),
+}
+
+impl From<Vec<u8>> for Made {
+    fn from(bytes: Vec<u8>) -> Self {
+        bytes.first().map_or(Self::Empty, |byte| Self::Full(*byte))
+    }
+}
+
+#[test]
+fn a_type_that_is_made_of_another_has_that_ones_schema() {
+    assert_eq!(Made::SCHEMA, <Vec<u8>>::SCHEMA);
+}
+
 #[test]
 fn enums_are_words_objects_or_one_of_several() {
     let number = json!({ "type": "integer", "minimum": 0, "maximum": 65535 });

@@ -4,6 +4,7 @@
 //! the upstreams saw, what the guests logged. What Envoy made of it is kept in `tests/parity/NAME.txt`; where Weir
 //! differs on purpose, its own transcript stands beside in `NAME.weir.txt`, and the reason in `docs/compatibility.md`.
 
+pub mod cases;
 pub mod client;
 pub mod envoy;
 pub mod scenarios;

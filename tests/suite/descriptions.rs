@@ -7,7 +7,7 @@ use weir_tests::guests::wasm;
 use crate::check::{assert_reported, check};
 
 /// The description that a module holds.
-fn described(guest: &str) -> serde_json::Value {
+pub fn described(guest: &str) -> serde_json::Value {
     let bytes = wasm(guest);
     let payloads = wasmparser::Parser::new(0).parse_all(&bytes);
     let sections = payloads.filter_map(|payload| match payload.expect("a module") {

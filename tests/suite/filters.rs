@@ -2,6 +2,7 @@
 
 mod api_key;
 mod cors;
+mod described;
 mod ext_authz;
 mod files;
 mod ip_access;

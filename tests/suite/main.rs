@@ -6,6 +6,7 @@ mod admin;
 mod awaiting;
 mod budgets;
 mod cache;
+mod cases_in_envoy;
 mod certificates;
 mod check;
 mod codec;

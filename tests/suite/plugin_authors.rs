@@ -61,6 +61,40 @@ fn from_an_empty_folder_to_a_plugin_that_answers_in_a_gateway() {
     });
 }
 
+/// The size of a plugin that `weir plugin build` has told of, and how much of that is names of functions.
+fn size(said: &str) -> (usize, usize) {
+    let line = said.lines().find(|line| line.contains(".wasm: ")).unwrap_or_else(|| panic!("{said}"));
+    let numbers =
+        line.split_once(".wasm: ").expect("it is there").1.split(' ').filter_map(|word| word.parse().ok());
+    let numbers: Vec<usize> = numbers.collect();
+    assert_eq!(numbers.len(), 2, "{line}");
+    (numbers[0], numbers[1])
+}
+
+const SIXTY_KIB: usize = 60 << 10;
+
+#[test]
+fn a_new_http_filter_is_smaller_than_60_kib_and_with_wasm_opt_with_the_names_of_its_functions_too() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "small"]));
+    let crate_folder = folder.path().join("small");
+    // Nothing goes over it, whatever is installed.
+    fake(folder.path(), "wasm-opt", "cp \"$4\" \"$6\"");
+    let (all, names) = size(&good(build_with(folder.path(), &crate_folder)));
+    let built = fs::metadata(crate_folder.join("small.wasm")).expect("it is there").len();
+    assert_eq!(all as u64, built);
+    assert!(all - names < SIXTY_KIB, "{all} bytes, {names} of them names");
+
+    // The compiler of AssemblyScript brings one along, for the tests of languages.
+    let binaryen = xtask::cargo::target().join("foreign/assemblyscript/node_modules/.bin");
+    if !binaryen.join("wasm-opt").exists() {
+        eprintln!("skipped: there is no wasm-opt in {}", binaryen.display());
+        return;
+    }
+    let (all, names) = size(&good(build_with(&binaryen, &crate_folder)));
+    assert!(names > 0 && all < SIXTY_KIB, "{all} bytes, {names} of them names");
+}
+
 #[test]
 fn the_test_of_a_new_plugin_runs_its_cases_by_the_command_and_fails_with_them() {
     let folder = TempDir::new().expect("a folder");

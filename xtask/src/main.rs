@@ -42,9 +42,9 @@ enum Command {
         #[arg(long)]
         update: bool,
     },
-    /// Runs the scenarios of `tests/parity` in a real Envoy and in Weir. Further arguments go to the runner.
+    /// Runs the scenarios of `tests/parity` in a real Envoy and in Weir, and the cases of the standard filters in Envoy.
     Parity {
-        /// Parts of the names of scenarios; `--update` writes down what both do.
+        /// Parts of the names of scenarios; `--update` writes down what both do. `cases` stands for the cases.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

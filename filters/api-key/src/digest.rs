@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use weir_sdk::schema::Schema;
 use weir_sdk::{Error, Result};
 
 /// A key as it is written: exactly one of `key`, `sha256` and `environment`.
-#[derive(Deserialize)]
+#[derive(Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyConfig {
     /// What the key is called. Several keys may have one name, as while one is replaced.

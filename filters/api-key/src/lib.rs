@@ -15,7 +15,7 @@ use weir_sdk::properties;
 use crate::digest::{Digest, KeyConfig};
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The keys.

@@ -12,7 +12,7 @@ use weir_sdk::prelude::*;
 use crate::origin::{Origins, Pattern};
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The origins: `https://app.example.com`, `https://*.example.com`, or `*` for all.

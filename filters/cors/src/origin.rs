@@ -1,10 +1,11 @@
 //! Origins: scheme, host and port, as browsers write them (RFC 6454 section 6.2).
 
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 use weir_sdk::{Error, Result};
 
 /// Origins as they are written in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Schema)]
 #[serde(try_from = "String")]
 pub(crate) enum Pattern {
     /// All of them.

@@ -22,7 +22,7 @@ use crate::decision::{Decision, Edit, edit_response, reply};
 use crate::service::{Service, ServiceConfig, is_of_connection};
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The service that is asked.
@@ -55,7 +55,7 @@ struct Config {
 }
 
 /// What of bodies is shown.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct BodyConfig {
     /// The most bytes. A request with more is answered with 413.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use filter_parts::text::is_token;
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 use weir_sdk::{Error, Headers, Result, grpc, http};
 
 use crate::check::{Facts, read};
 use crate::decision::{Decision, Edit, Edits, How, denial, may_edit};
 
 /// A service as it is written: exactly one of `grpc` and `http`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServiceConfig {
     /// A service that speaks `envoy.service.auth.v3.Authorization`.
@@ -19,14 +20,14 @@ pub(crate) struct ServiceConfig {
     http: Option<HttpConfig>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct GrpcConfig {
     /// The cluster that is asked. It speaks HTTP/2.
     cluster: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct HttpConfig {
     /// The cluster that is asked.

@@ -11,7 +11,7 @@ use weir_sdk::prelude::*;
 use weir_sdk::properties;
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The rules, in order.
@@ -29,7 +29,7 @@ fn forbidden() -> u16 {
 }
 
 /// A rule as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct RuleConfig {
     /// How the decision is called.
@@ -41,7 +41,7 @@ struct RuleConfig {
 }
 
 /// Where clients are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Schema)]
 #[serde(try_from = "String")]
 enum Place {
     Everywhere,

@@ -9,9 +9,10 @@ use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::{BoxedUint, Pkcs1v15Sign, PublicKey};
 use serde::Deserialize;
 use sha2::{Digest, Sha256, Sha384, Sha512};
+use weir_sdk::schema::Schema;
 
 /// The algorithms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Schema)]
 pub(crate) enum Algorithm {
     RS256,
     RS384,

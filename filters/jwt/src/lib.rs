@@ -19,7 +19,7 @@ use crate::provider::{Provider, ProviderConfig, Refusal};
 use crate::token::Token;
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// Who issues tokens that open.

@@ -8,6 +8,7 @@ use filter_parts::duration::Span;
 use filter_parts::text::is_token;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use weir_sdk::schema::Schema;
 use weir_sdk::{Error, Result, timer};
 
 use crate::key::{Algorithm, Key, read_set};
@@ -16,7 +17,7 @@ use crate::seen::Seen;
 use crate::token::{Token, Wanted};
 
 /// A provider as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ProviderConfig {
     /// Who issues the tokens: what they have as `iss`. Without it, whoever no other provider is.
@@ -51,7 +52,7 @@ fn a_minute() -> Span {
 }
 
 /// Where a claim is: names with dots between them, or, when names have dots in them, a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(untagged)]
 enum ClaimPath {
     Dotted(String),

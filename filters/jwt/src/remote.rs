@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use filter_parts::duration::Span;
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 use weir_sdk::task::Signal;
 use weir_sdk::{Error, Result, http, spawn, timer, warn};
 
 use crate::key::{Key, read_set};
 
 /// Where keys are served, as it is written.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoteConfig {
     /// The cluster that is asked.

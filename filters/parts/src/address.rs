@@ -4,9 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 
 /// A network: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Schema)]
 #[serde(try_from = "String")]
 pub struct Network {
     address: IpAddr,

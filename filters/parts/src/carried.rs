@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 
 use crate::text::{is_token, path_and_query};
 
 /// A place where requests carry keys: exactly one of `header`, `query` and `cookie`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// A header.

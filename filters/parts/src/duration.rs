@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
+use weir_sdk::schema::Schema;
 
 /// A duration as text: a whole number and `ms`, `s`, `m`, `h` or `d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,10 @@ impl<'de> Deserialize<'de> for Span {
             ))
         })
     }
+}
+
+impl Schema for Span {
+    const SCHEMA: &'static str = r#"{"type":"string","pattern":"^[0-9]+(ms|s|m|h|d)$"}"#;
 }
 
 fn parse(text: &str) -> Option<Duration> {

@@ -21,7 +21,7 @@ use crate::limit::{By, Limit, LimitConfig};
 use crate::store::Store;
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The limits. A request must be within all of them.

@@ -3,12 +3,13 @@
 use filter_parts::duration::Span;
 use filter_parts::text::{is_plain, is_token};
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 use weir_sdk::{Error, Result};
 
 use crate::bucket::Rate;
 
 /// A limit as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LimitConfig {
     /// What it is called.

@@ -12,7 +12,7 @@ use weir_sdk::{info, properties};
 use crate::rule::{Facts, Offered, Rule, RuleConfig};
 
 /// The filter's configuration.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 struct Config {
     /// The rules, in order.

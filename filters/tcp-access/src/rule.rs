@@ -6,10 +6,11 @@ use filter_parts::address::Network;
 use filter_parts::caller::Caller;
 use filter_parts::text::{is_plain, name_fits, name_pattern};
 use serde::Deserialize;
+use weir_sdk::schema::Schema;
 use weir_sdk::{Error, Result};
 
 /// A rule as it is written. All that is set must fit.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Schema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleConfig {
     /// How the decision is called.

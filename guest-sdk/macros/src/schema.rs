@@ -17,6 +17,10 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     }
     let container = Container::read(&input.attrs)?;
     let schema = match &input.data {
+        _ if container.from.is_some() => {
+            let from = &container.from;
+            quote! { <#from as ::weir_sdk::schema::Schema>::SCHEMA }
+        }
         Data::Struct(data) => of_struct(&data.fields, &container)?,
         Data::Enum(data) => of_enum(data.variants.iter(), &container)?,
         Data::Union(_) => return Err(Error::new(input.span(), "serde reads no unions")),

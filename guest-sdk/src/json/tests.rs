@@ -106,6 +106,18 @@ fn types_are_read_as_serde_describes_them() {
         "unknown field `kind`, expected one of `kinds`, `ports`, `wrapped` at line 2 column 8"
     );
     assert!(error(r#"{"kinds": [{"one": 256}]}"#).starts_with("invalid value: integer `256`, expected u8"));
-    assert!(error(r#"{"kinds": 1.5}"#).starts_with("invalid type: a fraction, expected a sequence"));
+    assert!(error(r#"{"kinds": 1.5}"#).starts_with("invalid type: number `1.5`, expected a sequence"));
+    for (what, shown) in [
+        ("{}", "map"),
+        ("\"a\\n\"", "string \"a\\n\""),
+        ("null", "null"),
+        ("true", "boolean `true`"),
+        ("-7", "integer `-7`"),
+    ] {
+        let told = error(&format!("{{\"kinds\": {what}}}"));
+        assert!(told.starts_with(&format!("invalid type: {shown}, expected a sequence")), "{told}");
+    }
+    // A struct has names, also where serde could do without.
+    assert!(error("[[], {}]").starts_with("invalid type: sequence, expected struct Config"));
     assert!(error(r#"{"kinds": []}"#).starts_with("missing field `ports`"));
 }

@@ -4,38 +4,114 @@ use serde::de::{self, DeserializeSeed, EnumAccess, MapAccess, SeqAccess, Variant
 
 use super::{Number, Read, Reader, Wrong};
 
+/// Methods that do what another one does.
+macro_rules! each_as {
+    ($($other:ident: $($method:ident)*;)*) => {
+        $($(fn $method<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+            self.$other(visitor)
+        })*)*
+    };
+}
+
+/// Each type is read by what it may be alone, so that a module has no more of this than its configuration needs.
 impl<'de> de::Deserializer<'de> for &mut Reader<'_> {
     type Error = Wrong;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
         match self.begin()? {
+            b'"' => self.deserialize_string(visitor),
+            b'{' => self.deserialize_map(visitor),
+            b'[' => self.deserialize_seq(visitor),
+            b't' | b'f' => self.deserialize_bool(visitor),
+            b'n' => self.deserialize_unit(visitor),
+            _ => self.deserialize_f64(visitor),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.begin()? {
             b'"' => visitor.visit_string(self.string()?),
-            b'{' => {
-                self.enter()?;
-                self.at += 1;
-                let value = visitor.visit_map(Items { reader: self, first: true })?;
-                self.expect(b'}')?;
-                self.depth -= 1;
-                Ok(value)
-            }
-            b'[' => {
-                self.enter()?;
-                self.at += 1;
-                let value = visitor.visit_seq(Items { reader: self, first: true })?;
-                self.expect(b']')?;
-                self.depth -= 1;
-                Ok(value)
-            }
+            _ => Err(self.unexpected(&visitor)),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        if self.begin()? != b'{' {
+            return Err(self.unexpected(&visitor));
+        }
+        self.enter()?;
+        let value = visitor.visit_map(Items { reader: self, first: true })?;
+        self.leave(b'}')?;
+        Ok(value)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        if self.begin()? != b'[' {
+            return Err(self.unexpected(&visitor));
+        }
+        self.enter()?;
+        let value = visitor.visit_seq(Items { reader: self, first: true })?;
+        self.leave(b']')?;
+        Ok(value)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.begin()? {
             b't' => self.word("true").and_then(|()| visitor.visit_bool(true)),
             b'f' => self.word("false").and_then(|()| visitor.visit_bool(false)),
+            _ => Err(self.unexpected(&visitor)),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.begin()? {
             b'n' => self.word("null").and_then(|()| visitor.visit_unit()),
+            _ => Err(self.unexpected(&visitor)),
+        }
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
+        match self.begin()? {
             b'-' | b'0'..=b'9' => match self.number()? {
                 Number::Unsigned(number) => visitor.visit_u64(number),
                 Number::Signed(number) => visitor.visit_i64(number),
                 Number::Float(number) => visitor.visit_f64(number),
             },
-            _ => Err(Wrong::new("expected a value")),
+            _ => Err(self.unexpected(&visitor)),
         }
+    }
+
+    each_as! {
+        deserialize_string: deserialize_str deserialize_char deserialize_identifier;
+        deserialize_f64: deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
+            deserialize_u32 deserialize_u64 deserialize_i128 deserialize_u128 deserialize_f32;
+        deserialize_any: deserialize_bytes deserialize_byte_buf deserialize_ignored_any;
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Read<V::Value> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Read<V::Value> {
+        self.deserialize_unit(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Read<V::Value> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Read<V::Value> {
+        self.deserialize_seq(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Read<V::Value> {
@@ -59,17 +135,13 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'_> {
         if self.begin()? == b'"' {
             return visitor.visit_enum(de::value::StringDeserializer::new(self.string()?));
         }
-        self.expect(b'{')?;
+        if self.begin()? != b'{' {
+            return Err(self.unexpected(&visitor));
+        }
         self.enter()?;
         let value = visitor.visit_enum(Variant(self))?;
-        self.expect(b'}')?;
-        self.depth -= 1;
+        self.leave(b'}')?;
         Ok(value)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
     }
 }
 
@@ -195,10 +267,10 @@ impl<'de> VariantAccess<'de> for Variant<'_, '_> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Read<V::Value> {
-        de::Deserializer::deserialize_any(self.0, visitor)
+        de::Deserializer::deserialize_seq(self.0, visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Read<V::Value> {
-        de::Deserializer::deserialize_any(self.0, visitor)
+        de::Deserializer::deserialize_map(self.0, visitor)
     }
 }

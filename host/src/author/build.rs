@@ -17,7 +17,9 @@ pub struct Built {
     /// Where it is.
     pub wasm: PathBuf,
     /// Its size, in bytes.
-    pub size: u64,
+    pub size: usize,
+    /// How many of those are the names of its functions, which only backtraces need.
+    pub names: usize,
     /// Whether `wasm-opt` has been over it. `None` where that is its own build's business.
     pub optimized: Option<bool>,
 }
@@ -51,8 +53,18 @@ pub fn build(project: &Project) -> anyhow::Result<Built> {
         std::fs::copy(&made, &beside).with_context(|| format!("{} cannot be copied", made.display()))?;
         std::fs::rename(&beside, &wasm).with_context(|| format!("{} cannot be written", wasm.display()))?;
     }
-    let size = std::fs::metadata(&wasm).map(|meta| meta.len()).context("the plugin is gone again")?;
-    Ok(Built { wasm, size, optimized })
+    let bytes = std::fs::read(&wasm).context("the plugin is gone again")?;
+    Ok(Built { wasm, size: bytes.len(), names: names(&bytes), optimized })
+}
+
+/// The bytes of a module that are names of functions.
+fn names(module: &[u8]) -> usize {
+    let payloads = wasmparser::Parser::new(0).parse_all(module).map_while(Result::ok);
+    let sizes = payloads.filter_map(|payload| {
+        let wasmparser::Payload::CustomSection(section) = payload else { return None };
+        (section.name() == "name").then(|| section.range().len())
+    });
+    sizes.sum()
 }
 
 /// Installs the target when the toolchain does not have it.

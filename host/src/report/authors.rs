@@ -40,7 +40,11 @@ pub fn build(folder: &Path) -> anyhow::Result<bool> {
         Some(false) => " (wasm-opt of Binaryen, which is not installed, would make it smaller)",
         Some(true) | None => "",
     };
-    println!("{shown}: {} bytes{note}", built.size);
+    let names = match built.names {
+        0 => String::new(),
+        names => format!(", {names} of them names of functions for backtraces"),
+    };
+    println!("{shown}: {} bytes{names}{note}", built.size);
     Ok(true)
 }
 

@@ -59,6 +59,17 @@ section! {
     }
 }
 
+impl Call {
+    /// Whether it is for a request to a cluster, when it was for `used` requests before.
+    pub fn fits(&self, cluster: &str, request: &SeenRequest, grpc: Option<&str>, used: u32) -> bool {
+        *self.cluster.value == *cluster
+            && self.times.is_none_or(|times| used < times)
+            && self.method.as_ref().is_none_or(|method| *method == request.method)
+            && self.path.as_deref().is_none_or(|wanted| Some(wanted) == request.path.split('?').next())
+            && self.grpc.as_deref().is_none_or(|wanted| Some(wanted) == grpc)
+    }
+}
+
 /// The worker, as the plugins of a bed see it.
 pub struct Answers {
     timers: Rc<Timers>,
@@ -100,15 +111,8 @@ impl Answers {
 
     /// The answer to a call.
     fn find(&self, cluster: &str, request: &SeenRequest, grpc: Option<&str>) -> Option<CallReply> {
-        let path = request.path.split('?').next();
         let planned = self.planned.borrow();
-        let fitting = planned.iter().find(|(call, used)| {
-            *call.cluster.value == *cluster
-                && call.times.is_none_or(|times| used.get() < times)
-                && call.method.as_ref().is_none_or(|method| *method == request.method)
-                && call.path.as_deref().is_none_or(|wanted| Some(wanted) == path)
-                && call.grpc.as_deref().is_none_or(|wanted| Some(wanted) == grpc)
-        });
+        let fitting = planned.iter().find(|(call, used)| call.fits(cluster, request, grpc, used.get()));
         if let Some((call, used)) = fitting {
             used.set(used.get() + 1);
             return Some(call.answer.clone());

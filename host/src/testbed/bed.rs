@@ -27,6 +27,7 @@ use crate::plugin::watch::Watch;
 use crate::telemetry::metrics::Registry;
 use crate::testbed::answers::{Answers, Call};
 use crate::testbed::case::Use;
+use crate::testbed::compare::Left;
 use crate::testbed::facts::{Time, default_of};
 use crate::testbed::message::Texts;
 use crate::testbed::seen::Seen;
@@ -273,6 +274,16 @@ impl Bed {
             line.rsplit_once(' ')?.1.parse().ok()
         };
         value("").or_else(|| value("_count"))
+    }
+}
+
+impl Left for Bed {
+    fn shared_data(&self, key: &str) -> Option<Vec<u8>> {
+        self.shared_data(key)
+    }
+
+    fn metric(&self, name: &str) -> Option<i64> {
+        self.metric(name)
     }
 }
 

@@ -7,7 +7,6 @@ use serde_json::{Value as Json, json};
 
 use crate::config::problem::Place;
 use crate::config::value::Spanned;
-use crate::testbed::bed::Bed;
 use crate::testbed::seen::{Line, Seen, SeenCall, SeenRequest};
 use crate::testbed::wanted::{Expect, Wanted, WantedCall, WantedHeaders, WantedRequest, WantedResponse};
 
@@ -61,8 +60,17 @@ impl Difference {
     }
 }
 
+/// Where a plugin has run, as far as something of it is there after a stream.
+pub trait Left {
+    /// The shared data of the filter.
+    fn shared_data(&self, key: &str) -> Option<Vec<u8>>;
+
+    /// A metric that the plugin defined, by the name that it gave it: a number, or how many values a histogram has.
+    fn metric(&self, name: &str) -> Option<i64>;
+}
+
 /// Compares what was seen of a stream with what is expected of it. `place`: where the stream stands.
-pub fn compare(expect: Option<&Expect>, seen: &Seen, bed: &Bed, place: &Place) -> Vec<Difference> {
+pub fn compare(expect: Option<&Expect>, seen: &Seen, left: &dyn Left, place: &Place) -> Vec<Difference> {
     let mut found = Differences(Vec::new());
     found.trouble(expect, seen, place);
     let Some(expect) = expect else { return found.0 };
@@ -91,10 +99,10 @@ pub fn compare(expect: Option<&Expect>, seen: &Seen, bed: &Bed, place: &Place) -
         found.property(wanted, value.as_deref());
     }
     for (key, wanted) in &expect.shared_data {
-        found.bytes(Some(wanted), bed.shared_data(key).as_deref());
+        found.bytes(Some(wanted), left.shared_data(key).as_deref());
     }
     for (name, wanted) in &expect.metrics {
-        let value = bed.metric(name).map(|value| value.to_string());
+        let value = left.metric(name).map(|value| value.to_string());
         found.bytes(Some(wanted), value.as_deref().map(str::as_bytes));
     }
     found.0

@@ -1,7 +1,7 @@
 //! A scenario in Envoy.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -17,9 +17,10 @@ use crate::parity::{Filter, METADATA, NODE, Scenario, Transcript, client, tls};
 use crate::wait::until;
 
 /// An Envoy process.
-struct Envoy {
+pub(super) struct Envoy {
     child: Child,
-    log: Arc<Log>,
+    /// What it writes to its standard error.
+    pub(super) log: Arc<Log>,
     _folder: TempDir,
 }
 
@@ -33,6 +34,51 @@ impl Drop for Envoy {
     }
 }
 
+impl Envoy {
+    /// Starts the one of this path. `folder` is there as long as it runs.
+    pub(super) fn start(
+        envoy: &Path,
+        config: &Value,
+        folder: TempDir,
+        args: &[&str],
+        variables: &[(&str, PathBuf)],
+    ) -> Self {
+        let file = folder.path().join("envoy.json");
+        std::fs::write(&file, config.to_string()).expect("the folder can be written");
+        let mut child = Command::new(envoy)
+            .args(["--concurrency", "1", "--disable-hot-restart", "-l", "info"])
+            .args(args)
+            .arg("-c")
+            .arg(&file)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", envoy.display()));
+        let log = Log::follow(child.stderr.take().expect("stderr is piped"));
+        Self { child, log, _folder: folder }
+    }
+
+    /// Waits until it listens at an address. False when it has ended before.
+    pub(super) async fn listens(&mut self, address: SocketAddr) -> bool {
+        let listening = async || match self.child.try_wait() {
+            Ok(None) => (self.log.lines().iter().any(|line| line.contains("starting workers"))
+                && listens(address))
+            .then_some(true),
+            Ok(Some(_)) | Err(_) => Some(false),
+        };
+        until("Envoy to listen", listening).await
+    }
+}
+
+/// What a line of Envoy's says of a guest's log: the level, the filter's name, and what was logged.
+pub(super) fn logged(line: &str) -> Option<(&str, &str, &str)> {
+    let (before, said) = line.split_once("] wasm log ")?;
+    let (labels, message) = said.split_once(": ")?;
+    // `[time][thread][level][logger]`
+    let level = before.split(']').nth(2)?.trim_start_matches('[');
+    Some((level, labels.split(' ').next()?, message))
+}
+
 /// Runs a scenario in the Envoy of this path.
 ///
 /// # Panics
@@ -40,9 +86,8 @@ impl Drop for Envoy {
 pub async fn run(scenario: &Scenario, envoy: &Path) -> Transcript {
     let upstreams = Upstreams::start(scenario).await;
     let address = free_address();
-    let envoy = start(scenario, &upstreams, envoy, address);
-    envoy.log.wait_for("starting workers", 1);
-    until("Envoy to listen", async || listens(address).then_some(())).await;
+    let mut envoy = start(scenario, &upstreams, envoy, address);
+    assert!(envoy.listens(address).await, "Envoy has ended:\n{}", envoy.log.lines().join("\n"));
     let client = client::run(scenario, address).await;
     until("the end of every stream", async || scenario.is_over(&log(&envoy)).then_some(())).await;
     Transcript::new(client, upstreams.seen().await, log(&envoy))
@@ -58,18 +103,15 @@ fn listens(address: SocketAddr) -> bool {
 
 /// What guests logged: `filter: line`.
 fn log(envoy: &Envoy) -> Vec<String> {
-    let line = |line: &str| {
-        let (_, said) = line.split_once("] wasm log ")?;
-        let (labels, message) = said.split_once(": ")?;
-        Some(format!("{}: {message}", labels.split(' ').next()?))
-    };
-    envoy.log.lines().iter().filter_map(|text| line(text)).collect()
+    let lines = envoy.log.lines();
+    let told = lines.iter().filter_map(|line| logged(line));
+    told.map(|(_, filter, message)| format!("{filter}: {message}")).collect()
 }
 
 fn start(scenario: &Scenario, upstreams: &Upstreams, envoy: &Path, address: SocketAddr) -> Envoy {
     let folder = TempDir::new().expect("a folder");
     let filters: Vec<Value> =
-        scenario.filters.iter().map(|filter| wasm(scenario, filter, folder.path())).collect();
+        scenario.filters.iter().map(|filter| wasm(scenario.tcp, filter, folder.path())).collect();
     let chain = if scenario.tcp { network(filters) } else { vec![http(filters)] };
     let mut up = cluster("up", upstreams.up.address, false);
     let mut listener = envoy::listener("web", address, scenario.buffer, &chain);
@@ -93,16 +135,7 @@ fn start(scenario: &Scenario, upstreams: &Upstreams, envoy: &Path, address: Sock
             ],
         },
     });
-    let file = folder.path().join("envoy.json");
-    std::fs::write(&file, config.to_string()).expect("the folder can be written");
-    let mut child = Command::new(envoy)
-        .args(["--concurrency", "1", "--disable-hot-restart", "-l", "info", "-c"])
-        .arg(&file)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{} cannot be started: {error}", envoy.display()));
-    let log = Log::follow(child.stderr.take().expect("stderr is piped"));
-    Envoy { child, log, _folder: folder }
+    Envoy::start(envoy, &config, folder, &[], &[])
 }
 
 fn network(mut filters: Vec<Value>) -> Vec<Value> {
@@ -123,7 +156,7 @@ fn http(filters: Vec<Value>) -> Value {
     envoy::http(filters, &routes)
 }
 
-fn wasm(scenario: &Scenario, filter: &Filter, folder: &Path) -> Value {
+pub(super) fn wasm(tcp: bool, filter: &Filter, folder: &Path) -> Value {
     let file = folder.join(format!("{}.wasm", filter.guest));
     std::fs::write(&file, guests::wasm(filter.guest)).expect("the folder can be written");
     let text =
@@ -147,7 +180,7 @@ fn wasm(scenario: &Scenario, filter: &Filter, folder: &Path) -> Value {
     if filter.headers_stop_iteration {
         config.insert("allow_on_headers_stop_iteration".to_owned(), true.into());
     }
-    let kind = if scenario.tcp { "network" } else { "http" };
+    let kind = if tcp { "network" } else { "http" };
     envoy::wasm(&format!("envoy.filters.{kind}.wasm"), kind, config)
 }
 

@@ -4,13 +4,15 @@ use syn::meta::ParseNestedMeta;
 use syn::{Attribute, Expr, Lit, LitStr, Meta, Result, Token};
 
 /// What stands on a type.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Container {
     pub(super) deny_unknown: bool,
     pub(super) default: bool,
     pub(super) untagged: bool,
     pub(super) transparent: bool,
     pub(super) tag: Option<String>,
+    /// What serde reads in the place of the type.
+    pub(super) from: Option<syn::Type>,
     pub(super) rename_all: Rename,
 }
 
@@ -22,6 +24,7 @@ impl Container {
                 "deny_unknown_fields" => container.deny_unknown = true,
                 "default" => container.default = any(meta)?,
                 "untagged" => container.untagged = true,
+                "from" | "try_from" => container.from = Some(syn::parse_str(&text(meta)?)?),
                 "tag" => container.tag = Some(text(meta)?),
                 "rename_all" => container.rename_all = Rename::read(meta)?,
                 "transparent" => container.transparent = true,
