@@ -9,6 +9,7 @@ mod ledger;
 mod receive;
 mod server;
 mod watched;
+mod work;
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -33,6 +34,7 @@ use crate::http::pipe::{self, BrokenOff};
 pub use client::{Answer, Client, NoAnswer};
 pub use ledger::{FrameLimits, Refusal};
 pub use server::{Begun, Course, Ended, Front, serve};
+pub use work::Part;
 
 /// What a client sends first when it speaks HTTP/2 without asking (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

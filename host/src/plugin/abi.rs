@@ -28,6 +28,7 @@ use crate::plugin::vm::Vm;
 pub use call::Calls;
 pub use entries::{ALLOCATORS, CALLBACKS, Callbacks, Entries, SHORT_HEADERS};
 pub use foreign::Kept;
+pub use headers::Weighed;
 pub use properties::property;
 pub use wasi::{Exited, Wasi, flush};
 

@@ -4,6 +4,7 @@
 
 mod account;
 mod admission;
+mod errands;
 mod events;
 mod lane;
 mod of_stream;
@@ -23,11 +24,12 @@ use tokio::sync::Notify;
 
 use crate::plugin::fiber::Turns;
 use crate::plugin::filter::admission::Books;
+use crate::plugin::filter::errands::Errands;
 use crate::plugin::filter::lane::Lane;
 use crate::plugin::instance::{Fault, Instance};
-use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall};
+use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall, Outgoing};
 
-pub use account::Account;
+pub use account::{Account, Toll};
 pub use events::GrpcEvent;
 pub use lane::{Returned, Which, set_access};
 pub use vm_spec::VmSpec;
@@ -142,6 +144,8 @@ pub struct VmCell {
     generation: Cell<u64>,
     /// gRPC calls that are under way, by token.
     grpc: RefCell<HashMap<u32, events::Grpc>>,
+    /// What is to be done that was asked for, and by which instance.
+    errands: Errands<(u64, Outgoing)>,
     /// Where the VM hears of queues, once it wants to.
     mailbox: RefCell<Option<events::Mailbox>>,
     /// Whether its plugins have been told to end.
@@ -179,6 +183,7 @@ impl VmCell {
             instance: RefCell::new(Some(instance)),
             generation: Cell::new(0),
             grpc: RefCell::default(),
+            errands: Errands::default(),
             mailbox: RefCell::default(),
             ending: Cell::new(false),
             ended: Notify::new(),

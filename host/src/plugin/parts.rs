@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use weir_abi::Version;
 
-use crate::plugin::abi::{Calls, Kept, Wasi};
+use crate::plugin::abi::{Calls, Kept, Wasi, Weighed};
 use crate::plugin::budget::{Budget, Limiter, LongCalls};
 use crate::plugin::grants::Denials;
 use crate::plugin::instance::StartError;
@@ -97,6 +97,7 @@ impl Parts {
             streams: HashMap::default(),
             fiber: None,
             effective: 0,
+            weighed: Weighed::default(),
             outbox: Vec::new(),
             last_token: 0,
             last_error: None,

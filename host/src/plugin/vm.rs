@@ -19,7 +19,7 @@ use wasmtime::{Memory, TypedFunc};
 use weir_abi::{BufferKind, IdHasher, LogLevel, MapKind, Status, Version};
 
 use crate::http::body::Buffer;
-use crate::plugin::abi::{Calls, Kept, Wasi};
+use crate::plugin::abi::{Calls, Kept, Wasi, Weighed};
 use crate::plugin::budget::{Budget, Limiter, LongCalls};
 use crate::plugin::fiber::Fiber;
 use crate::plugin::grants::{Denials, Rights};
@@ -62,6 +62,8 @@ pub struct Vm {
     pub last_id: u32,
     /// The context that host functions act on.
     pub effective: u32,
+    /// What the map weighs that the guest adds to.
+    pub weighed: Weighed,
     /// What is to be done once the guest has returned.
     pub outbox: Vec<Outgoing>,
     /// The last token that was given to a call.
@@ -128,6 +130,8 @@ pub struct Root {
 pub struct Grpc {
     /// Calls and streams that are under way, by token.
     pub calls: BTreeMap<u32, GrpcCall>,
+    /// Bytes of messages that wait to be sent on them, at the most.
+    pub waiting: usize,
     /// The message that has come.
     pub message: Option<Bytes>,
     /// The initial metadata that has come.

@@ -11,7 +11,7 @@ use crate::http::body::Frame;
 use crate::http::h1::Length;
 use crate::http::peer::Source;
 use crate::http::{h1, h2};
-use crate::plugin::filter::Account;
+use crate::plugin::filter::{Account, Toll};
 use crate::plugin::vm::{CallAnswer, HttpCall};
 use crate::proxy::forward::MOST_INTERIM;
 use crate::proxy::retry::is_idempotent;
@@ -36,7 +36,7 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall, account: &Account) -> Opt
     let sent = async {
         let _room = account.room().await;
         // Those that wait by the thousand take no memory for what they are going to do.
-        Box::pin(send(&cluster, &call)).await
+        Box::pin(send(&cluster, &call, account)).await
     };
     let answered = timer.limit(sent).await?;
     answered
@@ -47,13 +47,13 @@ pub async fn call(worker: &Rc<Worker>, call: HttpCall, account: &Account) -> Opt
 /// The connection of a plugin's call.
 pub const CALL: Wanted = Wanted { fresh: false, upgrade: false, avoid: None, called: true, client: None };
 
-async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall) -> Result<CallAnswer, String> {
-    let failed = match attempt(cluster, call, CALL).await {
+async fn send(cluster: &Rc<LocalCluster>, call: &HttpCall, account: &Account) -> Result<CallAnswer, String> {
+    let failed = match attempt(cluster, call, account, CALL).await {
         // A connection may have been closed as the call was on its way: what may be repeated is sent once more.
         Err(Unsent { reason, stale: true }) if is_idempotent(&call.request.method) => reason,
         ended => return ended.map_err(|unsent| unsent.reason),
     };
-    let again = attempt(cluster, call, Wanted { fresh: true, ..CALL }).await;
+    let again = attempt(cluster, call, account, Wanted { fresh: true, ..CALL }).await;
     again.map_err(|unsent| format!("{failed}; then {}", unsent.reason))
 }
 
@@ -64,7 +64,12 @@ struct Unsent {
     stale: bool,
 }
 
-async fn attempt(cluster: &Rc<LocalCluster>, call: &HttpCall, wanted: Wanted) -> Result<CallAnswer, Unsent> {
+async fn attempt(
+    cluster: &Rc<LocalCluster>,
+    call: &HttpCall,
+    account: &Account,
+    wanted: Wanted,
+) -> Result<CallAnswer, Unsent> {
     let connected = cluster.connect_http(wanted).await;
     match connected.map_err(|error| Unsent { reason: error.to_string(), stale: false })? {
         HttpConnection::H1(http) => {
@@ -72,7 +77,7 @@ async fn attempt(cluster: &Rc<LocalCluster>, call: &HttpCall, wanted: Wanted) ->
             send_h1(cluster, http, call).await.map_err(|reason| Unsent { reason, stale })
         }
         HttpConnection::H2 { client, reused, .. } => {
-            let sent = send_h2(client, call).await;
+            let sent = send_h2(client, call, account).await;
             sent.map_err(|none| Unsent { reason: none.reason, stale: reused && none.elsewhere })
         }
     }
@@ -125,9 +130,14 @@ async fn send_h1(
     Ok(answer)
 }
 
-async fn send_h2(mut client: h2::Client, call: &HttpCall) -> Result<CallAnswer, h2::NoAnswer> {
+async fn send_h2(
+    mut client: h2::Client,
+    call: &HttpCall,
+    account: &Account,
+) -> Result<CallAnswer, h2::NoAnswer> {
     let length = length(call);
-    let (answer, body) = client.send(&call.request, length).map_err(h2::NoAnswer::here)?;
+    let (answer, body, part) = client.send(&call.request, length).map_err(h2::NoAnswer::here)?;
+    let _toll = Toll::new(account, part);
     if length != Length::None {
         body.data(call.body.clone());
         body.end((!call.trailers.is_empty()).then(|| call.trailers.clone()));

@@ -48,6 +48,8 @@ enum Upstream {
     H1(Box<Http1>),
     H2 {
         answer: RefCell<h2::Answer>,
+        /// Whoever shares the connection does not pay for this exchange.
+        _part: h2::Part,
         body: pipe::Writer,
         incoming: RefCell<Option<h2::Incoming>>,
         /// Whether the connection may have been closed before the request came: see [`h2::NoAnswer::elsewhere`].
@@ -176,9 +178,10 @@ impl Exchange<'_> {
         let filtered = self.chain.borrow().wants_data(Half::Received);
         // What a filter may change is not announced.
         let length = if filtered && self.length != Length::None { Length::Unknown } else { self.length };
-        let (answer, body) = client.send(request, length)?;
+        let (answer, body, part) = client.send(request, length)?;
         let answer = RefCell::new(answer);
-        Ok(Upstream::H2 { answer, body, incoming: RefCell::default(), stale: Cell::new(false) })
+        let (incoming, stale) = (RefCell::default(), Cell::new(false));
+        Ok(Upstream::H2 { answer, body, incoming, stale, _part: part })
     }
 
     /// Sends the request and its body, and meanwhile receives the answer. True when the protocol is to change.

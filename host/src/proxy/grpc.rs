@@ -19,7 +19,7 @@ use crate::http::h1::Length;
 use crate::http::h2::{Answer, Incoming};
 use crate::http::message::Scheme;
 use crate::http::pipe;
-use crate::plugin::filter::{Account, GrpcEvent, GrpcSender};
+use crate::plugin::filter::{Account, GrpcEvent, GrpcSender, Toll};
 use crate::plugin::vm::GrpcOpen;
 use crate::proxy::callout::CALL;
 use crate::proxy::worker::Worker;
@@ -102,7 +102,7 @@ async fn run(
 ) -> Closed {
     let room = account.room().await;
     // Those that wait by the thousand take no memory for what they are going to do.
-    Box::pin(begun(worker, open, messages, room, then)).await
+    Box::pin(begun(worker, open, messages, (account, room), then)).await
 }
 
 /// A call for which there is `room`.
@@ -110,7 +110,7 @@ async fn begun(
     worker: &Rc<Worker>,
     mut open: GrpcOpen,
     messages: UnboundedReceiver<(Option<Bytes>, bool)>,
-    room: Option<SemaphorePermit<'_>>,
+    (account, room): (&Account, Option<SemaphorePermit<'_>>),
     then: &dyn Fn(GrpcEvent),
 ) -> Closed {
     let cluster = worker.local().and_then(|local| {
@@ -134,15 +134,17 @@ async fn begun(
             return Closed::new(UNAVAILABLE, "the cluster could not be connected to");
         }
     };
-    let (answer, body) = match client.send(&open.request, Length::Unknown) {
+    let (answer, body, part) = match client.send(&open.request, Length::Unknown) {
         Ok(sent) => sent,
         Err(reason) => return Closed::new(INTERNAL, reason),
     };
+    let toll = Toll::new(account, part);
     // Streams may stay for as long as they like.
     let _room = room.filter(|_| open.message.is_some());
     let mut sending = pin!(send(body, messages, &open.waiting));
     let mut receiving = pin!(receive(answer, then));
     poll_fn(|cx| {
+        toll.pay();
         // It never ends before the call does.
         let _: Poll<()> = sending.as_mut().poll(cx);
         receiving.as_mut().poll(cx)

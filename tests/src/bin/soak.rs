@@ -177,7 +177,10 @@ fn neighbours(options: &Options, names: &[String]) -> bool {
     println!("{}", report::head(&heads));
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let (mut breaches, mut count) = (Vec::new(), 0);
-    for guest in hostile::all().into_iter().filter(|guest| wanted(&guest.name)) {
+    let mut guests: Vec<_> = hostile::all().into_iter().filter(|guest| wanted(&guest.name)).collect();
+    // What the check says of one that means no harm is what it says of the machine.
+    guests.extend(names.iter().any(|name| name == "harmless").then(hostile::harmless));
+    for guest in guests {
         count += 1;
         let mut row = format!("| {} |", guest.name);
         for (name, subject) in &subjects {

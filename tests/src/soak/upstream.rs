@@ -20,6 +20,9 @@ use crate::upstream::Upstream;
 /// The longest request.
 const LONGEST: usize = 256 << 10;
 
+/// What is read at once.
+const READ: usize = 64 << 10;
+
 const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhello\n";
 /// The body of what is asked for as `/large`: so little that the kernel can hold it for thousands of clients that read
 /// nothing. It is the last on its connection, so that none of those is kept.
@@ -93,6 +96,8 @@ async fn serve(mut socket: TcpStream) {
                 return;
             }
         }
+        // A large head in a few pieces.
+        received.reserve(READ);
         match socket.read_buf(&mut received).await {
             // A head that has no end by now is not worth being looked through once more.
             Ok(_) if received.len() > LONGEST => return,
@@ -126,21 +131,28 @@ async fn write_large(socket: &mut TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+const LENGTH: &[u8] = b"\r\ncontent-length: ";
+
 /// The length of the first request, once it is there, and its answer. What is no HTTP is answered at once.
 fn first_request(received: &[u8]) -> Option<(usize, &'static [u8])> {
     if received.starts_with(b"raw") {
         return Some((received.len(), PLAIN));
     }
     let head = find(received, b"\r\n\r\n")? + 4;
-    let text = String::from_utf8_lossy(&received[..head]).to_ascii_lowercase();
-    if text.contains("transfer-encoding: chunked") {
+    // Proxies write names in lower case. Nothing is copied and nothing looked at by the byte: neighbours wait for this thread, and
+    // what a guest makes of its requests is not to be felt here.
+    let fields = &received[..head];
+    if find(fields, b"\r\ntransfer-encoding: chunked\r\n").is_some() {
         // After the last chunk, with or without trailers.
         let body = &received[head..];
         let last = if body.starts_with(b"0\r\n") { 0 } else { find(body, b"\r\n0\r\n")? + 2 };
         let end = find(&body[last..], b"\r\n\r\n")? + last + 4;
         return Some((head + end, WITH_TRAILERS));
     }
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let length = find(fields, LENGTH).and_then(|at| {
+        let value = &fields[at + LENGTH.len()..];
+        std::str::from_utf8(&value[..find(value, b"\r\n")?]).ok()?.trim().parse().ok()
+    });
     let whole = head + length.unwrap_or(0usize);
     (received.len() >= whole).then_some((whole, PLAIN))
 }

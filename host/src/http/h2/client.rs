@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::spawn_local;
 
 use crate::http::h1::Length;
+use crate::http::h2::work::{Part, Work};
 use crate::http::h2::{Incoming, Outgoing, PING, PONG, explain};
 use crate::http::message::{Request, Response, Scheme};
 use crate::http::pipe;
@@ -22,17 +23,15 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Spawns on the worker.
-#[derive(Debug, Clone, Copy)]
-struct OnWorker;
+#[derive(Debug, Clone)]
+struct OnWorker(Rc<Work>);
 
 impl<F> hyper::rt::Executor<F> for OnWorker
 where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(async move {
-            future.await;
-        });
+        spawn_local(Rc::clone(&self.0).of(future));
     }
 }
 
@@ -40,6 +39,8 @@ where
 #[derive(Clone)]
 pub struct Client {
     sender: SendRequest<Outgoing>,
+    /// What it takes of the worker.
+    work: Rc<Work>,
     /// Whether an exchange has found it closed, before the runtime has.
     over: Rc<Cell<bool>>,
 }
@@ -80,7 +81,8 @@ impl Client {
     /// When the connection fails.
     pub async fn new(stream: Stream, held: impl Sized + 'static) -> Result<Self, String> {
         let io = TokioIo::new(stream);
-        let (client, connection) = hyper::client::conn::http2::Builder::new(OnWorker)
+        let work = Rc::<Work>::default();
+        let (client, connection) = hyper::client::conn::http2::Builder::new(OnWorker(Rc::clone(&work)))
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -90,12 +92,12 @@ impl Client {
             .handshake(io)
             .await
             .map_err(|error| error.to_string())?;
-        spawn_local(async move {
+        spawn_local(Rc::clone(&work).of(async move {
             let _held = held;
             // How it ended shows in the exchanges that were under way.
             let _ = connection.await;
-        });
-        Ok(Self { sender: client, over: Rc::default() })
+        }));
+        Ok(Self { sender: client, work, over: Rc::default() })
     }
 
     /// Whether the connection takes further requests.
@@ -103,11 +105,15 @@ impl Client {
         !self.over.get() && !self.sender.is_closed()
     }
 
-    /// Sends a request, whose body goes into the pipe that is returned.
+    /// Sends a request, whose body goes into the pipe that is returned. The stream is open for as long as its part is kept.
     ///
     /// # Errors
     /// When the request cannot be put into HTTP/2's form.
-    pub fn send(&mut self, request: &Request, length: Length) -> Result<(Answer, pipe::Writer), String> {
+    pub fn send(
+        &mut self,
+        request: &Request,
+        length: Length,
+    ) -> Result<(Answer, pipe::Writer, Part), String> {
         let (writer, pipe) = pipe::pipe();
         if length == Length::None {
             writer.end(None);
@@ -146,6 +152,47 @@ impl Client {
             let length = body.length(&parts.headers);
             Ok((Response { status: parts.status, headers: parts.headers }, length, body))
         });
-        Ok((answer, writer))
+        Ok((answer, writer, self.work.open()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method, Response as HttpResponse};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http::message::Version;
+
+    #[tokio::test(flavor = "local")]
+    async fn streams_are_told_what_their_connection_takes_of_the_worker() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = spawn_local(async move {
+            let (socket, _) = listener.accept().await.expect("a connection");
+            let mut connection = h2::server::handshake(socket).await.expect("HTTP/2");
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                respond.send_response(HttpResponse::new(()), true).expect("a stream");
+            }
+        });
+        let socket = TcpStream::connect(address).await.expect("a connection");
+        let mut client = Client::new(Stream::Tcp(socket), ()).await.expect("HTTP/2");
+        let request = Request {
+            method: Method::GET,
+            scheme: Scheme::Http,
+            authority: HeaderValue::from_static("up"),
+            path: HeaderValue::from_static("/"),
+            version: Version::Http2,
+            headers: HeaderMap::new(),
+        };
+        for _ in 0..2 {
+            let (answer, _, part) = client.send(&request, Length::None).expect("a request");
+            let (other, _, beside) = client.send(&request, Length::None).expect("a request");
+            answer.await.expect("an answer");
+            other.await.expect("an answer");
+            assert!(!part.take().is_zero() && !beside.take().is_zero(), "nothing is done for nothing");
+        }
+        drop(client);
+        server.abort();
     }
 }

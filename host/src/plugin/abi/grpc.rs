@@ -116,10 +116,18 @@ fn cluster(service: &[u8], vm: &Vm) -> Option<Box<str>> {
 }
 
 impl Grpc {
-    /// Bytes of messages for which there is room.
-    fn room(&self) -> usize {
-        let waiting = |call: &GrpcCall| call.waiting.load(Ordering::Relaxed);
-        MAX_WAITING_OF_ALL.saturating_sub(self.calls.values().map(waiting).sum())
+    /// Whether there is room for a message; then it is taken to wait. What waits is counted when it may be too much, and not for
+    /// each of a thousand calls: messages that have been sent since are taken to wait until then.
+    fn has_room_for(&mut self, len: usize, weight: usize) -> bool {
+        if self.waiting.saturating_add(len) > MAX_WAITING_OF_ALL {
+            let waiting = |call: &GrpcCall| call.waiting.load(Ordering::Relaxed);
+            self.waiting = self.calls.values().map(waiting).sum();
+        }
+        let has_room = self.waiting < MAX_WAITING_OF_ALL && len <= MAX_WAITING_OF_ALL - self.waiting;
+        if has_room {
+            self.waiting += weight;
+        }
+        has_room
     }
 }
 
@@ -131,10 +139,10 @@ fn open(
     message: Option<Bytes>,
     timeout: Option<Duration>,
 ) -> Answer {
-    let root = host.vm().root()?;
+    let root = host.vm().root_mut()?;
     let id = root.id;
     let (len, weight) = message.as_ref().map_or((0, 0), |message| (message.len(), GrpcOpen::weight(message)));
-    if root.grpc.calls.len() >= MAX_CALLS.min(root.spec.calls) || len > root.grpc.room() {
+    if root.grpc.calls.len() >= MAX_CALLS.min(root.spec.calls) || !root.grpc.has_room_for(len, weight) {
         root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
@@ -154,8 +162,7 @@ fn open(
 pub fn proxy_grpc_send(host: &mut Host<'_>, token: Int, message: Ptr, message_len: Len, end: Int) -> Answer {
     let (message, vm) = host.bytes(message, message_len)?;
     let grpc = &mut vm.root_mut()?.grpc;
-    let room = grpc.room();
-    let call = grpc.calls.get_mut(&token).ok_or(Status::NotFound)?;
+    let call = grpc.calls.get(&token).ok_or(Status::NotFound)?;
     if call.unary {
         return Err(Status::BadArgument.into());
     }
@@ -163,12 +170,14 @@ pub fn proxy_grpc_send(host: &mut Host<'_>, token: Int, message: Ptr, message_le
         // As in Envoy: it goes nowhere, and the guest learns of the end in its time.
         return Ok(());
     }
-    let room = room.min(MAX_WAITING.saturating_sub(call.waiting.load(Ordering::Relaxed)));
-    if room == 0 || message.len() > room {
+    let room = MAX_WAITING.saturating_sub(call.waiting.load(Ordering::Relaxed));
+    let weight = GrpcOpen::weight(message);
+    if room == 0 || message.len() > room || !grpc.has_room_for(message.len(), weight) {
         return Err(Status::InternalFailure.into());
     }
     let message = Bytes::copy_from_slice(message);
-    call.waiting.fetch_add(GrpcOpen::weight(&message), Ordering::Relaxed);
+    let call = grpc.calls.get_mut(&token).ok_or(Status::NotFound)?;
+    call.waiting.fetch_add(weight, Ordering::Relaxed);
     call.closed = end != 0;
     vm.outbox.push(Outgoing::GrpcSend { token, message: Some(message), end: end != 0 });
     Ok(())

@@ -3,17 +3,22 @@
 //! Pseudo-headers come first. `host` is another word for `:authority`, as in Envoy. A map is there in its
 //! phase, and as long as the filter holds the message; outside of that a read or write is a bad argument.
 
+mod weight;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use smallvec::SmallVec;
 use weir_abi::{MapKind, Status, Version, decode_pairs, encode_pairs, encoded_pairs_len};
 
 use crate::http::message::{Request, Response, Scheme};
+use crate::plugin::abi::headers::weight::{MOST_BYTES, add};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::grants::Right;
 use crate::plugin::stream::Stream;
 use crate::plugin::vm::{CallAnswer, Vm};
+
+pub use weight::Weighed;
 
 /// A map as a guest sees it.
 pub struct View<'a> {
@@ -161,17 +166,18 @@ pub fn proxy_get_header_map_value(
 pub fn proxy_set_header_map_pairs(host: &mut Host<'_>, map: Int, data: Ptr, data_len: Len) -> Answer {
     let (bytes, vm) = host.bytes(data, data_len)?;
     let pairs = decode_pairs(bytes).map_err(|_| Status::BadArgument)?;
-    edit(vm, map, |target| {
-        let mut headers = HeaderMap::new();
+    edit(vm, map, |target, weight| {
+        let (mut headers, mut own) = (HeaderMap::new(), None);
         for (name, value) in pairs {
             if name.starts_with(b":") {
                 target.set_pseudo(name, value)?;
             } else {
                 let (name, value) = valid_pair(name, value)?;
-                add(&mut headers, name, value)?;
+                add(&mut headers, &mut own, name, value)?;
             }
         }
         *target.headers() = headers;
+        *weight = own;
         Ok(())
     })
 }
@@ -185,12 +191,12 @@ pub fn proxy_add_header_map_value(
     value_len: Len,
 ) -> Answer {
     let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
-    edit(vm, map, |target| {
+    edit(vm, map, |target, weight| {
         if target.is_pseudo(key) {
             return target.set_pseudo(key, value);
         }
         let (name, value) = valid_pair(key, value)?;
-        add(target.headers(), name, value)
+        add(target.headers(), weight, name, value)
     })
 }
 
@@ -203,25 +209,28 @@ pub fn proxy_replace_header_map_value(
     value_len: Len,
 ) -> Answer {
     let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
-    edit(vm, map, |target| {
+    edit(vm, map, |target, weight| {
         if target.is_pseudo(key) {
             return target.set_pseudo(key, value);
         }
         let (name, value) = valid_pair(key, value)?;
-        target.headers().remove(&name);
-        add(target.headers(), name, value)
+        if target.headers().remove(&name).is_some() {
+            *weight = None;
+        }
+        add(target.headers(), weight, name, value)
     })
 }
 
 pub fn proxy_remove_header_map_value(host: &mut Host<'_>, map: Int, key: Ptr, key_len: Len) -> Answer {
     let (key, vm) = host.bytes(key, key_len)?;
-    edit(vm, map, |target| {
+    edit(vm, map, |target, weight| {
         // A message cannot be without its pseudo-headers.
         if target.is_pseudo(key) {
             return Err(Status::BadArgument);
         }
         if let Ok(name) = HeaderName::from_bytes(key) {
             target.headers().remove(name);
+            *weight = None;
         }
         Ok(())
     })
@@ -288,9 +297,15 @@ impl Target<'_> {
     }
 }
 
-/// Lets `change` edit a map of the context that host functions act on.
-fn edit(vm: &mut Vm, map: u32, change: impl FnOnce(&mut Target<'_>) -> Result<(), Status>) -> Answer {
+/// Lets `change` edit a map of the context that host functions act on; it is told what the map weighs, where that is known, and
+/// says so of what it leaves.
+fn edit(
+    vm: &mut Vm,
+    map: u32,
+    change: impl FnOnce(&mut Target<'_>, &mut Option<usize>) -> Result<(), Status>,
+) -> Answer {
     let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
+    let mut weight = vm.weighed.take(vm.effective, kind);
     let context = vm.stream()?;
     if !context.access.writes(kind) {
         return Err(Status::BadArgument.into());
@@ -301,8 +316,8 @@ fn edit(vm: &mut Vm, map: u32, change: impl FnOnce(&mut Target<'_>) -> Result<()
     }
     let routes = context.rights.has(Right::Route);
     let place = 1 << context.place;
-    let mut stream = context.stream.borrow_mut();
-    let stream = &mut *stream;
+    let mut shared = context.stream.borrow_mut();
+    let stream = &mut *shared;
     if matches!(kind, MapKind::HttpRequestHeaders | MapKind::HttpRequestTrailers) {
         stream.edited_received |= place;
     } else {
@@ -322,24 +337,10 @@ fn edit(vm: &mut Vm, map: u32, change: impl FnOnce(&mut Target<'_>) -> Result<()
         | MapKind::HttpCallResponseHeaders
         | MapKind::HttpCallResponseTrailers => return Err(Status::BadArgument.into()),
     };
-    Ok(change(&mut target)?)
-}
-
-/// What a guest may make of one map: fields, and bytes of names and values. Far above what any peer takes.
-const MOST_FIELDS: usize = 1024;
-const MOST_BYTES: usize = 1 << 20;
-
-/// Adds a header, as long as the map stays within bounds: it is the host's memory, and `http` panics on a map that is
-/// far too large.
-fn add(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) -> Result<(), Status> {
-    // Counting is for what could matter.
-    if headers.len() >= 64 || value.len() >= 8192 {
-        let bytes = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
-        if headers.len() >= MOST_FIELDS || bytes + name.as_str().len() + value.len() > MOST_BYTES {
-            return Err(Status::BadArgument);
-        }
-    }
-    headers.try_append(name, value).map(drop).map_err(|_| Status::BadArgument)
+    let changed = change(&mut target, &mut weight);
+    drop(shared);
+    vm.weighed.keep(vm.effective, kind, weight);
+    Ok(changed?)
 }
 
 /// A header that may go onto the wire: no pseudo-header, no control characters.

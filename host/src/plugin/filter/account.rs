@@ -14,6 +14,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::task::yield_now;
 
 use crate::clock::cycles;
+use crate::http::h2;
 use crate::plugin::engine::EPOCH;
 use crate::plugin::filter::VmCell;
 use crate::plugin::filter::admission::Books;
@@ -61,9 +62,9 @@ impl Account {
             if self.books.slice.poll_turn(&self.books, cx).is_pending() {
                 return Poll::Pending;
             }
-            let (start, guest) = (cycles::now(), self.books.meter.billed());
+            let (start, before) = (cycles::now(), self.books.guests());
             let polled = work.as_mut().poll(cx);
-            let guest = Duration::from_nanos(self.books.meter.billed().wrapping_sub(guest));
+            let guest = Duration::from_nanos(self.books.guests().wrapping_sub(before));
             let wall = cycles::between(start, cycles::now()).saturating_sub(guest);
             // No more than an epoch, as with calls of the guest: the thread may have been put aside for a while.
             self.bill(wall.min(EPOCH));
@@ -79,8 +80,15 @@ impl Account {
         self.books.on_their_way.acquire().await.ok()
     }
 
-    fn bill(&self, spent: Duration) {
-        let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+    /// Bills what something else does for a call of the filter.
+    fn bill_besides(&self, spent: Duration) {
+        let spent = spent.min(EPOCH);
+        self.books.besides.set(self.books.besides.get().wrapping_add(nanos(spent)));
+        self.bill(spent);
+    }
+
+    pub(super) fn bill(&self, spent: Duration) {
+        let spent = nanos(spent);
         self.books.meter.bill(spent);
         let used = &self.books.slice.used;
         used.set(used.get().saturating_add(spent));
@@ -88,6 +96,35 @@ impl Account {
             usage.cpu.add(spent);
         }
     }
+}
+
+/// A call's part of what its connection takes of the worker, which many may share: the filter pays it, in the end at the latest.
+#[derive(Debug)]
+pub struct Toll {
+    account: Account,
+    part: h2::Part,
+}
+
+impl Toll {
+    /// What a stream costs, for a call that is on the account.
+    pub fn new(account: &Account, part: h2::Part) -> Self {
+        Self { account: account.clone(), part }
+    }
+
+    /// Pays what has come up.
+    pub fn pay(&self) {
+        self.account.bill_besides(self.part.take());
+    }
+}
+
+impl Drop for Toll {
+    fn drop(&mut self) {
+        self.pay();
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Slice {
@@ -166,6 +203,25 @@ mod tests {
         let guest = 3_600_000_000_000;
         account.charge(async { books.meter.bill(guest) }).await;
         assert_eq!(books.meter.billed(), guest);
+    }
+
+    #[tokio::test]
+    async fn what_a_connection_does_for_a_call_is_billed_and_not_taken_for_the_guests_work() {
+        let books = Rc::new(Books::with_shares(Duration::from_secs(1), Duration::ZERO));
+        let account = Account { books: Rc::clone(&books), usage: None };
+        let besides = Duration::from_micros(300);
+        let work = async {
+            let toll = Toll::new(&account, h2::Part::of(besides));
+            toll.pay();
+            toll.pay();
+            spin(SLICE);
+        };
+        account.charge(work).await;
+        let least = nanos(SLICE + besides);
+        assert!(books.meter.billed() >= least, "{} of {least}", books.meter.billed());
+        let before = books.meter.billed();
+        drop(Toll::new(&account, h2::Part::of(besides)));
+        assert_eq!(books.meter.billed() - before, nanos(besides), "in the end at the latest");
     }
 
     fn spin(time: Duration) {

@@ -26,6 +26,8 @@ pub(super) struct Books {
     pub(super) meter: Meter,
     /// Whether it is the turn of its calls to clusters.
     pub(super) slice: Slice,
+    /// What was billed for what connections did for its calls, in nanoseconds; it wraps around.
+    pub(super) besides: Cell<u64>,
     /// Room for its calls that are on their way at once.
     pub(super) on_their_way: Semaphore,
     /// Counts it among those with an open breaker, while it is one.
@@ -60,11 +62,17 @@ impl Books {
         Self {
             meter: Meter::new(per_second, long, coarse_millis()),
             slice: Slice::default(),
+            besides: Cell::new(0),
             on_their_way: Semaphore::new(Semaphore::MAX_PERMITS),
             open: RefCell::default(),
             told_of_shortage: Cell::new(0),
             told_of_failures: Cell::new((0, 0)),
         }
+    }
+
+    /// What was billed for what was done here and now, in nanoseconds; it wraps around.
+    pub(super) fn guests(&self) -> u64 {
+        self.meter.billed().wrapping_sub(self.besides.get())
     }
 
     /// Whether the failure of one stream is to be told of: those that fail by the thousand are not, one by one.

@@ -13,7 +13,7 @@ use wasmtime::{WasmParams, WasmResults};
 use crate::plugin::filter::{GrpcSender, VmCell, Which};
 use crate::plugin::instance::Instance;
 use crate::plugin::queues::{Listener, Ready};
-use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall, Outgoing, Root};
+use crate::plugin::vm::{CallAnswer, GrpcOpen, HttpCall, Root};
 
 /// What a gRPC call brings, in this order; [`GrpcEvent::Closed`] is the last.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub enum GrpcEvent {
 
 /// A gRPC call that is under way.
 pub(super) struct Grpc {
-    sender: Box<dyn GrpcSender>,
+    pub(super) sender: Box<dyn GrpcSender>,
     /// Whether it is one message for one message.
     unary: bool,
     /// What its messages that wait for their turn weigh.
@@ -62,25 +62,7 @@ fn count(len: usize) -> u32 {
 }
 
 impl VmCell {
-    pub(super) fn carry_out(&self, outgoing: Vec<Outgoing>) {
-        for item in outgoing.into_iter().filter(|item| !self.is_of_worker(item)) {
-            match item {
-                Outgoing::Tick { root } => self.start_timer(root),
-                Outgoing::Call(call) => self.start_call(*call),
-                Outgoing::GrpcOpen(open) => self.open_grpc(*open),
-                Outgoing::GrpcSend { token, message, end } => {
-                    if let Some(call) = self.grpc.borrow().get(&token) {
-                        call.sender.send(message, end);
-                    }
-                }
-                Outgoing::GrpcCancel { token } => drop(self.grpc.borrow_mut().remove(&token)),
-                Outgoing::Listen { root, queue } => self.listen(root, queue),
-                Outgoing::Done { root } => self.done(root),
-            }
-        }
-    }
-
-    fn start_call(&self, call: HttpCall) {
+    pub(super) fn start_call(&self, call: HttpCall) {
         let (me, generation, root, token) = (self.me.clone(), self.generation(), call.root, call.token);
         let then = move |answer: Option<CallAnswer>| match me.upgrade() {
             Some(cell) if cell.may_go_on() => cell.call_answered(generation, root, token, answer),
@@ -95,7 +77,7 @@ impl VmCell {
         self.host.http_call(call, self.account(root), Box::new(then));
     }
 
-    fn open_grpc(&self, open: GrpcOpen) {
+    pub(super) fn open_grpc(&self, open: GrpcOpen) {
         let (me, generation, root, token) = (self.me.clone(), self.generation(), open.root, open.token);
         let unary = open.message.is_some();
         let then = move |event: GrpcEvent| {
@@ -108,7 +90,7 @@ impl VmCell {
     }
 
     /// Has a plugin told of a queue, wherever something is put into it.
-    fn listen(&self, root: u32, queue: u32) {
+    pub(super) fn listen(&self, root: u32, queue: u32) {
         let mut mailbox = self.mailbox.borrow_mut();
         let mailbox = mailbox.get_or_insert_with(|| {
             let (sender, receiver) = unbounded_channel();
@@ -121,7 +103,7 @@ impl VmCell {
     }
 
     /// Runs the timer of a root context, as long as its interval stays the same.
-    fn start_timer(&self, root: u32) {
+    pub(super) fn start_timer(&self, root: u32) {
         let generation = self.generation();
         let period = self.with(generation, |instance| Ok(instance.tick(root))).ok().flatten();
         let Some((period, serial)) = period else { return };

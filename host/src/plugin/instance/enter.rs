@@ -40,6 +40,7 @@ where
 pub(super) fn enter(store: &mut Store<Vm>, context: u32, limit: Duration) -> usize {
     let vm = store.data_mut();
     vm.effective = context;
+    vm.weighed.forget();
     vm.services.pulse.mark();
     vm.budget.begin(limit);
     vm.limiter.refused = false;

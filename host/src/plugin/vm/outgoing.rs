@@ -50,6 +50,16 @@ pub enum Outgoing {
 }
 
 impl Outgoing {
+    /// The root context whose it is, where that is known.
+    pub fn root(&self) -> Option<u32> {
+        match self {
+            Self::Tick { root } | Self::Listen { root, .. } | Self::Done { root } => Some(*root),
+            Self::Call(call) => Some(call.root),
+            Self::GrpcOpen(open) => Some(open.root),
+            Self::GrpcSend { .. } | Self::GrpcCancel { .. } => None,
+        }
+    }
+
     /// The same, for another instance whose plugins, `roots`, are at the same point. What concerns the end of a plugin is
     /// for no other.
     pub fn again(&self, roots: &mut [Root]) -> Option<Self> {
@@ -91,7 +101,7 @@ pub struct GrpcOpen {
 
 impl GrpcOpen {
     /// What a message counts for while it waits, in bytes: itself and its place in the queue, since messages may be empty.
-    pub fn weight(message: &Bytes) -> usize {
+    pub fn weight(message: &[u8]) -> usize {
         message.len() + 64
     }
 }

@@ -1,0 +1,114 @@
+//! How much a guest may make of one map, and what the map weighs by now.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use weir_abi::{MapKind, Status};
+
+/// What a guest may make of one map: fields, and bytes of names and values. Far above what any peer takes.
+const MOST_FIELDS: usize = 1024;
+pub(super) const MOST_BYTES: usize = 1 << 20;
+
+/// What the map weighs that was added to last, in bytes of names and values, as long as nothing else has been done to it: whoever
+/// adds a thousand headers is not to have the map looked through a thousand times.
+#[derive(Debug, Default)]
+pub struct Weighed(Option<(u32, MapKind, usize)>);
+
+impl Weighed {
+    /// Takes what is known of a map of a context, which is nothing from then on.
+    pub(super) fn take(&mut self, context: u32, map: MapKind) -> Option<usize> {
+        self.0.take().filter(|(owner, kind, _)| (*owner, *kind) == (context, map)).map(|(_, _, bytes)| bytes)
+    }
+
+    /// Keeps what is known of a map of a context.
+    pub(super) fn keep(&mut self, context: u32, map: MapKind, weight: Option<usize>) {
+        self.0 = weight.map(|bytes| (context, map, bytes));
+    }
+
+    /// A call into the guest begins: maps may have changed since.
+    #[inline]
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Adds a header, as long as the map stays within bounds: it is the host's memory, and `http` panics on a map that is
+/// far too large. `weight`: what the map weighs, where that is known; it is from then on.
+pub(super) fn add(
+    headers: &mut HeaderMap,
+    weight: &mut Option<usize>,
+    name: HeaderName,
+    value: HeaderValue,
+) -> Result<(), Status> {
+    let more = name.as_str().len() + value.len();
+    // Counting is for what could matter.
+    let matters = weight.is_some() || headers.len() >= 64 || value.len() >= 8192;
+    let bytes = matters.then(|| weight.unwrap_or_else(|| of(headers)) + more);
+    if headers.len() >= MOST_FIELDS || bytes.is_some_and(|bytes| bytes > MOST_BYTES) {
+        return Err(Status::BadArgument);
+    }
+    headers.try_append(name, value).map_err(|_| Status::BadArgument)?;
+    *weight = bytes;
+    Ok(())
+}
+
+fn of(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(number: usize, len: usize) -> (HeaderName, HeaderValue) {
+        let name = HeaderName::from_bytes(format!("x-{number}").as_bytes()).expect("a name");
+        (name, HeaderValue::from_bytes(&vec![b'x'; len]).expect("a value"))
+    }
+
+    #[test]
+    fn a_map_is_looked_through_once_however_much_is_added_to_it() {
+        let (mut headers, mut weight) = (HeaderMap::new(), None);
+        for number in 0..65 {
+            let (name, value) = pair(number, 10);
+            add(&mut headers, &mut weight, name, value).expect("there is room");
+        }
+        assert_eq!(weight, Some(of(&headers)));
+        // It is believed from then on: to count again would find that there is room.
+        weight = Some(MOST_BYTES - 13);
+        let (name, value) = pair(65, 10);
+        assert_eq!(add(&mut headers, &mut weight, name.clone(), value.clone()), Err(Status::BadArgument));
+        weight = Some(MOST_BYTES - 14);
+        add(&mut headers, &mut weight, name.clone(), value.clone()).expect("there is room");
+        assert_eq!(add(&mut headers, &mut weight, name.clone(), value.clone()), Err(Status::BadArgument));
+        // What is not known is counted.
+        add(&mut headers, &mut None, name, value).expect("there is room");
+    }
+
+    #[test]
+    fn a_map_has_so_many_fields_and_so_many_bytes() {
+        let (mut headers, mut weight) = (HeaderMap::new(), None);
+        let added = (0..).take_while(|number| {
+            let (name, value) = pair(*number, 10);
+            add(&mut headers, &mut weight, name, value).is_ok()
+        });
+        assert_eq!(added.count(), MOST_FIELDS);
+        let (mut headers, mut weight) = (HeaderMap::new(), None);
+        let (name, value) = pair(1, MOST_BYTES - 4);
+        assert_eq!(add(&mut headers, &mut weight, name.clone(), value.clone()), Ok(()));
+        assert_eq!(add(&mut headers, &mut weight, name, value), Err(Status::BadArgument));
+        assert_eq!((headers.len(), of(&headers)), (1, MOST_BYTES - 1));
+    }
+
+    #[test]
+    fn what_is_known_is_of_one_map_of_one_context_and_until_it_is_taken() {
+        let mut weighed = Weighed::default();
+        let (request, response) = (MapKind::HttpRequestHeaders, MapKind::HttpResponseHeaders);
+        weighed.keep(7, request, Some(5));
+        assert_eq!((weighed.take(7, request), weighed.take(7, request)), (Some(5), None));
+        for (context, map) in [(8, request), (7, response)] {
+            weighed.keep(7, request, Some(5));
+            assert_eq!((weighed.take(context, map), weighed.take(7, request)), (None, None));
+        }
+        weighed.keep(7, request, Some(5));
+        weighed.forget();
+        assert_eq!(weighed.take(7, request), None);
+    }
+}
