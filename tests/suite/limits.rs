@@ -103,7 +103,7 @@ async fn a_head_that_drips_is_408_and_a_connection_that_says_nothing_is_closed()
     let socket = said(gateway.address("web"), "GET / HTTP/1.1\r\nHost: a\r\nX: ").await;
     let answer = drip(socket, b"1").await;
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("connection: close"), "{answer}");
-    assert_eq!(gateway.wait_for_access("408")["reason"], "request_timeout");
+    assert_eq!(gateway.wait_for_access("\"status\":408")["reason"], "request_timeout");
     let mut silent = TcpStream::connect(gateway.address("web")).await.expect("it listens");
     assert_eq!(soon("the end", silent.read(&mut [0; 100])).await.expect("in order"), 0);
     // So is one that says nothing more.

@@ -70,7 +70,7 @@ async fn with_too_few_descriptors_load_is_shed_by_degrees_and_taken_up_again() {
     until("requests to be given up", async || (level(&gateway).await == 2).then_some(())).await;
     let answer = ask(idle.last_mut().expect("an idle connection")).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close"), "{answer}");
-    assert_eq!(gateway.wait_for_access("503")["reason"], "overload");
+    assert_eq!(gateway.wait_for_access("\"status\":503")["reason"], "overload");
     let mut h2 = Client::h2(web).await;
     assert_eq!(h2.get("/h2").await.status, 503);
 

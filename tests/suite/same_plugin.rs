@@ -3,8 +3,9 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use weir::author::test::{Wanted, test};
@@ -50,6 +51,21 @@ fn assert_is_the_same(name: &str, environment: Vec<(&'static str, OsString)>) {
     upstream::background().block_on(assert_serves(&fs::read(wasm).expect("it is there")));
 }
 
+/// The cache with the code of a plugin. A gateway is waited for for half a minute, and Go's runtime can take longer to compile among
+/// other tests. What was compiled is kept from one run to the next.
+fn compiled(wasm: &[u8]) -> PathBuf {
+    let cache = Language::Go.cache();
+    let mut compiling = Command::new(weir())
+        .args(["plugin", "compile", "--memory", "100000000000000", "--cpu", "600", "--cache"])
+        .arg(&cache)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("weir runs");
+    compiling.stdin.take().expect("it is piped").write_all(wasm).expect("it is read");
+    assert!(compiling.wait().expect("it ends").success());
+    cache
+}
+
 /// Two filters of it, with a VM in common and a key each, on two routes.
 async fn assert_serves(wasm: &[u8]) {
     let mirror = mirror().await;
@@ -67,8 +83,7 @@ async fn assert_serves(wasm: &[u8]) {
         filter("bob"),
         mirror.address
     );
-    // Go's runtime takes long to compile: what was compiled is kept from one run to the next.
-    let cache = Language::Go.cache();
+    let cache = compiled(wasm);
     let plugins = format!("plugins: {{ directory: plugins, cache: \"{}\" }}\n", cache.display());
     let gateway = Setup::new().plugin_bytes("api-key", wasm).config(plugins + &config).start();
     let mut client = Client::h1(gateway.address("web")).await;

@@ -78,10 +78,14 @@ async fn streams_that_are_cut_while_they_await_a_call_leave_nothing_behind() {
     tokio::time::timeout(Duration::from_secs(30), async { while left(&bench).await.0 > 0 {} })
         .await
         .expect("no future is left");
-    assert_eq!(left(&bench).await, (0, pages), "the guest is no larger than after the first waves");
+    // How many streams wait at once is a matter of time, and so is a page more or less. What each of a thousand left behind, a
+    // future of some hundred bytes, would be more.
+    let (futures, now) = left(&bench).await;
+    assert_eq!(futures, 0);
+    assert!(now < pages + 3, "the guest has {now} pages, and had {pages} after the first waves");
     let grown = bench.gateway.resident().saturating_sub(resident);
     println!(
-        "{} streams, half of them cut: {pages} pages in the guest, {grown} bytes more in the host",
+        "{} streams, half of them cut: {now} pages in the guest, {pages} after the first of them, {grown} bytes more in the host",
         streams()
     );
     // An allocator keeps what it has had. Ten thousand streams that were kept, with a call each, would be much more.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::host::{self, Args};
-use crate::script::{Script, Statement, Token, Variables};
+use crate::script::{Script, SoFar, Statement, Token, Variables};
 
 #[derive(Default)]
 struct State {
@@ -14,6 +14,8 @@ struct State {
     /// The streams: their root context, and by what name they are told.
     streams: HashMap<u32, (u32, usize)>,
     begun: usize,
+    /// Whether a message has come to its end.
+    ended: bool,
     calls: HashMap<(u32, &'static str), u32>,
     variables: Variables,
 }
@@ -56,8 +58,11 @@ pub fn run(context: u32, callback: &'static str, end: Option<u32>, arguments: &[
         _ => host::log(&format!("{name} {callback} {arguments:?}")),
     }
     let Some(script) = script else { return otherwise };
-    let streaming = STATE.with_borrow(|state| state.begun > 0);
-    let Some(rule) = script.find(callback, nth, end, streaming) else { return otherwise };
+    let so_far = STATE.with_borrow_mut(|state| {
+        state.ended |= end.is_some_and(|end| end != 0) || callback.ends_with("_trailers");
+        SoFar { streaming: state.begun > 0, ended: state.ended }
+    });
+    let Some(rule) = script.find(callback, nth, end, so_far) else { return otherwise };
     let mut result = otherwise;
     for statement in &rule.statements {
         if let Some(returned) = follow(&name, statement) {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A rule is for a callback, for its `n`th call in a context, or for the last (`end`) or an earlier (`more`) piece of a
-//! message, or once there has been a stream (`streaming`). Of several that fit, the last is followed. Statements are separated by `;`: the name of a host function
+//! message, or once there has been a stream (`streaming`), or once a message has come to its end (`ended`). Of several that fit, the last is followed. Statements are separated by `;`: the name of a host function
 //! with its arguments, `log TEXT`, `return NUMBER`, `let NAME` (the last number that a call returned), `trap`,
 //! `loop`, `env NAME`. A text stands in quotes, with the escapes of Rust; `[a=1|b=2]` is a serialised map. `$this`, `$root` and
 //! `$stream` (the stream that began last) are context ids, `$1` and so on the arguments of the callback. Places for results
@@ -49,7 +49,17 @@ pub struct Rule {
     nth: Option<u32>,
     end: Option<bool>,
     streaming: bool,
+    ended: bool,
     pub statements: Vec<Statement>,
+}
+
+/// What has been so far.
+#[derive(Clone, Copy)]
+pub struct SoFar {
+    /// Whether there has been a stream.
+    pub streaming: bool,
+    /// Whether a message has come to its end.
+    pub ended: bool,
 }
 
 /// The rules of a plugin.
@@ -67,13 +77,14 @@ impl Script {
     }
 
     /// The rule for the `nth` call of a callback.
-    pub fn find(&self, callback: &str, nth: u32, end: Option<u32>, streaming: bool) -> Option<&Rule> {
+    pub fn find(&self, callback: &str, nth: u32, end: Option<u32>, so_far: SoFar) -> Option<&Rule> {
         let end = end.map(|end| end != 0);
         let fits = |rule: &&Rule| {
             rule.callback == callback
                 && rule.nth.is_none_or(|wanted| wanted == nth)
                 && (rule.end.is_none() || rule.end == end)
-                && (streaming || !rule.streaming)
+                && (so_far.streaming || !rule.streaming)
+                && (so_far.ended || !rule.ended)
         };
         self.0.iter().rev().find(fits)
     }
@@ -83,16 +94,17 @@ fn rule(line: &str) -> Rule {
     let (head, rest) = line.split_once(':').unwrap_or_else(|| panic!("no rule: {line}"));
     let mut words = head.split_whitespace();
     let callback = words.next().unwrap_or_default().to_owned();
-    let (mut nth, mut end, mut streaming) = (None, None, false);
+    let (mut nth, mut end, mut streaming, mut ended) = (None, None, false, false);
     for word in words {
         match word {
             "end" => end = Some(true),
             "more" => end = Some(false),
             "streaming" => streaming = true,
+            "ended" => ended = true,
             number => nth = Some(number.parse().unwrap_or_else(|_| panic!("no number: {line}"))),
         }
     }
-    Rule { callback, nth, end, streaming, statements: statements(rest) }
+    Rule { callback, nth, end, streaming, ended, statements: statements(rest) }
 }
 
 fn statements(text: &str) -> Vec<Statement> {

@@ -35,13 +35,13 @@ pub fn scenarios() -> Vec<Scenario> {
             "pause-on-body",
             r#"request_body 1: return 1
                request_body end: proxy_get_buffer_bytes 0 0 100; return 1
-               tick streaming: proxy_set_effective_context $stream; proxy_continue_stream 0; proxy_set_tick_period_milliseconds 0"#,
+               tick ended: proxy_set_effective_context $stream; proxy_continue_stream 0; proxy_set_tick_period_milliseconds 0"#,
         )
         .send(post("/x", &["one"])),
         ticking(
             "pause-on-trailers",
             r#"request_trailers: return 1
-               tick streaming: proxy_set_effective_context $stream; proxy_get_header_map_value 1 x-t; proxy_continue_stream 0; proxy_set_tick_period_milliseconds 0"#,
+               tick ended: proxy_set_effective_context $stream; proxy_get_header_map_value 1 x-t; proxy_continue_stream 0; proxy_set_tick_period_milliseconds 0"#,
         )
         .send(post("/x", &["one"]).trailer("x-t", "1")),
         ticking(
