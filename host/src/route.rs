@@ -7,13 +7,14 @@
 
 mod requests;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode};
+use rustc_hash::FxHashMap;
 
 use crate::config::matcher::{HeaderMatch, HostPattern, PathMatch};
 use crate::config::route::{Action as ActionConfig, Redirect, Route as RouteConfig};
@@ -26,10 +27,12 @@ pub use requests::Requests;
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    exact: HashMap<String, PathIndex>,
+    // Only the configuration puts keys in, so that nobody can make them collide.
+    exact: FxHashMap<String, PathIndex>,
     /// By suffix, which begins with a dot.
-    suffix: HashMap<String, PathIndex>,
+    suffix: FxHashMap<String, PathIndex>,
     any: PathIndex,
+    by_headers: bool,
 }
 
 /// A route.
@@ -77,8 +80,8 @@ pub enum Action {
 
 #[derive(Debug, Default)]
 struct PathIndex {
-    exact: HashMap<String, Vec<usize>>,
-    prefix: HashMap<String, Vec<usize>>,
+    exact: FxHashMap<String, Vec<usize>>,
+    prefix: FxHashMap<String, Vec<usize>>,
     /// The lengths of the prefixes, each once.
     lengths: Vec<usize>,
     regex: Vec<usize>,
@@ -96,9 +99,10 @@ impl RouteTable {
     ) -> Self {
         let mut table = Self {
             routes: Vec::new(),
-            exact: HashMap::new(),
-            suffix: HashMap::new(),
+            exact: FxHashMap::default(),
+            suffix: FxHashMap::default(),
             any: PathIndex::default(),
+            by_headers: routes.iter().any(|route| !route.headers.is_empty()),
         };
         for (number, route) in routes.iter().enumerate() {
             let index = match &route.host {
@@ -117,10 +121,10 @@ impl RouteTable {
 
     /// The first route that matches.
     pub fn find(&self, request: &Request) -> Option<&Arc<Route>> {
-        let host = request.host().to_ascii_lowercase();
+        let host = lower(request.host());
         let path = request.url_path();
         let mut best = None;
-        if let Some(index) = self.exact.get(&host) {
+        if let Some(index) = self.exact.get(&*host) {
             self.first(index, path, request, &mut best);
         }
         if !self.suffix.is_empty() {
@@ -162,9 +166,23 @@ impl RouteTable {
         consider(&index.regex);
     }
 
+    /// Whether any route looks at headers.
+    pub fn is_by_headers(&self) -> bool {
+        self.by_headers
+    }
+
     /// All routes, in order.
     pub fn routes(&self) -> &[Arc<Route>] {
         &self.routes
+    }
+}
+
+/// A host in lower case, as most are already.
+fn lower(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
     }
 }
 

@@ -117,6 +117,11 @@ impl Listener {
     pub fn socket_key(&self) -> SocketKey {
         ((self.address.port() == 0).then(|| Arc::clone(&self.name)), self.address)
     }
+
+    /// Whether a socket is its own.
+    pub fn owns(&self, (name, address): &SocketKey) -> bool {
+        *address == self.address && name.as_ref().is_none_or(|name| *name == self.name)
+    }
 }
 
 impl Snapshot {

@@ -389,7 +389,7 @@ impl Chain {
             let mut stream = self.stream.borrow_mut();
             stream.info.decided_by = name();
             stream.info.details = Some(Arc::clone(&reply.details));
-            return Err(Stop::Reply(reply));
+            return Err(Stop::Reply(*reply));
         }
         if intents.close || intents.close_upstream {
             let mut stream = self.stream.borrow_mut();

@@ -276,6 +276,18 @@ impl VmCell {
         }
     }
 
+    /// Looks at the instance of a generation, or notes something in it, without entering the guest: there is nothing to be
+    /// billed, and nothing to be carried out.
+    ///
+    /// # Errors
+    /// When there is no such instance, or not any more.
+    fn look<T>(&self, generation: u64, look: impl FnOnce(&mut Instance) -> T) -> Result<T, Unavailable> {
+        if generation != self.generation.get() {
+            return Err(Unavailable);
+        }
+        self.instance.borrow_mut().as_mut().map(|instance| look(instance)).ok_or(Unavailable)
+    }
+
     /// Puts an end to an instance: its streams are woken to meet their failure policy, and a new one is asked for.
     fn condemn(&self, instance: Option<Box<Instance>>, fault: &Fault, spent: u64) {
         if self.of_stream {

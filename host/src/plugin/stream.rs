@@ -6,13 +6,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use atomic_refcell::AtomicRefCell;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weir_abi::MapKind;
 
+use crate::clock::Moment;
 use crate::config::metadata::{ClusterFacts, Metadata};
 use crate::http::message::{Request, Response};
 use crate::net::connection::{Connection, Tls};
@@ -35,7 +36,7 @@ pub struct Stream {
     /// Its trailers, once they are here.
     pub response_trailers: Option<HeaderMap>,
     /// Whether a filter edited what the route was chosen by.
-    pub reroute: bool,
+    pub reroute: Reroute,
     /// Who edited what comes from downstream: one bit for each place in the chain.
     pub edited_received: u64,
     /// Who edited what comes from upstream.
@@ -48,13 +49,24 @@ pub struct Stream {
     pub info: Info,
 }
 
+/// Whether the route of a request is to be chosen again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reroute {
+    /// Nothing was edited that it was chosen by.
+    No,
+    /// Headers were: where routes look at such.
+    ByHeaders,
+    /// In any case.
+    Anyhow,
+}
+
 /// What is known of a stream besides its messages.
 #[derive(Debug)]
 pub struct Info {
     /// When it began, by the wall clock, where somebody else's clock counts: see [`Info::started_at`].
     pub began_at: Option<SystemTime>,
     /// When it began.
-    pub started: Instant,
+    pub started: Moment,
     /// The route.
     pub route: Option<Arc<RouteFacts>>,
     /// The cluster that was chosen.
@@ -70,9 +82,9 @@ pub struct Info {
     /// Why there is no connection to the upstream, when that is so.
     pub transport_failure: Option<Arc<str>>,
     /// When the request began to go to the upstream.
-    pub upstream_began: Option<Instant>,
+    pub upstream_began: Option<Moment>,
     /// When the last byte of the answer came.
-    pub upstream_ended: Option<Instant>,
+    pub upstream_ended: Option<Moment>,
     /// What went wrong, as Envoy's response flags (`StreamInfo::legacyResponseFlags`).
     pub flags: u64,
     /// Bytes of body from downstream so far.
@@ -125,14 +137,14 @@ impl Stream {
             request_trailers: None,
             response: None,
             response_trailers: None,
-            reroute: false,
+            reroute: Reroute::No,
             edited_received: 0,
             edited_answered: 0,
             changed_received: false,
             changed_answered: false,
             info: Info {
                 began_at: None,
-                started: Instant::now(),
+                started: Moment::now(),
                 route: None,
                 cluster: None,
                 endpoints: None,

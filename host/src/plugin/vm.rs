@@ -247,7 +247,7 @@ pub struct Intents {
     /// Close the upstream connection.
     pub close_upstream: bool,
     /// Answer in the place of the upstream.
-    pub reply: Option<LocalReply>,
+    pub reply: Option<Box<LocalReply>>,
 }
 
 impl Intents {

@@ -4,6 +4,8 @@
 //! receive -> route -> request filters (-> route again) -> pick -> connect -> forward -> response filters -> finish
 //! ```
 
+mod begin;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -16,48 +18,25 @@ use http::{HeaderValue, Method};
 
 use crate::clock::Timer;
 use crate::http::h1::Length;
-use crate::http::message::Request;
 use crate::http::peer::Source;
-use crate::net::connection::Connection;
 use crate::overload::Level;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Chain, Half};
-use crate::plugin::stream::{Info, LocalReply, SharedStream, Stream as StreamState};
+use crate::plugin::stream::{Info, LocalReply, Reroute, SharedStream};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::Upgraded;
 use crate::proxy::live::Place;
-use crate::proxy::local::{Local, LocalListener};
+use crate::proxy::local::Local;
 use crate::proxy::pump::Intake;
 use crate::proxy::rate::Rate;
 use crate::proxy::record::Record;
 use crate::proxy::redirect;
 use crate::proxy::reply::{Failure, render};
-use crate::proxy::request::Said;
 use crate::proxy::worker::Worker;
 use crate::route::{Action, Route};
 use crate::snapshot::HttpService;
 
-/// What an exchange begins with.
-pub struct Begin<'a> {
-    /// The worker.
-    pub worker: &'a Rc<Worker>,
-    /// The snapshot that it keeps.
-    pub local: Rc<Local>,
-    /// Its listener.
-    pub listener: Rc<LocalListener>,
-    /// Its connection.
-    pub connection: &'a Arc<Connection>,
-    /// The client.
-    pub down: Downstream<'a>,
-    /// The request, prepared.
-    pub request: Request,
-    /// How long its body is.
-    pub length: Length,
-    /// What it says beside.
-    pub said: Said,
-    /// Whether the client is only told to ask again by the path that the request has now.
-    pub redirected: bool,
-}
+pub use begin::Begin;
 
 /// An exchange under way.
 pub struct Exchange<'a> {
@@ -95,112 +74,11 @@ pub struct Exchange<'a> {
     pub download: Rate,
     /// Where it stands among those of its worker.
     pub place: Place,
-    /// Ends an exchange whose request takes too long to come.
-    arrival: Timer,
+    /// Ends an exchange whose request takes too long to come, where there is more to come.
+    arrival: Option<Timer>,
     /// Ends an exchange in which nothing moves.
     pub idle: Timer,
     idle_after: Duration,
-}
-
-/// An exchange that has begun.
-struct Begun<'a> {
-    exchange: Exchange<'a>,
-    route: Option<Arc<Route>>,
-    /// Why it ends before it is answered.
-    ended: Option<Failure>,
-}
-
-impl<'a> Begin<'a> {
-    /// Answers the request. What is returned is a connection that has changed its protocol, with the record that
-    /// goes on until it ends.
-    pub fn run(self, http: &HttpService) -> impl Future<Output = Option<(Upgraded, Record)>> {
-        let begun = self.enter(http);
-        async move {
-            // It is used where it lies: taken apart, it would be here twice.
-            let ended = match begun.ended {
-                None => begun.exchange.answer(begun.route, http).await,
-                Some(failure) => Err(failure),
-            };
-            let upgraded = match ended {
-                Ok(upgraded) => upgraded,
-                Err(failure) => {
-                    // In a box: most exchanges do not take the memory of it.
-                    Box::pin(begun.exchange.fail(failure)).await;
-                    None
-                }
-            };
-            begun.exchange.chain.borrow_mut().finish();
-            let record = begun.exchange.record.into_inner();
-            upgraded.map(|upgraded| (upgraded, record))
-        }
-    }
-
-    /// Finds the route, and makes the filters.
-    fn enter(self, http: &HttpService) -> Begun<'a> {
-        let stream = StreamState::new(Arc::clone(self.connection));
-        let mut record =
-            Record::new(self.worker, Arc::clone(&stream), Rc::clone(&self.local), Rc::clone(&self.listener));
-        record.client = self.said.client;
-        let elsewhere = self.redirected.then(|| redirect::to_itself(&self.request));
-        let route = http.routes.find(&self.request).filter(|_| !self.redirected).cloned();
-        record.route = route.clone();
-        let (authority, path) = (self.request.authority.clone(), self.request.path.clone());
-        record.received = Some((self.request.method.clone(), authority, path));
-        let method = self.request.method.clone();
-        {
-            let mut state = stream.borrow_mut();
-            tell(&mut state.info, route.as_ref(), &self.local);
-            state.request = Some(self.request);
-        }
-        // Under overload a request is to cost as little as can be.
-        let overloaded = self.worker.overload.at_least(Level::NoRequests);
-        let filters = self.listener.chains.get(route.as_ref().map_or(0, |route| route.chain));
-        let filters = filters.filter(|_| !overloaded && !self.redirected);
-        let filters = filters.map(|chain| chain.iter().cloned()).into_iter().flatten();
-        let (chain, begun) = Chain::begin(filters, &stream, &self.worker.timers);
-        let limits = &http.limits;
-        let (timers, grace) = (&self.worker.timers, limits.body_rate_grace_period);
-        // The streams of gRPC may be silent for as long as they like.
-        let streaming = matches!(self.down, Downstream::H2 { .. }) && self.length == Length::Unknown;
-        let least = if streaming { 0 } else { limits.min_request_body_rate.0 };
-        let exchange = Exchange {
-            upload: Rate::new(timers, least, grace, Some(grace)),
-            download: Rate::new(timers, limits.min_response_body_rate.0, grace, None),
-            place: self.worker.live.enter(),
-            worker: self.worker,
-            local: self.local,
-            down: self.down,
-            stream,
-            chain: RefCell::new(chain),
-            length: self.length,
-            method,
-            upgrade: self.said.upgrade,
-            answered: Cell::new(false),
-            buffer_limit: http.limits.max_buffered_body.0,
-            moved: Cell::new(false),
-            record: RefCell::new(record),
-            received: Cell::new(self.length == Length::None),
-            answer_received: Cell::new(false),
-            arrival: self.worker.timers.timer(),
-            idle: self.worker.timers.timer(),
-            idle_after: http.limits.stream_idle_timeout,
-        };
-        exchange.moved();
-        if !exchange.received.get() && !http.limits.request_timeout.is_zero() {
-            exchange.arrival.set(http.limits.request_timeout);
-        }
-        let ended = match (begun, elsewhere) {
-            (Err(stop), _) => Some(stop.into()),
-            (Ok(()), _) if overloaded => Some(Failure::Overload),
-            (Ok(()), Some(reply)) => {
-                let refused = reply.status.is_client_error();
-                refused.then(|| exchange.record.borrow().refuse(&reply.details));
-                Some(Failure::Reply(reply))
-            }
-            (Ok(()), None) => None,
-        };
-        Begun { exchange, route, ended }
-    }
 }
 
 impl<'a> Exchange<'a> {
@@ -241,8 +119,10 @@ impl<'a> Exchange<'a> {
         self.filter_headers(Half::Received, self.down.source(self.length), self.length == Length::None)
             .await?;
         let mut stream = self.stream.borrow_mut();
-        if !stream.reroute {
-            return Ok(route);
+        match stream.reroute {
+            Reroute::Anyhow => {}
+            Reroute::ByHeaders if http.routes.is_by_headers() => {}
+            Reroute::No | Reroute::ByHeaders => return Ok(route),
         }
         let route = stream.request.as_ref().and_then(|request| http.routes.find(request)).cloned();
         tell(&mut stream.info, route.as_ref(), &self.local);
@@ -451,7 +331,10 @@ impl<'a> Exchange<'a> {
                 return Poll::Ready(Failure::TooSlow(half));
             }
         }
-        if !self.received.get() && self.arrival.poll_expired(cx).is_ready() {
+        if let Some(arrival) = &self.arrival
+            && !self.received.get()
+            && arrival.poll_expired(cx).is_ready()
+        {
             return Poll::Ready(Failure::RequestTimeout);
         }
         Poll::Pending

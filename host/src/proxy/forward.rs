@@ -6,13 +6,12 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::clock::Timer;
+use crate::clock::{Moment, Timer};
 use crate::http::h1::connection::{Failure as HeadFailure, Persistence};
 use crate::http::h1::{self, BodyError, Length};
 use crate::http::h2;
@@ -100,14 +99,14 @@ impl Exchange<'_> {
     ) -> Result<Option<Upgraded>, Attempt> {
         let fresh = |failure, address| Attempt { failure, address, stale: false, unanswered: true };
         self.stream.borrow_mut().info.attempts += 1;
-        let asked = Instant::now();
+        let asked = Moment::now();
         let connection = self.connect(cluster, wanted).await.map_err(|failure| {
             let address = failure.endpoint();
             fresh(failure, address)
         })?;
         let address = connection.address();
         // A connection that was there was not waited for.
-        let began = if connection.is_reused() { asked } else { Instant::now() };
+        let began = if connection.is_reused() { asked } else { Moment::now() };
         let (upstream, ends, reused) = match connection {
             HttpConnection::H1(http) => {
                 let (ends, reused) = (http.ends.clone(), http.reused);
@@ -125,7 +124,7 @@ impl Exchange<'_> {
         {
             let info = &mut self.stream.borrow_mut().info;
             info.upstream = Some(UpstreamInfo { address, local: ends.local, tls: ends.tls });
-            (info.pool_wait, info.upstream_began) = (Some(began - asked), Some(began));
+            (info.pool_wait, info.upstream_began) = (Some(began.since(asked)), Some(began));
         }
         let upgraded = self.converse(&upstream, route, began).await.map_err(|failure| {
             let stale = reused
@@ -185,7 +184,7 @@ impl Exchange<'_> {
     }
 
     /// Sends the request and its body, and meanwhile receives the answer. True when the protocol is to change.
-    async fn converse(&self, upstream: &Upstream, route: &Route, began: Instant) -> Result<bool, Failure> {
+    async fn converse(&self, upstream: &Upstream, route: &Route, began: Moment) -> Result<bool, Failure> {
         let deadline = Deadline { timer: self.worker.timers.timer(), after: route.timeout };
         let sent = Cell::new(false);
         let mut sending = pin!(self.send(upstream));
@@ -275,10 +274,10 @@ impl Exchange<'_> {
     }
 
     /// Receives the answer and sends it on. True when the protocol is to change.
-    async fn receive(&self, upstream: &Upstream, began: Instant) -> Result<bool, Failure> {
+    async fn receive(&self, upstream: &Upstream, began: Moment) -> Result<bool, Failure> {
         let Answered { mut response, marks, length, upgraded } = self.receive_head(upstream).await?;
-        let now = Instant::now();
-        self.record.borrow_mut().upstream_ms = Some(now - began);
+        let now = Moment::now();
+        self.record.borrow_mut().upstream_ms = Some(now.since(began));
         self.moved.set(true);
         if length == Length::None {
             self.stream.borrow_mut().info.upstream_ended = Some(now);
@@ -313,7 +312,7 @@ impl Exchange<'_> {
         }
         let pump = Pump { exchange: self, half: Half::Answered, source, sink: self.down.sink(), length };
         let moved = pump.run(|length| self.start_response(length)).await;
-        self.stream.borrow_mut().info.upstream_ended = Some(Instant::now());
+        self.stream.borrow_mut().info.upstream_ended = Some(Moment::now());
         moved.map(|()| false).map_err(|broken| self.broken(Half::Answered, broken))
     }
 

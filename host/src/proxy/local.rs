@@ -110,7 +110,7 @@ fn filter_of(filter: &FilterUse, vms: &HashMap<u64, Rc<VmHandle>>) -> Option<Rc<
 impl Local {
     /// The listener that a socket belongs to.
     pub fn listener_at(&self, key: &SocketKey) -> Option<&Rc<LocalListener>> {
-        self.listeners.iter().find(|local| local.listener.socket_key() == *key)
+        self.listeners.iter().find(|local| local.listener.owns(key))
     }
 
     /// The listener that a socket belongs to, when it speaks HTTP.

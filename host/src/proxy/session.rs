@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::clock::Timer;
+use crate::clock::{Moment, Timer};
 use crate::config::listener::{Others, ProxyProtocol};
 use crate::net::admission;
 use crate::net::client_hello::{ClientHello, Reader};
@@ -77,7 +77,7 @@ pub async fn identify(
     // Small writes are not to wait for each other; a socket that cannot do it works all the same.
     let _ = socket.set_nodelay(true);
     let own = socket.local_addr().unwrap_or(listener.listener.address);
-    let (at, started) = (SystemTime::now(), Instant::now());
+    let (at, started) = (SystemTime::now(), Moment::now());
     let mut accepted = Accepted { id: next_id(), peer, local: own, at, started, deadline: None };
     let cx = SessionCx { worker, local, listener };
     if client == Client::Told {
@@ -206,7 +206,7 @@ struct Accepted {
     /// The address that it connected to.
     local: SocketAddr,
     at: SystemTime,
-    started: Instant,
+    started: Moment,
     /// When it has to be identified; from when that begins.
     deadline: Option<Timer>,
 }

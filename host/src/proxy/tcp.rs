@@ -3,11 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use weir_abi::{PeerKind, TCP_PROXY_CLUSTER};
 
+use crate::clock::Moment;
 use crate::net::close::CloseReason;
 use crate::net::connection::Connection;
 use crate::net::relay::{End, Relay, Relayed};
@@ -73,7 +74,7 @@ async fn run(
         Ok(cluster) => cluster,
         Err(reason) => return Some(reason),
     };
-    let started = Instant::now();
+    let started = Moment::now();
     let client = Client::from(&*record.stream.borrow().connection);
     let Connected { address, ends, mut stream, open: _open } =
         match chain.unless_stopped(cluster.connect(client)).await {

@@ -15,6 +15,7 @@ use crate::plugin::abi::foreign::expression::Expressions;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Len, OutLen, OutPtr, Ptr};
 use crate::plugin::grants::Right;
+use crate::plugin::stream::Reroute;
 use crate::plugin::vm::Vm;
 
 pub use expression::prepare;
@@ -82,7 +83,7 @@ fn call(vm: &mut Vm, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {
         "clear_route_cache" => {
             // Outside of a stream there is nothing to clear.
             if let Ok(context) = vm.stream() {
-                context.stream.borrow_mut().reroute = true;
+                context.stream.borrow_mut().reroute = Reroute::Anyhow;
             }
             Ok(Vec::new())
         }

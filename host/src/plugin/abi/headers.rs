@@ -11,68 +11,83 @@ use smallvec::SmallVec;
 use weir_abi::{MapKind, Status, Version, decode_pairs, encode_pairs, encoded_pairs_len};
 
 use crate::http::message::{Request, Response, Scheme};
-use crate::plugin::abi::headers::weight::{MOST_BYTES, add};
+use crate::plugin::abi::headers::weight::{MOST_BYTES, add, replace};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::grants::Right;
-use crate::plugin::stream::Stream;
+use crate::plugin::stream::{Reroute, Stream};
 use crate::plugin::vm::{CallAnswer, Vm};
 
 pub use weight::Weighed;
 
 /// A map as a guest sees it.
 pub struct View<'a> {
-    pseudo: SmallVec<[(&'static str, &'a [u8]); 4]>,
-    headers: Option<&'a HeaderMap>,
+    pseudo: Pseudo<'a>,
+    headers: &'a HeaderMap,
+}
+
+/// Where the pseudo-headers of a map are.
+#[derive(Clone, Copy)]
+enum Pseudo<'a> {
+    Request(&'a Request),
+    Status(&'a StatusCode),
+    None,
+}
+
+impl<'a> Pseudo<'a> {
+    fn iter(self) -> impl Iterator<Item = (&'static str, &'a [u8])> {
+        let names: &[&str] = match self {
+            Self::Request(_) => &[":authority", ":path", ":method", ":scheme"],
+            Self::Status(_) => &[":status"],
+            Self::None => &[],
+        };
+        names.iter().filter_map(move |name| Some((*name, self.get(name)?)))
+    }
+
+    fn get(self, key: &str) -> Option<&'a [u8]> {
+        Some(match (self, key) {
+            (Self::Request(request), ":authority" | "host") => request.authority.as_bytes(),
+            (Self::Request(request), ":path") => request.path.as_bytes(),
+            (Self::Request(request), ":method") => request.method.as_str().as_bytes(),
+            (Self::Request(request), ":scheme") => request.scheme.as_str().as_bytes(),
+            (Self::Status(status), ":status") => status.as_str().as_bytes(),
+            _ => return None,
+        })
+    }
 }
 
 impl<'a> View<'a> {
     /// The map of a stream; `None` when it is not there.
     pub fn of_stream(stream: &'a Stream, kind: MapKind) -> Option<Self> {
         let headers = stream.map(kind)?;
-        let mut pseudo = SmallVec::new();
-        match kind {
-            MapKind::HttpRequestHeaders => {
-                let request = stream.request.as_ref()?;
-                pseudo.push((":authority", request.authority.as_bytes()));
-                pseudo.push((":path", request.path.as_bytes()));
-                pseudo.push((":method", request.method.as_str().as_bytes()));
-                pseudo.push((":scheme", request.scheme.as_str().as_bytes()));
-            }
-            MapKind::HttpResponseHeaders => {
-                pseudo.push((":status", stream.response.as_ref()?.status.as_str().as_bytes()));
-            }
+        let pseudo = match kind {
+            MapKind::HttpRequestHeaders => Pseudo::Request(stream.request.as_ref()?),
+            MapKind::HttpResponseHeaders => Pseudo::Status(&stream.response.as_ref()?.status),
             MapKind::HttpRequestTrailers
             | MapKind::HttpResponseTrailers
             | MapKind::GrpcReceiveInitialMetadata
             | MapKind::GrpcReceiveTrailingMetadata
             | MapKind::HttpCallResponseHeaders
-            | MapKind::HttpCallResponseTrailers => {}
-        }
-        Some(Self { pseudo, headers: Some(headers) })
+            | MapKind::HttpCallResponseTrailers => Pseudo::None,
+        };
+        Some(Self { pseudo, headers })
     }
 
     fn of_answer(answer: &'a CallAnswer, kind: MapKind) -> Self {
-        let mut pseudo = SmallVec::new();
         if kind == MapKind::HttpCallResponseTrailers {
-            return Self { pseudo, headers: Some(&answer.trailers) };
+            return Self { pseudo: Pseudo::None, headers: &answer.trailers };
         }
-        if let Some(status) = &answer.status {
-            pseudo.push((":status", status.as_str().as_bytes()));
-        }
-        Self { pseudo, headers: Some(&answer.headers) }
+        Self { pseudo: answer.status.as_ref().map_or(Pseudo::None, Pseudo::Status), headers: &answer.headers }
     }
 
     fn of_metadata(metadata: &'a Option<HeaderMap>) -> Result<Self, Status> {
-        let headers = Some(metadata.as_ref().ok_or(Status::BadArgument)?);
-        Ok(Self { pseudo: SmallVec::new(), headers })
+        Ok(Self { pseudo: Pseudo::None, headers: metadata.as_ref().ok_or(Status::BadArgument)? })
     }
 
     /// All names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), *value));
-        let headers = self.headers.into_iter().flatten();
-        pseudo.chain(headers.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))
+        let pseudo = self.pseudo.iter().map(|(name, value)| (name.as_bytes(), value));
+        pseudo.chain(self.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))
     }
 
     /// The bytes of all names and values.
@@ -80,16 +95,16 @@ impl<'a> View<'a> {
         self.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum()
     }
 
-    /// The first value of a key, which is in lower case.
+    /// The first value of a key, in whatever case it is asked for.
     pub fn get(&self, key: &str) -> Option<&'a [u8]> {
-        let pseudo = match key {
-            "host" => ":authority",
-            key => key,
+        let lowered;
+        let key = if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            lowered = key.to_ascii_lowercase();
+            &lowered
+        } else {
+            key
         };
-        if let Some((_, value)) = self.pseudo.iter().find(|(name, _)| *name == pseudo) {
-            return Some(value);
-        }
-        self.headers.and_then(|headers| headers.get(key)).map(HeaderValue::as_bytes)
+        self.pseudo.get(key).or_else(|| self.headers.get(key).map(HeaderValue::as_bytes))
     }
 
     /// The serialised form.
@@ -153,10 +168,10 @@ pub fn proxy_get_header_map_value(
 ) -> Answer {
     let (key, vm) = host.bytes(key, key_len)?;
     // What is no text names no header, and neither does nothing at all. Envoy answers that, too.
-    let key = lower(key).unwrap_or_default();
+    let key = str::from_utf8(key).unwrap_or_default();
     // One copy into the host first: the guest's allocator runs before the value can be copied into the guest.
     let value: Result<SmallVec<[u8; 128]>, Status> =
-        with_map(vm, map, |view| view.get(&key).map(SmallVec::from_slice).ok_or(Status::NotFound));
+        with_map(vm, map, |view| view.get(key).map(SmallVec::from_slice).ok_or(Status::NotFound));
     match value {
         Err(Status::NotFound) if host.vm().version == Version::V0_1_0 => host.give(&[], data, data_len),
         value => host.give(&value?, data, data_len),
@@ -166,7 +181,7 @@ pub fn proxy_get_header_map_value(
 pub fn proxy_set_header_map_pairs(host: &mut Host<'_>, map: Int, data: Ptr, data_len: Len) -> Answer {
     let (bytes, vm) = host.bytes(data, data_len)?;
     let pairs = decode_pairs(bytes).map_err(|_| Status::BadArgument)?;
-    edit(vm, map, |target, weight| {
+    edit(vm, map, Reroute::Anyhow, |target, weight| {
         let (mut headers, mut own) = (HeaderMap::new(), None);
         for (name, value) in pairs {
             if name.starts_with(b":") {
@@ -191,7 +206,7 @@ pub fn proxy_add_header_map_value(
     value_len: Len,
 ) -> Answer {
     let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
-    edit(vm, map, |target, weight| {
+    edit(vm, map, reroute_by(key), |target, weight| {
         if target.is_pseudo(key) {
             return target.set_pseudo(key, value);
         }
@@ -209,21 +224,18 @@ pub fn proxy_replace_header_map_value(
     value_len: Len,
 ) -> Answer {
     let ((key, value), vm) = host.two((key, key_len), (value, value_len))?;
-    edit(vm, map, |target, weight| {
+    edit(vm, map, reroute_by(key), |target, weight| {
         if target.is_pseudo(key) {
             return target.set_pseudo(key, value);
         }
         let (name, value) = valid_pair(key, value)?;
-        if target.headers().remove(&name).is_some() {
-            *weight = None;
-        }
-        add(target.headers(), weight, name, value)
+        replace(target.headers(), weight, name, value)
     })
 }
 
 pub fn proxy_remove_header_map_value(host: &mut Host<'_>, map: Int, key: Ptr, key_len: Len) -> Answer {
     let (key, vm) = host.bytes(key, key_len)?;
-    edit(vm, map, |target, weight| {
+    edit(vm, map, Reroute::ByHeaders, |target, weight| {
         // A message cannot be without its pseudo-headers.
         if target.is_pseudo(key) {
             return Err(Status::BadArgument);
@@ -267,7 +279,7 @@ impl Target<'_> {
     }
 
     fn is_pseudo(&self, key: &[u8]) -> bool {
-        key.starts_with(b":") || (matches!(self, Self::Request(_)) && key.eq_ignore_ascii_case(b"host"))
+        key.starts_with(b":") || (matches!(self, Self::Request(_)) && names_host(key))
     }
 
     fn set_pseudo(&mut self, key: &[u8], value: &[u8]) -> Result<(), Status> {
@@ -297,11 +309,21 @@ impl Target<'_> {
     }
 }
 
+fn names_host(key: &[u8]) -> bool {
+    key.eq_ignore_ascii_case(b"host")
+}
+
+/// What a request's route may depend on that is edited under a key.
+fn reroute_by(key: &[u8]) -> Reroute {
+    if key.starts_with(b":") || names_host(key) { Reroute::Anyhow } else { Reroute::ByHeaders }
+}
+
 /// Lets `change` edit a map of the context that host functions act on; it is told what the map weighs, where that is known, and
 /// says so of what it leaves.
 fn edit(
     vm: &mut Vm,
     map: u32,
+    reroute: Reroute,
     change: impl FnOnce(&mut Target<'_>, &mut Option<usize>) -> Result<(), Status>,
 ) -> Answer {
     let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
@@ -325,7 +347,9 @@ fn edit(
     }
     let mut target = match kind {
         MapKind::HttpRequestHeaders => {
-            stream.reroute |= routes;
+            if routes {
+                stream.reroute = stream.reroute.max(reroute);
+            }
             Target::Request(stream.request.as_mut().ok_or(Status::NotFound)?)
         }
         MapKind::HttpResponseHeaders => Target::Response(stream.response.as_mut().ok_or(Status::NotFound)?),

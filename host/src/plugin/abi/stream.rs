@@ -8,7 +8,7 @@ use crate::plugin::abi::headers::valid_pair;
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::grants::Right;
-use crate::plugin::stream::LocalReply;
+use crate::plugin::stream::{LocalReply, Reroute};
 use crate::plugin::vm::{Intents, Outgoing, Vm};
 
 pub fn proxy_continue_stream(host: &mut Host<'_>, stream: Int) -> Answer {
@@ -85,12 +85,14 @@ fn meet_on_failure(vm: &mut Vm) -> Result<(), Status> {
     if goes_on {
         (*resume_received, *resume_answered) = (true, true);
     } else if http {
-        reply.get_or_insert_with(|| LocalReply {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            headers: Vec::new(),
-            body: Bytes::new(),
-            grpc_status: None,
-            details: "filter_reply_denied".into(),
+        reply.get_or_insert_with(|| {
+            Box::new(LocalReply {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                headers: Vec::new(),
+                body: Bytes::new(),
+                grpc_status: None,
+                details: "filter_reply_denied".into(),
+            })
         });
     } else {
         *close = true;
@@ -105,7 +107,7 @@ pub fn proxy_clear_route_cache(host: &mut Host<'_>) -> Answer {
     let context = vm.stream()?;
     // SDKs panic when it is not OK.
     if vm.may(Right::Route, "another route") {
-        context.stream.borrow_mut().reroute = true;
+        context.stream.borrow_mut().reroute = Reroute::Anyhow;
     }
     Ok(())
 }
@@ -156,7 +158,7 @@ pub fn proxy_send_local_response(
     let status = wanted.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let grpc_status = (grpc_status != u32::MAX).then_some(grpc_status);
     let context = vm.stream_mut()?;
-    context.intents.reply = Some(LocalReply { status, headers, body, grpc_status, details });
+    context.intents.reply = Some(Box::new(LocalReply { status, headers, body, grpc_status, details }));
     context.wake();
     Ok(())
 }

@@ -170,7 +170,7 @@ impl VmCell {
             }
             return Ok(self.streams(|streams, _| streams.get_mut(&id).map(work)));
         }
-        self.with(generation, |instance| Ok(instance.stream(id).map(work)))
+        self.look(generation, |instance| instance.stream(id).map(work))
     }
 
     /// Whether the guest exports a callback. One whose instance is gone counts as if it did, so that its failure is met.
@@ -178,7 +178,7 @@ impl VmCell {
         match &self.lane {
             Some(_) if generation != self.generation() => true,
             Some(lane) => which(&lane.callbacks.borrow()).is_some(),
-            None => self.with(generation, |instance| Ok(instance.exports(which))).unwrap_or(true),
+            None => self.look(generation, |instance| instance.exports(which)).unwrap_or(true),
         }
     }
 

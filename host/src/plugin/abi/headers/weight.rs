@@ -1,6 +1,6 @@
 //! How much a guest may make of one map, and what the map weighs by now.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 use weir_abi::{MapKind, Status};
 
 /// What a guest may make of one map: fields, and bytes of names and values. Far above what any peer takes.
@@ -30,6 +30,34 @@ impl Weighed {
     }
 }
 
+/// Puts a header in the place of all of its name. Otherwise it is as [`add`].
+pub(super) fn replace(
+    headers: &mut HeaderMap,
+    weight: &mut Option<usize>,
+    name: HeaderName,
+    value: HeaderValue,
+) -> Result<(), Status> {
+    if !matters(headers, *weight, &value) {
+        let known = match headers.try_entry(name).map_err(|_| Status::BadArgument)? {
+            Entry::Vacant(place) => {
+                return place.try_insert(value).map(drop).map_err(|_| Status::BadArgument);
+            }
+            Entry::Occupied(known) => known.remove_entry().0,
+        };
+        // It goes to the end, as in Envoy.
+        return headers.try_append(known, value).map(drop).map_err(|_| Status::BadArgument);
+    }
+    if headers.remove(&name).is_some() {
+        *weight = None;
+    }
+    add(headers, weight, name, value)
+}
+
+/// Whether a map is to be weighed before a header is added: only where it could matter.
+fn matters(headers: &HeaderMap, weight: Option<usize>, value: &HeaderValue) -> bool {
+    weight.is_some() || headers.len() >= 64 || value.len() >= 8192
+}
+
 /// Adds a header, as long as the map stays within bounds: it is the host's memory, and `http` panics on a map that is
 /// far too large. `weight`: what the map weighs, where that is known; it is from then on.
 pub(super) fn add(
@@ -39,9 +67,7 @@ pub(super) fn add(
     value: HeaderValue,
 ) -> Result<(), Status> {
     let more = name.as_str().len() + value.len();
-    // Counting is for what could matter.
-    let matters = weight.is_some() || headers.len() >= 64 || value.len() >= 8192;
-    let bytes = matters.then(|| weight.unwrap_or_else(|| of(headers)) + more);
+    let bytes = matters(headers, *weight, &value).then(|| weight.unwrap_or_else(|| of(headers)) + more);
     if headers.len() >= MOST_FIELDS || bytes.is_some_and(|bytes| bytes > MOST_BYTES) {
         return Err(Status::BadArgument);
     }

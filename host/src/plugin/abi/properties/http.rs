@@ -73,9 +73,7 @@ pub fn response<'a>(stream: &'a Stream, segments: &[&str]) -> Option<Value<'a>> 
                 told.unwrap_or_else(|| grpc_status(response.map_or(0, |r| r.status.as_u16()))).into(),
             ))
         }
-        ["backend_latency"] => {
-            Some(nanos(info.upstream_ended?.saturating_duration_since(info.upstream_began?)))
-        }
+        ["backend_latency"] => Some(nanos(info.upstream_ended?.since(info.upstream_began?))),
         ["headers"] => Some(map(stream, MapKind::HttpResponseHeaders)),
         ["headers", name] => in_map(stream, MapKind::HttpResponseHeaders, name),
         ["trailers"] => Some(map(stream, MapKind::HttpResponseTrailers)),
@@ -101,7 +99,7 @@ fn content(stream: &Stream, kind: MapKind) -> u64 {
 /// A header; several of one name are joined by commas, so that none can hide behind another.
 fn in_map<'a>(stream: &'a Stream, kind: MapKind, name: &str) -> Option<Value<'a>> {
     if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-        return View::of_stream(stream, kind)?.get(&name.to_ascii_lowercase()).map(Value::Text);
+        return View::of_stream(stream, kind)?.get(name).map(Value::Text);
     }
     let mut values = stream.map(kind)?.get_all(name).iter();
     let first = values.next()?;
