@@ -253,6 +253,8 @@ mod tests {
             "all that still waits, and nothing else"
         );
         assert!(grpc.has_room_for(MAX_WAITING + 10, MAX_WAITING + 10));
+        first.waiting.fetch_add(10, Ordering::Relaxed);
+        grpc.calls.insert(0, first);
         assert!(!grpc.has_room_for(1, 1));
     }
 
