@@ -12,3 +12,4 @@ pub mod proxy_protocol;
 pub mod relay;
 pub mod stream;
 pub mod tls;
+pub mod turn;

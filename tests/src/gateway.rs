@@ -291,6 +291,15 @@ impl Gateway {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
     }
 
+    /// Waits for so many access log lines that hold `text`, and returns all that there are by then, in their order.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn wait_for_accesses(&self, text: &str, count: usize) -> Vec<String> {
+        self.access.wait_for(text, count);
+        self.access.lines()
+    }
+
     /// The process's id.
     ///
     /// # Panics

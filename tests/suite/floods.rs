@@ -21,9 +21,10 @@ async fn unharmed_by(floods: &[Flood]) {
         let (name, address, offered) = (flood.name(), upstream.address, Arc::new(Offered::default()));
         let counted = Arc::clone(&offered);
         // On a machine that is busy, a flood that stands back would not be one.
-        let rush = Rush { clients: CLIENTS, spread: Duration::from_millis(200), nice: 0 };
-        let check =
-            move || check_flood(Subject::Weir(guests::weir()), (flood, rush), plan, address, &counted);
+        let rush = Rush { clients: CLIENTS, spread: Duration::from_millis(200), stands_back: false };
+        let check = move || {
+            check_flood(Subject::Weir(guests::weir()), (flood, rush), plan, (address, None), &counted)
+        };
         let outcomes = tokio::task::spawn_blocking(check).await.expect("a check");
         assert!(outcomes.silent.is_none(), "{name}: {:?}", outcomes.silent);
         let breaches: Vec<_> = outcomes.breaches.iter().filter(|breach| !breach.contains("p99")).collect();

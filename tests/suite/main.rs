@@ -63,6 +63,7 @@ mod takeover;
 mod tcp;
 mod testkit;
 mod tls;
+mod turns;
 mod upstream_faults;
 mod wasi;
 mod workshop;

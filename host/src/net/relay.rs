@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
 use crate::clock::Timer;
 use crate::net::stream::Stream;
+use crate::net::turn::give_way;
 
 /// The buffer that the relays of a worker share.
 #[derive(Debug, Clone)]
@@ -183,8 +184,7 @@ impl Direction {
                 },
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        give_way(cx)
     }
 
     /// Reads once into the shared buffer and writes what can be written at once; only the rest is kept.
@@ -220,7 +220,7 @@ impl Direction {
 }
 
 /// How often a direction may move bytes before the others have their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 2;
 
 /// A pipe through which the kernel moves bytes from socket to socket.
 #[derive(Debug)]

@@ -99,6 +99,14 @@ impl LongCalls {
         }
     }
 
+    /// A call has left so much to be carried, in nanoseconds: it is encoded in one go behind the call, and others wait for that,
+    /// too.
+    #[inline]
+    pub fn carries(&mut self, carried: u64) {
+        let long = u64::try_from(LONG.as_nanos()).unwrap_or(u64::MAX);
+        self.beyond = self.beyond.saturating_add(carried.saturating_sub(long));
+    }
+
     /// Takes what is to be billed.
     #[inline]
     pub fn take(&mut self) -> u64 {
@@ -196,6 +204,17 @@ mod tests {
         assert_eq!((calls.take(), calls.take()), (7_000, 0));
         (0..CLEARED).for_each(|_| calls.end(short, true));
         assert_eq!((calls.begin(), calls.take()), (None, 0), "it has made up for that");
+    }
+
+    #[test]
+    fn what_a_call_leaves_to_be_carried_counts_like_the_call_beyond_half_a_millisecond() {
+        let mut calls = LongCalls::default();
+        calls.carries(400_000);
+        assert_eq!(calls.take(), 0);
+        calls.carries(2_000_000);
+        calls.carries(600_000);
+        assert_eq!(calls.take(), 1_600_000);
+        assert_eq!(calls.begin(), None, "it makes nobody a suspect: it is no guess");
     }
 
     #[test]

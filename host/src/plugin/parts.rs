@@ -89,6 +89,7 @@ impl Parts {
             version,
             budget: Budget::default(),
             spent: 0,
+            carried: 0,
             long: LongCalls::default(),
             limiter: Limiter::new(self.memory, share, Arc::clone(&first.refusals)),
             wasi: Wasi::new(&self.environment),

@@ -46,6 +46,8 @@ pub struct Vm {
     pub budget: Budget,
     /// CPU time that was used since it was last billed, in nanoseconds.
     pub spent: u64,
+    /// What it takes to carry what the call that runs has added to messages, in nanoseconds: it is billed with the call.
+    pub carried: u64,
     /// What calls took of that beyond their first half millisecond.
     pub long: LongCalls,
     /// The memory limit.

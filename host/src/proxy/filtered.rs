@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 use crate::clock::Timer;
 use crate::net::relay::{End, Relayed, Scratch};
 use crate::net::stream::Stream;
+use crate::net::turn::Turn;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Chain, Half, Stop};
 
@@ -97,7 +98,7 @@ impl Filtered<'_> {
 
     /// Moves one direction through the filters until its end has been passed on.
     async fn pump(&self, half: Half, first: Bytes) -> Result<(), Broken> {
-        let mut ended = false;
+        let (mut ended, mut turn) = (false, Turn::default());
         if !first.is_empty() {
             let passed =
                 self.chain.borrow_mut().on_data(half, first, false, MAX_HELD).map_err(Broken::Stop)?;
@@ -119,9 +120,14 @@ impl Filtered<'_> {
                 )
             })
             .await?;
+            let len = match &passed {
+                Passed::Held => 0,
+                Passed::Data(data, _) | Passed::End(data, _) => data.len(),
+            };
             if self.write(half, passed).await? {
                 return Ok(());
             }
+            turn.moved(len).await;
         }
     }
 

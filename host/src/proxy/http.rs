@@ -193,7 +193,13 @@ impl Session {
         loop {
             match self.next_request(&connection, limits, timer).await {
                 Next::Request(head) => match self.exchange(&connection, *head).await {
-                    After::Next => connection.rest(),
+                    After::Next => {
+                        connection.rest();
+                        if connection.has_buffered() {
+                            // Whoever asks ahead waits for the others between its requests.
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     After::Close => break,
                     // An end in order would tell the client that the answer is complete.
                     After::Cut => return,

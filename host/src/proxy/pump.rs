@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::http::body::Frame;
 use crate::http::h1::{BodyError, Length};
 use crate::http::peer::{Sink, SinkError, Source};
+use crate::net::turn::Turn;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Half, Stop};
 use crate::proxy::exchange::Exchange;
@@ -49,6 +50,7 @@ impl Pump<'_, '_> {
         let filtered = intake.filtered;
         let waits = filtered && matches!(self.length, Length::Known(_));
         let mut start = Some(start);
+        let mut turn = Turn::default();
         if !waits && let Some(start) = start.take() {
             start(self.length);
         }
@@ -56,7 +58,10 @@ impl Pump<'_, '_> {
             let started = start.is_none();
             let passed = poll_fn(|cx| self.poll_passed(&intake, started, cx)).await?;
             let (data, end, trailers) = match passed {
-                Passed::Held => continue,
+                Passed::Held => {
+                    turn.moved(0).await;
+                    continue;
+                }
                 Passed::Data(data, end) => (data, end, None),
                 Passed::End(data, trailers) => (data, true, Some(trailers)),
             };
@@ -64,7 +69,8 @@ impl Pump<'_, '_> {
                 start(self.final_length(&data, end && trailers.is_none()));
             }
             poll_fn(|cx| self.taken(self.sink.poll_ready(cx), cx)).await?;
-            self.count(filtered, data.len());
+            let len = data.len();
+            self.count(filtered, len);
             self.sink.data(data).map_err(Broken::Sink)?;
             if end {
                 self.sink.end(trailers).map_err(Broken::Sink)?;
@@ -75,6 +81,7 @@ impl Pump<'_, '_> {
                 };
                 return poll_fn(|cx| self.taken(last(cx), cx)).await;
             }
+            turn.moved(len).await;
         }
     }
 

@@ -12,7 +12,7 @@ use weir_tests::hostile;
 use weir_tests::soak::floods::{Offered, Rush};
 use weir_tests::soak::idle::{self, Proxy};
 use weir_tests::soak::neighbours::{Outcomes, Plan, Subject, check, check_flood};
-use weir_tests::soak::process::{Usage, be_urgent};
+use weir_tests::soak::process::{Usage, be_urgent, be_usual};
 use weir_tests::soak::reload::{self, Storm, Survived};
 use weir_tests::soak::rotation::{self, Outcome, Plan as RotationPlan};
 use weir_tests::soak::{floods, modules, pairing, report, takeover, upstream, upstream_kills};
@@ -49,8 +49,11 @@ fn main() -> ExitCode {
         "takeover" => takeovers(&options),
         "upstream-kills" => kills(&options),
         "pairing" => pairs(&options),
-        // One of the processes of `upstream-kills`.
-        "upstream" => {
+        // One of the processes of `upstream-kills`, and that of `floods --control`.
+        "upstream" | "sink" => {
+            if run == "sink" {
+                be_usual();
+            }
             let address = arguments.first().and_then(|address| address.parse().ok());
             address.is_some_and(|address| upstream::run(address).is_ok())
         }
@@ -70,6 +73,8 @@ struct Options {
     haproxy: Option<PathBuf>,
     /// Whether only Envoy is looked at.
     only_envoy: bool,
+    /// Whether floods go to a plain server as well, which is no proxy.
+    control: bool,
     seconds: Option<u64>,
     baseline: Option<u64>,
     /// How often a guest is looked at when neighbours were slow beside it.
@@ -86,6 +91,7 @@ impl Options {
         };
         let has = |name: &str| arguments.iter().any(|argument| argument == name);
         let (beside, only_envoy) = (has("--beside-envoy"), has("--only-envoy"));
+        let control = has("--control");
         let (seconds, baseline) = (number(arguments, "--seconds"), number(arguments, "--baseline"));
         let (count, runs) = (number(arguments, "--count"), number(arguments, "--runs").unwrap_or(3));
         let haproxy = has("--beside-haproxy").then(|| "haproxy".into());
@@ -93,7 +99,7 @@ impl Options {
         let path = |name| std::env::var_os(name).map(PathBuf::from);
         let envoy = if beside || only_envoy { path("ENVOY") } else { None };
         let weir = path("WEIR").unwrap_or_else(|| "target/release/weir".into());
-        Self { weir, envoy, haproxy, only_envoy, seconds, baseline, runs, count }
+        Self { weir, envoy, haproxy, only_envoy, control, seconds, baseline, runs, count }
     }
 }
 
@@ -110,19 +116,28 @@ fn floods(options: &Options, names: &[String]) -> bool {
     plan.baseline = options.baseline.map_or(plan.baseline, Duration::from_secs);
     let clients = options.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(2000);
     let upstream = upstream();
-    let rush = Rush { clients, spread: GATHERING, nice: 19 };
+    let rush = Rush { clients, spread: GATHERING, stands_back: true };
     println!("{}", report::flood_head());
     let wanted = |name: &str| names.is_empty() || names.iter().any(|part| name.contains(part.as_str()));
     let (mut breaches, mut count) = (Vec::new(), 0);
     for flood in floods::ALL.into_iter().filter(|flood| wanted(flood.name())) {
         count += 1;
-        let (outcomes, offered, runs) = repeated(options.runs, || {
+        let check = |elsewhere| {
             let offered = Arc::new(Offered::default());
-            let weir = Subject::Weir(&options.weir);
-            let outcomes = check_flood(weir, (flood, rush), plan, upstream.address, &offered);
+            let (weir, upstream) = (Subject::Weir(&options.weir), (upstream.address, elsewhere));
+            let outcomes = check_flood(weir, (flood, rush), plan, upstream, &offered);
             (outcomes, offered)
-        });
+        };
+        let (outcomes, offered, runs) = repeated(options.runs, || check(None));
         println!("{}", report::flood_row(flood.name(), &outcomes, runs, &offered, plan.attack));
+        if options.control {
+            // It is shown, and not judged.
+            let program = std::env::current_exe().expect("Linux tells where the program is");
+            let (_sink, address) = upstream::Apart::start(&program, "sink", ([127, 0, 0, 1], 0).into());
+            let (outcomes, offered) = check(Some(address));
+            let name = format!("{}, at a plain server", flood.name());
+            println!("{}", report::flood_row(&name, &outcomes, 1, &offered, plan.attack));
+        }
         let memory = floods::out_of_proportion(&outcomes, clients, offered.bytes.load(Ordering::Relaxed));
         breaches.extend(told(flood.name(), &outcomes));
         breaches.extend(memory.map(|breach| format!("{}: {breach}", flood.name())));

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::soak::neighbours::Outcomes;
-use crate::soak::process::be_usual;
+use crate::soak::process::{be_last, be_usual};
 use crate::soak::provoke::Provoking;
 
 /// What the clients do.
@@ -61,9 +61,9 @@ pub struct Rush {
     pub clients: usize,
     /// Over how long their beginnings are spread.
     pub spread: Duration,
-    /// How far its thread stands back behind others on the same cores (as `nice` has it), so that proxy, upstream and
-    /// neighbours lack nothing that a flood from elsewhere would leave them. What it sends all the same is counted.
-    pub nice: i32,
+    /// Whether its thread stands back behind all others on the same cores, so that proxy, upstream and neighbours lack nothing
+    /// that a flood from elsewhere would leave them. What it sends all the same is counted.
+    pub stands_back: bool,
 }
 
 /// What a flood has offered.
@@ -93,13 +93,15 @@ impl Flood {
     /// Begins.
     ///
     /// # Panics
-    /// When a thread cannot be started, or cannot stand back.
+    /// When a thread cannot be started.
     pub fn start(self, address: SocketAddr, rush: Rush, offered: &Arc<Offered>) -> Provoking {
         let offered = Arc::clone(offered);
         Provoking::with(move |over, begun| {
-            be_usual();
-            // Linux takes it for the thread alone.
-            rustix::process::nice(rush.nice).expect("whoever wants less is given it");
+            if rush.stands_back {
+                be_last();
+            } else {
+                be_usual();
+            }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(self.run(address, rush, &over, &begun, &offered));
             let spent = clock_gettime(ClockId::ThreadCPUTime);

@@ -177,7 +177,8 @@ pub fn check(subject: Subject<'_>, guest: &Hostile, plan: Plan, upstream: Socket
     })
 }
 
-/// Checks a flood, on the listener where a guest stands that does no harm. What it sends is counted in `offered`.
+/// Checks a flood, on the listener where a guest stands that does no harm, or at somebody else's address: then what neighbours
+/// feel is the machine's. What it sends is counted in `offered`.
 ///
 /// # Panics
 /// When the harness itself fails.
@@ -185,11 +186,11 @@ pub fn check_flood(
     subject: Subject<'_>,
     (flood, rush): (Flood, Rush),
     plan: Plan,
-    upstream: SocketAddr,
+    (upstream, elsewhere): (SocketAddr, Option<SocketAddr>),
     offered: &Arc<Offered>,
 ) -> Outcomes {
     check_beside(subject, &harmless(), plan, upstream, |running| {
-        flood.start(running.addresses().hostile, rush, offered)
+        flood.start(elsewhere.unwrap_or(running.addresses().hostile), rush, offered)
     })
 }
 

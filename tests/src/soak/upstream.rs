@@ -1,6 +1,9 @@
 //! The upstream of long runs: it answers whatever comes, and with trailers where those are asked for.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -9,12 +12,11 @@ use hyper::body::Frame;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem::find;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::process::nice;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::http::{self, Body};
-use crate::soak::process::be_usual;
+use crate::soak::process::be_last;
 use crate::upstream::Upstream;
 
 /// The longest request.
@@ -52,10 +54,41 @@ pub fn run(address: SocketAddr) -> std::io::Result<()> {
 }
 
 /// What an upstream in a process of its own says, before its address.
-pub const LISTENS: &str = "the upstream listens at";
+const LISTENS: &str = "the upstream listens at";
 
-/// An upstream of its own for what guests call, on a thread of its own: what they ask of it is not to be felt by whoever
-/// asks the neighbours' one.
+/// An upstream as a process, killed when it is dropped.
+#[derive(Debug)]
+pub struct Apart(Child);
+
+impl Apart {
+    /// Starts one, and waits until it listens. `program` is the runner of soaks, and `run` what it calls this: as urgent as
+    /// clients (`upstream`), or no more than a proxy (`sink`).
+    ///
+    /// # Panics
+    /// When it does not listen.
+    pub fn start(program: &Path, run: &str, address: SocketAddr) -> (Self, SocketAddr) {
+        let mut command = Command::new(program);
+        command.arg(run).arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the upstream can be started");
+        let mut said = String::new();
+        let pipe = child.stdout.take().expect("it is piped");
+        BufReader::new(pipe).read_line(&mut said).expect("it says something");
+        let address = said.trim().strip_prefix(LISTENS).and_then(|address| address.trim().parse().ok());
+        let address = address.unwrap_or_else(|| panic!("the upstream does not listen: {said:?}"));
+        (Self(child), address)
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        // `kill` is SIGKILL.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An upstream of its own for what guests call, and for what a flood has to read, on a thread of its own: what they ask of it is not
+/// to be felt by whoever asks the neighbours' one.
 ///
 /// # Panics
 /// When it cannot listen.
@@ -66,9 +99,8 @@ pub fn of_calls() -> SocketAddr {
         listener.set_nonblocking(true).expect("it is a socket");
         let address = listener.local_addr().expect("it is bound");
         std::thread::spawn(move || {
-            be_usual();
             // An upstream elsewhere takes nothing of the proxy's processors: this one has what nobody else wants.
-            nice(19).expect("whoever wants less is given it");
+            be_last();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let listener = TcpListener::from_std(listener).expect("a runtime is here");

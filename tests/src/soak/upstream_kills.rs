@@ -1,17 +1,16 @@
 //! Upstreams that are killed: three processes behind one cluster, one after the other killed by SIGKILL and started again
 //! where it was, while a client goes on with requests that may be repeated.
 
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::soak::load::{Load, Measured};
 use crate::soak::process::Process;
-use crate::soak::upstream::LISTENS;
+use crate::soak::upstream::Apart;
 use crate::soak::weir::metric;
 
 /// How long a process may take to be ready.
@@ -44,39 +43,13 @@ pub struct Survived {
     pub log: String,
 }
 
-/// An upstream as a process, killed when it is dropped.
-struct Upstream(Child);
-
-impl Upstream {
-    /// Starts one, and waits until it listens.
-    fn start(program: &Path, address: SocketAddr) -> (Self, SocketAddr) {
-        let mut command = Command::new(program);
-        command.arg("upstream").arg(address.to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the upstream can be started");
-        let mut said = String::new();
-        let pipe = child.stdout.take().expect("it is piped");
-        BufReader::new(pipe).read_line(&mut said).expect("it says something");
-        let address = said.trim().strip_prefix(LISTENS).and_then(|address| address.trim().parse().ok());
-        let address = address.unwrap_or_else(|| panic!("the upstream does not listen: {said:?}"));
-        (Self(child), address)
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        // `kill` is SIGKILL.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Runs it. `program` is the runner of soaks, which can be an upstream, too.
 ///
 /// # Panics
 /// When something does not start.
 pub fn run(weir: &Path, program: &Path, plan: Plan) -> Survived {
     // Each on an address of its own, where nobody else is given its port while it is gone.
-    let start = |number: u8| Upstream::start(program, (Ipv4Addr::new(127, 83, 7, number), 0).into());
+    let start = |number: u8| Apart::start(program, "upstream", (Ipv4Addr::new(127, 83, 7, number), 0).into());
     let (mut upstreams, addresses): (Vec<_>, Vec<_>) = (1..=3).map(start).unzip();
     let folder = TempDir::new().expect("a temporary folder");
     let file = folder.path().join("weir.yaml");
@@ -107,7 +80,7 @@ pub fn run(weir: &Path, program: &Path, plan: Plan) -> Survived {
         let own = kill % upstreams.len();
         drop(upstreams.remove(own));
         std::thread::sleep(plan.rhythm);
-        upstreams.insert(own, Upstream::start(program, addresses[own]).0);
+        upstreams.insert(own, Apart::start(program, "upstream", addresses[own]).0);
     }
     std::thread::sleep(plan.rhythm);
     let requests = running.stop();

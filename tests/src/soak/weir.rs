@@ -102,7 +102,7 @@ fn config(guest: &Hostile, upstream: SocketAddr) -> String {
         format!(
             "{{ name: hostile, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: calm }}, {filter} ], \
                routes: [ {{ match: {{ path: /clean }}, cluster: up, filters: {{ hostile: off }} }}, \
-               {{ cluster: up }} ] }} }}"
+               {{ match: {{ path: /large }}, cluster: calls }}, {{ cluster: up }} ] }} }}"
         )
     };
     let calm = |name: &str| {

@@ -16,6 +16,7 @@ use crate::http::h1::Length;
 use crate::http::h1::encode::{self, Persistence};
 use crate::http::message::{Request, Response, is_bodiless};
 use crate::net::stream::Stream;
+use crate::net::turn::{TURN, give_way};
 
 /// The writing half.
 #[derive(Debug)]
@@ -55,6 +56,10 @@ const LARGE: usize = 16 * 1024;
 
 /// The most pieces of one write.
 const PIECES: usize = 16;
+
+/// The most bytes of one write, before others have their turn: the kernel takes megabytes at once, and what a filter makes of a
+/// head, or of a body that it held, may be that much.
+const MOST_WRITTEN: usize = 2 * TURN;
 
 /// A body that is not as long as its head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -193,15 +198,22 @@ impl Writer {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, io: &mut Stream) -> Poll<io::Result<()>> {
+        let mut room = MOST_WRITTEN;
         while self.queued > 0 {
+            if room == 0 {
+                return give_way(cx);
+            }
             let written = if self.tail.is_empty() {
-                ready!(Pin::new(&mut *io).poll_write(cx, &self.head))?
+                let part = self.head.get(..room).unwrap_or(&self.head);
+                ready!(Pin::new(&mut *io).poll_write(cx, part))?
             } else {
                 let mut slices = [IoSlice::new(&[]); PIECES];
                 let pieces = std::iter::once(&*self.head).chain(self.tail.iter().map(|piece| &**piece));
-                let mut count = 0;
+                let (mut count, mut left) = (0, room);
                 for (slice, piece) in slices.iter_mut().zip(pieces.filter(|piece| !piece.is_empty())) {
-                    *slice = IoSlice::new(piece);
+                    let part = piece.get(..left).unwrap_or(piece);
+                    left -= part.len();
+                    *slice = IoSlice::new(part);
                     count += 1;
                 }
                 let slices = slices.get(..count).unwrap_or_default();
@@ -211,6 +223,7 @@ impl Writer {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.unflushed = true;
+            room = room.saturating_sub(written);
             self.advance(written);
         }
         Poll::Ready(Ok(()))

@@ -209,3 +209,62 @@ pub fn proxy_grpc_close(host: &mut Host<'_>, token: Int) -> Answer {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Calls on which as much waits as may on each, as long as there is room.
+    fn filled() -> Grpc {
+        let mut grpc = Grpc::default();
+        for token in 1.. {
+            if !grpc.has_room_for(MAX_WAITING, MAX_WAITING) {
+                break;
+            }
+            let waiting = Arc::new(AtomicUsize::new(MAX_WAITING));
+            grpc.calls.insert(token, GrpcCall { unary: false, closed: false, waiting });
+        }
+        grpc
+    }
+
+    #[test]
+    fn as_many_messages_wait_on_all_calls_together_as_there_is_room_for_and_no_byte_more() {
+        let mut grpc = filled();
+        assert_eq!(grpc.calls.len(), MAX_WAITING_OF_ALL / MAX_WAITING);
+        assert!(!grpc.has_room_for(1, 1));
+        assert!(!grpc.has_room_for(usize::MAX, usize::MAX), "a sum that would wrap around is too much");
+        assert_eq!(grpc.waiting, MAX_WAITING_OF_ALL, "what is refused does not wait");
+    }
+
+    #[test]
+    fn what_was_sent_is_taken_to_wait_until_room_is_short_and_then_it_is_counted_anew() {
+        let mut grpc = filled();
+        let first = grpc.calls.first_entry().expect("a call").remove();
+        grpc.calls.values().next().expect("a call").waiting.fetch_sub(10, Ordering::Relaxed);
+        assert!(
+            first.waiting.load(Ordering::Relaxed) == MAX_WAITING,
+            "it is gone with all that waited on it"
+        );
+        assert_eq!(grpc.waiting, MAX_WAITING_OF_ALL, "nobody has counted");
+        assert!(!grpc.has_room_for(MAX_WAITING + 11, 1));
+        assert_eq!(
+            grpc.waiting,
+            MAX_WAITING_OF_ALL - MAX_WAITING - 10,
+            "all that still waits, and nothing else"
+        );
+        assert!(grpc.has_room_for(MAX_WAITING + 10, MAX_WAITING + 10));
+        first.waiting.fetch_add(10, Ordering::Relaxed);
+        grpc.calls.insert(0, first);
+        assert!(!grpc.has_room_for(1, 1));
+    }
+
+    #[test]
+    fn while_there_is_room_in_any_case_nothing_is_counted() {
+        let mut grpc = Grpc::default();
+        assert!(grpc.has_room_for(5, 7));
+        let waiting = Arc::new(AtomicUsize::new(0));
+        grpc.calls.insert(1, GrpcCall { unary: true, closed: true, waiting });
+        assert!(grpc.has_room_for(5, 7));
+        assert_eq!(grpc.waiting, 14, "by their weight, though nothing waits any more");
+    }
+}

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use weir_abi::{MapKind, Status, Version, decode_pairs, encode_pairs, encoded_pairs_len};
 
 use crate::http::message::{Request, Response, Scheme};
-use crate::plugin::abi::headers::weight::{MOST_BYTES, add, replace};
+use crate::plugin::abi::headers::weight::{MOST_BYTES, add, carriage, replace};
 use crate::plugin::abi::memory::Host;
 use crate::plugin::abi::{Answer, Int, Len, OutInt, OutLen, OutPtr, Ptr};
 use crate::plugin::grants::Right;
@@ -182,18 +182,18 @@ pub fn proxy_set_header_map_pairs(host: &mut Host<'_>, map: Int, data: Ptr, data
     let (bytes, vm) = host.bytes(data, data_len)?;
     let pairs = decode_pairs(bytes).map_err(|_| Status::BadArgument)?;
     edit(vm, map, Reroute::Anyhow, |target, weight| {
-        let (mut headers, mut own) = (HeaderMap::new(), None);
+        let (mut headers, mut own, mut all) = (HeaderMap::new(), None, 0);
         for (name, value) in pairs {
             if name.starts_with(b":") {
-                target.set_pseudo(name, value)?;
+                all += target.set_pseudo(name, value)?;
             } else {
                 let (name, value) = valid_pair(name, value)?;
-                add(&mut headers, &mut own, name, value)?;
+                all += add(&mut headers, &mut own, name, value)?;
             }
         }
         *target.headers() = headers;
         *weight = own;
-        Ok(())
+        Ok(all)
     })
 }
 
@@ -244,7 +244,7 @@ pub fn proxy_remove_header_map_value(host: &mut Host<'_>, map: Int, key: Ptr, ke
             target.headers().remove(name);
             *weight = None;
         }
-        Ok(())
+        Ok(0)
     })
 }
 
@@ -282,7 +282,8 @@ impl Target<'_> {
         key.starts_with(b":") || (matches!(self, Self::Request(_)) && names_host(key))
     }
 
-    fn set_pseudo(&mut self, key: &[u8], value: &[u8]) -> Result<(), Status> {
+    /// What is returned is its length, in bytes.
+    fn set_pseudo(&mut self, key: &[u8], value: &[u8]) -> Result<usize, Status> {
         match (self, lower(key)?.as_str()) {
             (Self::Request(request), ":method") => {
                 request.method = Method::from_bytes(value).map_err(|_| Status::BadArgument)?;
@@ -305,7 +306,7 @@ impl Target<'_> {
             }
             _ => return Err(Status::BadArgument),
         }
-        Ok(())
+        Ok(value.len())
     }
 }
 
@@ -319,12 +320,12 @@ fn reroute_by(key: &[u8]) -> Reroute {
 }
 
 /// Lets `change` edit a map of the context that host functions act on; it is told what the map weighs, where that is known, and
-/// says so of what it leaves.
+/// says so of what it leaves. What it has added, in bytes, is billed.
 fn edit(
     vm: &mut Vm,
     map: u32,
     reroute: Reroute,
-    change: impl FnOnce(&mut Target<'_>, &mut Option<usize>) -> Result<(), Status>,
+    change: impl FnOnce(&mut Target<'_>, &mut Option<usize>) -> Result<usize, Status>,
 ) -> Answer {
     let kind = MapKind::try_from(map).map_err(|_| Status::BadArgument)?;
     let mut weight = vm.weighed.take(vm.effective, kind);
@@ -364,7 +365,8 @@ fn edit(
     let changed = change(&mut target, &mut weight);
     drop(shared);
     vm.weighed.keep(vm.effective, kind, weight);
-    Ok(changed?)
+    vm.carried = vm.carried.saturating_add(carriage(changed?));
+    Ok(())
 }
 
 /// A header that may go onto the wire: no pseudo-header, no control characters.

@@ -54,7 +54,8 @@ pub(super) fn enter(store: &mut Store<Vm>, context: u32, limit: Duration) -> usi
 pub(super) fn leave(store: &mut Store<Vm>, context: u32, before: usize, spent: Duration) {
     let vm = store.data_mut();
     vm.effective = context;
-    let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+    vm.long.carries(vm.carried);
+    let spent = bill(spent, &mut vm.carried);
     vm.spent = vm.spent.saturating_add(spent);
     if let Ok(root) = vm.root() {
         root.usage.calls.inc();
@@ -63,5 +64,22 @@ pub(super) fn leave(store: &mut Store<Vm>, context: u32, before: usize, spent: D
     if let Some(root) = vm.roots.first().filter(|_| vm.limiter.used != before) {
         let now = vm.limiter.used as i64;
         root.usage.memory_grew(now - before as i64, now);
+    }
+}
+
+/// What a call is billed, in nanoseconds: its CPU time, and what it takes to carry what it has added to messages, once.
+fn bill(spent: Duration, carried: &mut u64) -> u64 {
+    let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+    spent.saturating_add(std::mem::take(carried))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_call_has_added_to_messages_is_billed_with_it_and_not_with_the_next() {
+        let (call, mut carried) = (Duration::from_nanos(7), 2_000_000);
+        assert_eq!([bill(call, &mut carried), bill(call, &mut carried)], [2_000_007, 7]);
     }
 }
