@@ -47,24 +47,18 @@ pub fn build(project: &Project) -> anyhow::Result<Built> {
         How::Manifest(manifest) => (build_otherwise(project, manifest)?, None),
     };
     let wasm = project.wasm();
+    let mut bytes = std::fs::read(&made).with_context(|| format!("{} cannot be read", made.display()))?;
+    // What another build makes is its own business.
+    if optimized.is_some() {
+        bytes = weir_names::shorten(&bytes).with_context(|| made.display().to_string())?;
+    }
     if made != wasm {
         // By rename: a gateway may watch the folder.
         let beside = wasm.with_extension("wasm.new");
-        std::fs::copy(&made, &beside).with_context(|| format!("{} cannot be copied", made.display()))?;
+        std::fs::write(&beside, &bytes).with_context(|| format!("{} cannot be written", beside.display()))?;
         std::fs::rename(&beside, &wasm).with_context(|| format!("{} cannot be written", wasm.display()))?;
     }
-    let bytes = std::fs::read(&wasm).context("the plugin is gone again")?;
-    Ok(Built { wasm, size: bytes.len(), names: names(&bytes), optimized })
-}
-
-/// The bytes of a module that are names of functions.
-fn names(module: &[u8]) -> usize {
-    let payloads = wasmparser::Parser::new(0).parse_all(module).map_while(Result::ok);
-    let sizes = payloads.filter_map(|payload| {
-        let wasmparser::Payload::CustomSection(section) = payload else { return None };
-        (section.name() == "name").then(|| section.range().len())
-    });
-    sizes.sum()
+    Ok(Built { wasm, size: bytes.len(), names: weir_names::size(&bytes), optimized })
 }
 
 /// Installs the target when the toolchain does not have it.
