@@ -58,6 +58,12 @@ macro_rules! export_common {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_abi_version_0_2_1() {}
 
+        // Without it the linker takes the module for a command, and begins and ends the C library around each callback.
+        #[unsafe(no_mangle)]
+        extern "C" fn _initialize() {
+            $crate::internal::initialize();
+        }
+
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_memory_allocate(len: usize) -> *mut u8 {
             $crate::internal::allocate(len)

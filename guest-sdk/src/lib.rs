@@ -183,6 +183,7 @@ mod filter;
 mod flow;
 pub mod grpc;
 mod headers;
+mod heap;
 pub mod http;
 mod identity;
 mod json;
@@ -229,7 +230,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod internal {
     pub use crate::flow::Side;
-    pub use crate::raw::allocate;
+    pub use crate::raw::{allocate, initialize};
     pub use crate::runtime::{HttpRuntime, NetworkRuntime};
     pub use crate::schema::{Probe, Text, Unknown, bytes};
 }

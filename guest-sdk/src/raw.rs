@@ -74,6 +74,19 @@ fn check(status: u32) -> Answer<()> {
     }
 }
 
+/// Runs what libraries have to be run before anything else.
+pub fn initialize() {
+    #[cfg(target_family = "wasm")]
+    {
+        unsafe extern "C" {
+            /// The linker makes it.
+            fn __wasm_call_ctors();
+        }
+        // SAFETY: `_initialize` is called once, and before everything else.
+        unsafe { __wasm_call_ctors() }
+    }
+}
+
 /// Memory for the host to write into. It comes back through `take`.
 #[must_use]
 pub fn allocate(len: usize) -> *mut u8 {
