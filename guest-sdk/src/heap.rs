@@ -222,7 +222,7 @@ impl<M: Memory> Heap<M> {
         let (block, flags) = if self.end != 0 && from == self.end + HEAD {
             (self.end, self.memory.load(self.end) & AFTER_FREE)
         } else {
-            ((from + UNIT - 1) / UNIT * UNIT + UNIT - HEAD, 0)
+            (from.div_ceil(UNIT) * UNIT + UNIT - HEAD, 0)
         };
         self.memory.store(block, (end - block) | USED | flags);
         self.memory.store(end, USED);

@@ -183,6 +183,7 @@ mod filter;
 mod flow;
 pub mod grpc;
 mod headers;
+#[cfg(any(target_family = "wasm", test))]
 mod heap;
 pub mod http;
 mod identity;

@@ -118,7 +118,7 @@ pub fn build_test_guests() -> anyhow::Result<PathBuf> {
 fn finish(from: &Path, to: &Path) -> anyhow::Result<()> {
     let beside = to.with_extension("wasm.new");
     let module = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
-    let module = weir_names::shorten(&module).with_context(|| from.display().to_string())?;
+    let module = weir_finish::finish(&module).with_context(|| from.display().to_string())?;
     fs::write(&beside, module).with_context(|| format!("cannot write {}", beside.display()))?;
     fs::rename(&beside, to)?;
     Ok(())

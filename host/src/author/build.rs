@@ -40,25 +40,35 @@ pub fn build(project: &Project) -> anyhow::Result<Built> {
     let (made, optimized) = match &project.how {
         How::Cargo(package) => {
             install_target()?;
-            let made = build_crate(project, package)?;
+            let made = finish(&build_crate(project, package)?, "finished.wasm")?;
             let smaller = made.with_extension("opt.wasm");
-            if optimize(&made, &smaller)? { (smaller, Some(true)) } else { (made, Some(false)) }
+            if optimize(&made, &smaller)? {
+                // It writes names of its own, and tells those apart that are the same.
+                (finish(&smaller, "wasm")?, Some(true))
+            } else {
+                (made, Some(false))
+            }
         }
         How::Manifest(manifest) => (build_otherwise(project, manifest)?, None),
     };
     let wasm = project.wasm();
-    let mut bytes = std::fs::read(&made).with_context(|| format!("{} cannot be read", made.display()))?;
-    // What another build makes is its own business.
-    if optimized.is_some() {
-        bytes = weir_names::shorten(&bytes).with_context(|| made.display().to_string())?;
-    }
     if made != wasm {
         // By rename: a gateway may watch the folder.
         let beside = wasm.with_extension("wasm.new");
-        std::fs::write(&beside, &bytes).with_context(|| format!("{} cannot be written", beside.display()))?;
+        std::fs::copy(&made, &beside).with_context(|| format!("{} cannot be copied", made.display()))?;
         std::fs::rename(&beside, &wasm).with_context(|| format!("{} cannot be written", wasm.display()))?;
     }
-    Ok(Built { wasm, size: bytes.len(), names: weir_names::size(&bytes), optimized })
+    let bytes = std::fs::read(&wasm).context("the plugin is gone again")?;
+    Ok(Built { wasm, size: bytes.len(), names: weir_finish::size_of_names(&bytes), optimized })
+}
+
+/// Finishes a module, into a file beside it.
+fn finish(made: &Path, extension: &str) -> anyhow::Result<PathBuf> {
+    let module = std::fs::read(made).with_context(|| format!("{} cannot be read", made.display()))?;
+    let finished = weir_finish::finish(&module).with_context(|| made.display().to_string())?;
+    let to = made.with_extension(extension);
+    std::fs::write(&to, finished).with_context(|| format!("{} cannot be written", to.display()))?;
+    Ok(to)
 }
 
 /// Installs the target when the toolchain does not have it.

@@ -1,4 +1,49 @@
-//! One name, as it is read.
+//! The section `name`, with what a backtrace shows of it and no more.
+
+use anyhow::Context;
+use wasmparser::{Name, NameSectionReader};
+
+use crate::{number, sized, text};
+
+/// The subsection of the module's own name, and that of the functions' (the Core Specification, appendix 7.4.1).
+const MODULE: u8 = 0;
+const FUNCTIONS: u8 = 1;
+
+/// The content of the section, whose own name is given.
+pub(crate) fn shortened(section: &str, names: NameSectionReader<'_>) -> anyhow::Result<Vec<u8>> {
+    const UNREADABLE: &str = "the names of the module's functions cannot be read";
+    let mut out = text(section);
+    for names in names {
+        match names.context(UNREADABLE)? {
+            Name::Module { name, .. } => {
+                out.push(MODULE);
+                out.extend(sized(&text(name)));
+            }
+            Name::Function(functions) => {
+                let mut map = number(functions.count());
+                for function in functions {
+                    let function = function.context(UNREADABLE)?;
+                    map.extend(number(function.index));
+                    map.extend(text(&short(function.name)));
+                }
+                out.push(FUNCTIONS);
+                out.extend(sized(&map));
+            }
+            Name::Local(_)
+            | Name::Label(_)
+            | Name::Type(_)
+            | Name::Table(_)
+            | Name::Memory(_)
+            | Name::Global(_)
+            | Name::Element(_)
+            | Name::Data(_)
+            | Name::Field(_)
+            | Name::Tag(_)
+            | Name::Unknown { .. } => {}
+        }
+    }
+    Ok(out)
+}
 
 /// A function's name without what only a linker needs.
 ///
