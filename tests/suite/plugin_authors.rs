@@ -208,6 +208,44 @@ fn a_trap_behind_an_await_is_logged_with_its_line_and_the_names_of_functions() {
     });
 }
 
+/// The callbacks and the host functions of a plugin, as `weir plugin inspect` tells them.
+fn callbacks(folder: &Path, name: &str) -> Vec<String> {
+    good(plugin(folder, &["build", name]));
+    let told = good(plugin(folder, &["inspect", &format!("{name}/{name}.wasm"), "--json"]));
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let callbacks = told["callbacks"].as_array().expect("a list").iter();
+    callbacks.map(|name| name.as_str().expect("a name").to_owned()).collect()
+}
+
+#[test]
+fn what_is_exported_is_what_a_filter_implements_and_what_answers_that_which_it_awaits() {
+    let folder = TempDir::new().expect("a folder");
+    good(plugin(folder.path(), &["new", "awaits"]));
+    let source = folder.path().join("awaits/src/lib.rs");
+    let call = "http::call(\"other\", http::Request::get(&request.path()?)).await?";
+    let sleep = "weir_sdk::timer::sleep(std::time::Duration::from_millis(5)).await";
+    let grpc = "weir_sdk::grpc::call(\"other\", \"a.B\", \"C\", request.path()?).await?";
+    for (awaited, answers) in [
+        (call, &["proxy_on_http_call_response"][..]),
+        (sleep, &["proxy_on_tick"]),
+        (grpc, &["proxy_on_grpc_receive", "proxy_on_grpc_close"]),
+    ] {
+        let text = BROKEN.replace(call, awaited).replace("answer.body()", "b\"\"");
+        fs::write(&source, text).expect("it is written");
+        let mut wanted = vec![
+            "proxy_on_context_create",
+            "proxy_on_configure",
+            "proxy_on_request_headers",
+            "proxy_on_delete",
+        ];
+        wanted.extend(answers);
+        wanted.sort_unstable();
+        let mut found = callbacks(folder.path(), "awaits");
+        found.sort_unstable();
+        assert_eq!(found, wanted, "{awaited}");
+    }
+}
+
 #[test]
 fn nothing_that_is_there_is_written_over_and_a_name_that_is_none_is_refused() {
     let folder = TempDir::new().expect("a folder");

@@ -90,3 +90,6 @@ fn number(mut value: u32) -> Vec<u8> {
         out.push(low | 0x80);
     }
 }
+
+#[cfg(test)]
+mod tests;
