@@ -31,7 +31,9 @@ pub fn bench(wanted: &Wanted, against: Option<&PathBuf>, runs: u64) -> anyhow::R
     let mut measured = Vec::new();
     for (path, file, _) in read_cases(&wanted.paths)? {
         let plugin = plugins.load(&plugin_of(&path, &file, wanted)?)?;
+        let plugin = plugins.cast(plugin, &file)?;
         let other = against.map(|against| plugins.load(against)).transpose()?;
+        let other = other.map(|other| plugins.cast(other, &file)).transpose()?;
         let picked = |name: &str| wanted.only.as_ref().is_none_or(|part| name.contains(part));
         for case in file.cases.iter().filter(|case| case.refused.is_none() && picked(&case.name)) {
             let start = |plugin| match Bench::start(plugins.workbench(), plugin, &file, case) {

@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::plugin::library::Loaded;
 use crate::plugin::watch::{Sample, Watch};
 use crate::testbed::bed::{Bed, NotStarted, Workbench};
 use crate::testbed::case::{Case, CaseFile};
-use crate::testbed::run::{run_stream, setting};
+use crate::testbed::run::{Cast, run_stream};
 
 /// What the calls of one callback cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,11 +43,11 @@ impl<'a> Bench<'a> {
     /// When it does not start, or a stream cannot be run.
     pub fn start(
         workbench: &Arc<Workbench>,
-        plugin: &Loaded,
+        plugins: &Cast,
         file: &'a CaseFile,
         case: &'a Case,
     ) -> Result<Self, NotStarted> {
-        let bed = Bed::start(workbench, plugin, setting(file, case))?;
+        let bed = Bed::start(workbench, &plugins.tested, plugins.setting(file, case))?;
         let mut bench = Self { file, case, bed, runs: 0, samples: BTreeMap::new() };
         bench.run(WARM_UP)?;
         (bench.runs, bench.samples) = (0, BTreeMap::new());
