@@ -22,7 +22,7 @@ mod world;
 
 pub use answers::{Call, CallReply};
 pub use bed::{Bed, NotStarted, Setting, Workbench};
-pub use bench::{Bench, Cost, Costs};
+pub use bench::{Bench, Cost, Costs, Manner};
 pub use case::{Case, CaseFile, Neighbour, Step, Use};
 pub use compare::{Difference, Left, compare};
 pub use facts::{

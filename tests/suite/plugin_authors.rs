@@ -208,8 +208,10 @@ fn a_trap_behind_an_await_is_logged_with_its_line_and_the_names_of_functions() {
         let log = gateway.log();
         let shown: Vec<&str> = log.lines().filter_map(|line| line.split_once(" - broken.wasm!")).map(|(_, name)| name).collect();
         assert!(shown.len() > 5 && shown.contains(&"core::panicking::panic_fmt"), "{log}");
+        let is_hash = |part: &str| part.len() == 17 && part.starts_with('h') && !part.contains('_');
         for name in shown {
-            assert!(!["_ZN", "_R", "17h", "::h", "$", "::<"].iter().any(|part| name.contains(part)), "{name}");
+            let of_a_linker = ["_ZN", "_R", "$", "::<"].iter().any(|part| name.contains(part));
+            assert!(!of_a_linker && !name.split("::").any(is_hash), "{name}");
         }
     });
 }

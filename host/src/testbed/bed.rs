@@ -23,7 +23,7 @@ use crate::plugin::library::Loaded;
 use crate::plugin::module::Compiler;
 use crate::plugin::services::Services;
 use crate::plugin::spec::{FilterSpec, Surroundings};
-use crate::plugin::watch::Watch;
+use crate::plugin::watch::Samples;
 use crate::telemetry::metrics::Registry;
 use crate::testbed::answers::{Answers, Call};
 use crate::testbed::case::Use;
@@ -75,6 +75,8 @@ pub struct Setting {
     pub calls: Vec<Call>,
     /// Shared data that is there at the beginning.
     pub shared_data: Texts,
+    /// Where to tell what the filter's calls cost, when somebody wants to know.
+    pub watched: Option<Arc<Samples>>,
 }
 
 /// Why there is no bed.
@@ -139,7 +141,8 @@ impl Bed {
             .on_thread_park(move || told.about_to_sleep())
             .build_local(Default::default())
             .context("a runtime cannot be made")?;
-        let world = Arc::new(World::new(setting.time.0));
+        let watched = setting.watched.map(|samples| (spec(&setting.filter).name.to_string(), samples));
+        let world = Arc::new(World::new(setting.time.0, watched));
         let outside = Arc::clone(&world);
         let services =
             Services::within(Some(outside), Registry::new(0), Arc::clone(workbench.engine.pulse()));
@@ -275,14 +278,6 @@ impl Bed {
                 self.settle();
             }
         }
-    }
-
-    /// Has somebody look on at the calls into the plugin, or nobody; who did before.
-    pub(super) fn watch(&self, watch: Option<Box<Watch>>) -> Option<Box<Watch>> {
-        let vm = &self.stage.tested()?.vm;
-        let exchanged =
-            vm.with(vm.generation(), |instance| Ok(std::mem::replace(&mut instance.vm().watch, watch)));
-        exchanged.ok().flatten()
     }
 
     /// The shared data of the filter.

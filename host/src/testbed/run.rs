@@ -152,6 +152,7 @@ pub fn setting(file: &CaseFile, case: &Case) -> Setting {
     let mut shared_data = file.shared_data.clone();
     shared_data.extend(case.shared_data.clone());
     Setting {
+        watched: None,
         before: Vec::new(),
         behind: Vec::new(),
         filter,
