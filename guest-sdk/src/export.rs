@@ -172,6 +172,12 @@ macro_rules! export_http_callback {
             RUNTIME.with(|runtime| runtime.on_http_call_response(context, call, headers, body, trailers));
         }
     };
+    ($filter:ty: queue) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_queue_ready(context: u32, queue: u32) {
+            RUNTIME.with(|runtime| runtime.on_queue_ready(context, queue));
+        }
+    };
     ($filter:ty: grpc_call) => {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_grpc_receive(context: u32, call: u32, len: u32) {

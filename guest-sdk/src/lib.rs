@@ -147,7 +147,7 @@
 //! ```
 //!
 //! [`http`] and [`grpc`] call clusters, [`timer`] waits, [`Body`] gives bodies whole or piece by piece, and [`join`],
-//! [`race`], [`timeout`] and [`spawn`] put futures together. [`Headers`] are right about those that are repeated. [`connection`] says who calls, over what, and by which route;
+//! [`race`], [`timeout`] and [`spawn`] put futures together. A [`queue`] hands over to other instances. [`Headers`] are right about those that are repeated. [`connection`] says who calls, over what, and by which route;
 //! [`properties`] whatever else the host knows.
 //!
 //! # Its tests
@@ -193,6 +193,7 @@ pub mod log;
 pub mod metrics;
 mod network;
 pub mod properties;
+pub mod queue;
 pub mod random;
 mod raw;
 mod reply;

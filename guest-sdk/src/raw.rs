@@ -346,6 +346,39 @@ pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Answer<()> {
     check(unsafe { host::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) })
 }
 
+/// Opens a queue, and has the host tell of what is put into it.
+pub fn register_queue(name: &str) -> Answer<u32> {
+    let mut queue = 0;
+    // SAFETY: the host reads `name`, and writes to a place that lives during the call.
+    check(unsafe { host::proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut queue) })?;
+    Ok(queue)
+}
+
+pub fn resolve_queue(vm_id: &str, name: &str) -> Answer<Option<u32>> {
+    let mut queue = 0;
+    // SAFETY: the host reads both, and writes to a place that lives during the call.
+    let found = check(unsafe {
+        host::proxy_resolve_shared_queue(
+            vm_id.as_ptr(),
+            vm_id.len(),
+            name.as_ptr(),
+            name.len(),
+            &raw mut queue,
+        )
+    });
+    optional(found.map(|()| queue))
+}
+
+pub fn enqueue(queue: u32, value: &[u8]) -> Answer<()> {
+    // SAFETY: the host reads `value` during the call.
+    check(unsafe { host::proxy_enqueue_shared_queue(queue, value.as_ptr(), value.len()) })
+}
+
+pub fn dequeue(queue: u32) -> Answer<Vec<u8>> {
+    // SAFETY: the host writes address and length to places that live during the call.
+    bytes(|data, len| unsafe { host::proxy_dequeue_shared_queue(queue, data, len) })
+}
+
 pub fn define_metric(kind: MetricKind, name: &str) -> Answer<u32> {
     let mut id = 0;
     // SAFETY: the host reads `name`, and writes to a place that lives during the call.

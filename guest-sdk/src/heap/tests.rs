@@ -109,7 +109,7 @@ impl Piece {
 /// Does whatever can be done, in an order that nobody chose; the heap with nothing handed out.
 fn churn(seed: u32, shared: bool) -> Heap<Checked> {
     let (mut heap, mut state, mut pieces) = (heap(64 << 20, shared), seed, Vec::<Piece>::new());
-    for step in 0..30_000_u32 {
+    for step in 0..12_000_u32 {
         let (what, mark) = (random(&mut state) % 8, step as u8);
         let len = random(&mut state) % [24, 200, 5_000, 200_000][(random(&mut state) % 4) as usize];
         let picked = random(&mut state) as usize;

@@ -15,7 +15,7 @@ const ANSWERS: [(&str, &[&str]); 7] = [
     ("proxy_on_grpc_receive_trailing_metadata", GRPC),
     ("proxy_on_grpc_close", GRPC),
     ("proxy_on_tick", &["proxy_set_tick_period_milliseconds"]),
-    ("proxy_on_queue_ready", &["proxy_register_shared_queue", "proxy_resolve_shared_queue"]),
+    ("proxy_on_queue_ready", &["proxy_register_shared_queue"]),
 ];
 
 const GRPC: &[&str] = &["proxy_grpc_call", "proxy_grpc_stream"];
