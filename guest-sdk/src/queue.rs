@@ -3,6 +3,10 @@
 //! What is put into a queue comes out of it once, for whoever takes it first. A queue is a plugin's own, by its `vm_id`; others can
 //! put something into it, when the operator grants that.
 //!
+//! Hosts tell one instance that something has come: the one that opened the queue last, and when that is gone, the one before. So
+//! what comes is awaited in a future that is no stream's, as below: a stream may be on a worker that is not told. Every
+//! instance can put something in, and take what is there.
+//!
 //! ```no_run
 //! use weir_sdk::prelude::*;
 //! use weir_sdk::queue::{self, Queue};
@@ -17,7 +21,7 @@
 //! impl HttpFilter for Audit {
 //!     fn new(_: ()) -> Result<Self> {
 //!         let queue = queue::open("audit")?;
-//!         // One instance of many takes an entry; it need not be the one that put it in.
+//!         // Each instance says so, and one of them is told. It need not be the one that put an entry in.
 //!         spawn(async move {
 //!             while let Ok(entry) = queue.next().await {
 //!                 if let Err(error) = http::call("audit", http::Request::post("/entries", entry)).await {
@@ -103,7 +107,8 @@ impl Queue {
         }
     }
 
-    /// Awaits something, and takes it. Of several who wait one gets it, in whatever instance.
+    /// Awaits something, and takes it. Of several futures of this instance that wait, one gets it. It is for the instance that
+    /// opened the queue last: no other one is told of what comes.
     pub fn next(self) -> Next {
         Next { queue: self, place: None }
     }

@@ -31,9 +31,9 @@ fn module(imports: &[&str], exports: &[&str]) -> Vec<u8> {
 
 fn exports(module: &[u8]) -> Vec<String> {
     let sections = Parser::new(0).parse_all(module).map(|payload| payload.expect("a module"));
-    let exports = sections.filter_map(|payload| match payload {
-        Payload::ExportSection(section) => Some(section),
-        _ => None,
+    let exports = sections.filter_map(|payload| {
+        let Payload::ExportSection(section) = payload else { return None };
+        Some(section)
     });
     exports.flatten().map(|export| export.expect("an export").name.to_owned()).collect()
 }
@@ -77,9 +77,10 @@ fn names_of_functions_and_of_the_module_stay_and_so_does_every_other_section() {
     let (mut names, mut own) = (Vec::new(), None);
     for payload in Parser::new(0).parse_all(&finished) {
         let Payload::CustomSection(section) = payload.expect("a module") else { continue };
-        match section.as_known() {
-            KnownCustom::Name(section) => names.extend(section.map(|name| name.expect("names"))),
-            _ => own = Some((section.name(), section.data())),
+        if let KnownCustom::Name(section) = section.as_known() {
+            names.extend(section.map(|name| name.expect("names")));
+        } else {
+            own = Some((section.name(), section.data()));
         }
     }
     assert_eq!(own, Some(("weir.plugin", b"{}".as_slice())));
