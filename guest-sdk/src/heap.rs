@@ -11,6 +11,9 @@
 #[cfg(target_family = "wasm")]
 mod memory;
 
+#[cfg(target_family = "wasm")]
+pub(crate) use memory::free;
+
 /// What blocks lie in, by addresses. What is asked for is always within what [`Memory::grow`] gave.
 pub(crate) trait Memory {
     /// The word at an address.

@@ -5,6 +5,7 @@
 //! unimplemented.
 #![expect(unsafe_code, reason = "the boundary to the host")]
 
+use std::cell::Cell;
 use std::ptr::{null, null_mut};
 
 use weir_abi::{BufferKind, LogLevel, MapKind, MetricKind, Status, StreamKind, host_functions};
@@ -87,9 +88,16 @@ pub fn initialize() {
     }
 }
 
+thread_local! {
+    /// Whether the host allocates by [`allocate`]. One that finds `malloc` may prefer that (ADR 0021), and what comes from there is
+    /// not what a `#[global_allocator]` of the filter's can take back.
+    static ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Memory for the host to write into. It comes back through `take`.
 #[must_use]
 pub fn allocate(len: usize) -> *mut u8 {
+    ASKED.set(true);
     // A box has exactly the size that `take` gives back; a vector may have more.
     Box::into_raw(Box::<[u8]>::new_uninit_slice(len)).cast()
 }
@@ -98,6 +106,13 @@ pub fn allocate(len: usize) -> *mut u8 {
 fn take(data: *mut u8, len: usize) -> Vec<u8> {
     if data.is_null() {
         return Vec::new();
+    }
+    #[cfg(target_family = "wasm")]
+    if !ASKED.get() {
+        // SAFETY: the host has written `len` bytes there, and nobody else knows the address.
+        let bytes = unsafe { std::slice::from_raw_parts(data, len) }.to_vec();
+        crate::heap::free(data);
+        return bytes;
     }
     // SAFETY: the host got `data` from `allocate(len)`, which made a box of that size, and has written `len` bytes
     // there; nobody else knows the address.
