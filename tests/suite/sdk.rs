@@ -16,8 +16,7 @@ struct Host {
 const STATUSES: [u32; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 13, 255, u32::MAX];
 
 /// Guests with every callback that the SDK has, and the standard filters, with a configuration each.
-const GUESTS: [(&str, &str); 12] = [
-    ("queues", ""),
+const GUESTS: [(&str, &str); 11] = [
     ("awaits", ""),
     ("reads", ""),
     ("phases", r#"{"name": "one"}"#),
