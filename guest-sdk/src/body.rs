@@ -15,6 +15,74 @@ use crate::raw;
 /// holds it, all that has been gathered.
 ///
 /// In an `async fn` the rest can be awaited: as a whole by [`Body::read_all`], or piece by piece by [`Body::chunks`].
+/// A body that is JSON, awaited as a whole and written anew:
+///
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// struct Redact;
+///
+/// #[weir_sdk::http_filter]
+/// impl HttpFilter for Redact {
+///     fn new(_: ()) -> Result<Self> {
+///         Ok(Self)
+///     }
+///
+///     async fn on_response(&self, _: &mut Response, body: &mut Body, _: &mut ()) -> Result<Action> {
+///         // One that is larger is an error, and so is one that is no JSON: both are answered with what the errors say.
+///         let mut account: serde_json::Value = body.read_json(64 << 10).await?;
+///         if let Some(number) = account.get_mut("card") {
+///             *number = "****".into();
+///         }
+///         body.replace(account.to_string())?;
+///         Ok(Action::Continue)
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// Piece by piece, with no more of it in memory than a piece:
+///
+/// ```
+/// # use weir_sdk::prelude::*;
+/// # struct Shout;
+/// #[weir_sdk::http_filter]
+/// impl HttpFilter for Shout {
+/// #   fn new(_: ()) -> Result<Self> {
+/// #       Ok(Self)
+/// #   }
+///     async fn on_response_body(&self, body: &mut Body, _: &mut ()) -> Result<Action> {
+///         let mut chunks = body.chunks();
+///         while let Some(piece) = chunks.next().await? {
+///             chunks.replace(piece.to_ascii_uppercase())?;
+///         }
+///         Ok(Action::Continue)
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// In an `fn`, a body is the piece that has come: this one counts it, and has it go on.
+///
+/// ```
+/// # use weir_sdk::prelude::*;
+/// use weir_sdk::metrics::{Counter, Static};
+///
+/// static UPLOADED: Static<Counter> = Static::new("uploaded");
+///
+/// # struct Count;
+/// #[weir_sdk::http_filter]
+/// impl HttpFilter for Count {
+/// #   fn new(_: ()) -> Result<Self> {
+/// #       Ok(Self)
+/// #   }
+///     fn on_request_body(&self, body: &mut Body, _: &mut ()) -> Result<Action> {
+///         UPLOADED.add(body.len() as u64);
+///         Ok(Action::Continue)
+///     }
+/// }
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 pub struct Body {
     kind: BufferKind,

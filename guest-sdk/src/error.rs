@@ -5,6 +5,16 @@ use std::fmt;
 use weir_abi::Status;
 
 /// Why a filter could not do its work. It is logged in the filter's name.
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// fn limit(text: &str) -> Result<u32> {
+///     text.parse().map_err(|_| Error::new(format!("`{text}` is no limit; give a number")).reply_with(400))
+/// }
+///
+/// let error = limit("many").expect_err("it is none");
+/// assert_eq!((error.reply_status(), error.to_string().as_str()), (400, "`many` is no limit; give a number"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     message: String,

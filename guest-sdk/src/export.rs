@@ -58,6 +58,12 @@ macro_rules! export_common {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_abi_version_0_2_1() {}
 
+        // Without it the linker takes the module for a command, and begins and ends the C library around each callback.
+        #[unsafe(no_mangle)]
+        extern "C" fn _initialize() {
+            $crate::internal::initialize();
+        }
+
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_memory_allocate(len: usize) -> *mut u8 {
             $crate::internal::allocate(len)
@@ -164,6 +170,12 @@ macro_rules! export_http_callback {
             trailers: u32,
         ) {
             RUNTIME.with(|runtime| runtime.on_http_call_response(context, call, headers, body, trailers));
+        }
+    };
+    ($filter:ty: queue) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_queue_ready(context: u32, queue: u32) {
+            RUNTIME.with(|runtime| runtime.on_queue_ready(context, queue));
         }
     };
     ($filter:ty: grpc_call) => {

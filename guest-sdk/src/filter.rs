@@ -186,6 +186,20 @@ pub enum Action {
 }
 
 /// A request.
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// /// Requests for an old address, and for one that a query names, go to the new one.
+/// fn redirect(request: &Request) -> Result<Action> {
+///     let query = request.query()?;
+///     let wanted = query.iter().find(|(name, _)| name == "page").map(|(_, page)| page.as_str());
+///     let known = request.cookie("session")?.is_some();
+///     Ok(match (request.method()?.as_str(), wanted) {
+///         ("GET", Some(page)) if known => Action::Reply(Reply::new(301).header("location", format!("/pages/{page}"))),
+///         _ => Action::Continue,
+///     })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Request {
     last: bool,
@@ -262,6 +276,19 @@ impl Request {
 header_functions!(Request);
 
 /// A response.
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// /// Nobody need know how it failed.
+/// fn hide(response: &mut Response) -> Result<Action> {
+///     if response.status()? >= 500 {
+///         response.set_status(503)?;
+///         response.set_header("retry-after", "5")?;
+///         response.remove_header("x-powered-by")?;
+///     }
+///     Ok(Action::Continue)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Response {
     last: bool,

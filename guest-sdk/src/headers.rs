@@ -9,6 +9,37 @@ use crate::raw;
 
 /// All headers of a message at one moment, pseudo-headers first, repeated ones each for itself. Reading it costs
 /// one call of the host, however many headers are looked at.
+/// A header that is repeated has no one value, and who decides by it must say what that means:
+///
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// /// The tenant, if the request names one and no second one.
+/// fn tenant(request: &Request) -> Result<Option<String>> {
+///     let headers = request.headers()?;
+///     let only = headers.get_only("x-tenant").and_then(|value| str::from_utf8(value).ok());
+///     Ok(only.map(str::to_owned))
+/// }
+///
+/// /// Whether one of its `accept` headers has this media type, in any place of a list.
+/// fn accepts(request: &Request, wanted: &str) -> Result<bool> {
+///     let headers = request.headers()?;
+///     let texts = headers.get_all("accept").filter_map(|value| str::from_utf8(value).ok());
+///     let mut types = texts.flat_map(|list| list.split(',')).filter_map(|item| item.split(';').next());
+///     Ok(types.any(|one| one.trim().eq_ignore_ascii_case(wanted)))
+/// }
+///
+/// /// Takes out whatever a client must not set.
+/// fn clean(request: &mut Request) -> Result<()> {
+///     let internal: Vec<String> = request
+///         .headers()?
+///         .iter()
+///         .filter(|(name, _)| name.starts_with("x-internal-"))
+///         .map(|(name, _)| name.to_owned())
+///         .collect();
+///     internal.iter().try_for_each(|name| request.remove_header(name))
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Headers {
     bytes: Vec<u8>,
@@ -51,6 +82,29 @@ impl fmt::Debug for Headers {
 }
 
 /// The trailers of a message.
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// struct Failures;
+///
+/// #[weir_sdk::http_filter]
+/// impl HttpFilter for Failures {
+///     fn new(_: ()) -> Result<Self> {
+///         Ok(Self)
+///     }
+///
+///     /// gRPC tells in the trailers how a call has ended.
+///     fn on_response_trailers(&self, trailers: &mut Trailers, _: &mut ()) -> Result<Action> {
+///         let status = trailers.header("grpc-status")?.unwrap_or_default();
+///         if status != "0" {
+///             weir_sdk::warn!(status = status; "a call failed");
+///             trailers.remove_header("grpc-message")?;
+///         }
+///         Ok(Action::Continue)
+///     }
+/// }
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 pub struct Trailers {
     map: MapKind,

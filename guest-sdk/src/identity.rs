@@ -3,6 +3,13 @@
 use std::fmt;
 
 /// A SPIFFE identity, `spiffe://TRUST-DOMAIN/PATH` (SPIFFE-ID section 2). There is none that is not well-formed.
+/// ```
+/// use weir_sdk::SpiffeId;
+///
+/// let id = SpiffeId::parse("spiffe://prod.example/ns/shop/sa/cart").expect("it is one");
+/// assert_eq!((id.trust_domain(), id.path()), ("prod.example", "/ns/shop/sa/cart"));
+/// assert_eq!(SpiffeId::parse("spiffe://prod.example/../admin"), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId {
     uri: String,

@@ -147,7 +147,7 @@
 //! ```
 //!
 //! [`http`] and [`grpc`] call clusters, [`timer`] waits, [`Body`] gives bodies whole or piece by piece, and [`join`],
-//! [`race`], [`timeout`] and [`spawn`] put futures together. [`connection`] says who calls, over what, and by which route;
+//! [`race`], [`timeout`] and [`spawn`] put futures together. A [`queue`] hands over to other instances. [`Headers`] are right about those that are repeated. [`connection`] says who calls, over what, and by which route;
 //! [`properties`] whatever else the host knows.
 //!
 //! # Its tests
@@ -183,6 +183,8 @@ mod filter;
 mod flow;
 pub mod grpc;
 mod headers;
+#[cfg(any(target_family = "wasm", test))]
+mod heap;
 pub mod http;
 mod identity;
 mod json;
@@ -191,6 +193,7 @@ pub mod log;
 pub mod metrics;
 mod network;
 pub mod properties;
+pub mod queue;
 pub mod random;
 mod raw;
 mod reply;
@@ -229,7 +232,7 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod internal {
     pub use crate::flow::Side;
-    pub use crate::raw::allocate;
+    pub use crate::raw::{allocate, initialize};
     pub use crate::runtime::{HttpRuntime, NetworkRuntime};
     pub use crate::schema::{Probe, Text, Unknown, bytes};
 }

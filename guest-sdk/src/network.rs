@@ -11,6 +11,57 @@ use crate::{properties, raw};
 
 /// A filter for connections. Put [`crate::network_filter`] on the `impl`: what it implements is exported, and
 /// nothing else.
+/// This one lets connections pass by the server name that they ask for, and looks at the first bytes of those that ask for none:
+///
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// #[derive(Deserialize, Schema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     /// The server names that may be asked for.
+///     names: Vec<String>,
+/// }
+///
+/// struct Gate(Config);
+///
+/// /// What the filter remembers of a connection.
+/// #[derive(Default)]
+/// struct Seen {
+///     greeted: bool,
+/// }
+///
+/// #[weir_sdk::network_filter]
+/// impl NetworkFilter for Gate {
+///     type Config = Config;
+///     type Stream = Seen;
+///
+///     fn new(config: Config) -> Result<Self> {
+///         Ok(Self(config))
+///     }
+///
+///     fn on_new_connection(&self, connection: &mut Connection, _: &mut Seen) -> Result<ConnectionAction> {
+///         match connection.server_name()? {
+///             Some(name) if self.0.names.contains(&name) => Ok(ConnectionAction::Continue),
+///             Some(_) => Ok(ConnectionAction::Close),
+///             None => Ok(ConnectionAction::Continue),
+///         }
+///     }
+///
+///     fn on_downstream_data(&self, data: &mut Body, seen: &mut Seen) -> Result<ConnectionAction> {
+///         if seen.greeted {
+///             return Ok(ConnectionAction::Continue);
+///         }
+///         // Until enough is here it gathers, and the filter is asked again with all of it.
+///         if data.len() < 4 && !data.is_last() {
+///             return Ok(ConnectionAction::Pause);
+///         }
+///         seen.greeted = data.read_range(0, 4)? == b"EHLO";
+///         Ok(if seen.greeted { ConnectionAction::Continue } else { ConnectionAction::Close })
+///     }
+/// }
+/// # fn main() {}
+/// ```
 pub trait NetworkFilter: Sized + 'static {
     /// The filter's configuration: what serde makes of its JSON. May be left out when there is none.
     type Config: DeserializeOwned;
@@ -77,6 +128,17 @@ pub enum ConnectionAction {
 }
 
 /// A connection.
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// /// `orders.internal` goes to the cluster `orders`.
+/// fn route(connection: &mut Connection) -> Result<ConnectionAction> {
+///     let name = connection.server_name()?.unwrap_or_default();
+///     let Some(cluster) = name.strip_suffix(".internal") else { return Ok(ConnectionAction::Close) };
+///     connection.route_to(cluster)?;
+///     Ok(ConnectionAction::Continue)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Connection(pub(crate) ());
 

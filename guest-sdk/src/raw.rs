@@ -5,6 +5,7 @@
 //! unimplemented.
 #![expect(unsafe_code, reason = "the boundary to the host")]
 
+use std::cell::Cell;
 use std::ptr::{null, null_mut};
 
 use weir_abi::{BufferKind, LogLevel, MapKind, MetricKind, Status, StreamKind, host_functions};
@@ -74,9 +75,29 @@ fn check(status: u32) -> Answer<()> {
     }
 }
 
+/// Runs what libraries have to be run before anything else.
+pub fn initialize() {
+    #[cfg(target_family = "wasm")]
+    {
+        unsafe extern "C" {
+            /// The linker makes it.
+            fn __wasm_call_ctors();
+        }
+        // SAFETY: `_initialize` is called once, and before everything else.
+        unsafe { __wasm_call_ctors() }
+    }
+}
+
+thread_local! {
+    /// Whether the host allocates by [`allocate`]. One that finds `malloc` may prefer that (ADR 0021), and what comes from there is
+    /// not what a `#[global_allocator]` of the filter's can take back.
+    static ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Memory for the host to write into. It comes back through `take`.
 #[must_use]
 pub fn allocate(len: usize) -> *mut u8 {
+    ASKED.set(true);
     // A box has exactly the size that `take` gives back; a vector may have more.
     Box::into_raw(Box::<[u8]>::new_uninit_slice(len)).cast()
 }
@@ -85,6 +106,13 @@ pub fn allocate(len: usize) -> *mut u8 {
 fn take(data: *mut u8, len: usize) -> Vec<u8> {
     if data.is_null() {
         return Vec::new();
+    }
+    #[cfg(target_family = "wasm")]
+    if !ASKED.get() {
+        // SAFETY: the host has written `len` bytes there, and nobody else knows the address.
+        let bytes = unsafe { std::slice::from_raw_parts(data, len) }.to_vec();
+        crate::heap::free(data);
+        return bytes;
     }
     // SAFETY: the host got `data` from `allocate(len)`, which made a box of that size, and has written `len` bytes
     // there; nobody else knows the address.
@@ -331,6 +359,39 @@ pub fn shared_data(key: &str) -> Answer<Option<(Vec<u8>, u32)>> {
 pub fn set_shared_data(key: &str, value: &[u8], cas: u32) -> Answer<()> {
     // SAFETY: the host reads both during the call.
     check(unsafe { host::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas) })
+}
+
+/// Opens a queue, and has the host tell of what is put into it.
+pub fn register_queue(name: &str) -> Answer<u32> {
+    let mut queue = 0;
+    // SAFETY: the host reads `name`, and writes to a place that lives during the call.
+    check(unsafe { host::proxy_register_shared_queue(name.as_ptr(), name.len(), &raw mut queue) })?;
+    Ok(queue)
+}
+
+pub fn resolve_queue(vm_id: &str, name: &str) -> Answer<Option<u32>> {
+    let mut queue = 0;
+    // SAFETY: the host reads both, and writes to a place that lives during the call.
+    let found = check(unsafe {
+        host::proxy_resolve_shared_queue(
+            vm_id.as_ptr(),
+            vm_id.len(),
+            name.as_ptr(),
+            name.len(),
+            &raw mut queue,
+        )
+    });
+    optional(found.map(|()| queue))
+}
+
+pub fn enqueue(queue: u32, value: &[u8]) -> Answer<()> {
+    // SAFETY: the host reads `value` during the call.
+    check(unsafe { host::proxy_enqueue_shared_queue(queue, value.as_ptr(), value.len()) })
+}
+
+pub fn dequeue(queue: u32) -> Answer<Vec<u8>> {
+    // SAFETY: the host writes address and length to places that live during the call.
+    bytes(|data, len| unsafe { host::proxy_dequeue_shared_queue(queue, data, len) })
 }
 
 pub fn define_metric(kind: MetricKind, name: &str) -> Answer<u32> {

@@ -5,6 +5,12 @@ use weir_abi::encode_pairs;
 use crate::raw;
 
 /// An answer in the place of the upstream's.
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// let reply = Reply::new(429).header("retry-after", "60").body("slower, please\n").details("over the quota");
+/// assert_ne!(Action::Reply(reply), Action::Continue);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     status: u16,

@@ -19,7 +19,7 @@ use crate::flow::{Begun, Event, Flow, Phase, Phases, Side};
 use crate::headers::Trailers;
 use crate::network::{Connection, ConnectionAction, NetworkFilter};
 use crate::reply::Reply;
-use crate::{flow, grpc, http, json, raw, task, timer};
+use crate::{flow, grpc, http, json, queue, raw, task, timer};
 
 const CONTINUE: u32 = weir_abi::Action::Continue as u32;
 const PAUSE: u32 = weir_abi::Action::Pause as u32;
@@ -227,6 +227,12 @@ impl<F: HttpFilter> HttpRuntime<F> {
     pub fn on_grpc_close(&self, context: u32, token: u32, status: u32) {
         task::enter(context);
         grpc::closed(token, status);
+        flow::drain();
+    }
+
+    pub fn on_queue_ready(&self, context: u32, queue: u32) {
+        task::enter(context);
+        queue::ready(queue);
         flow::drain();
     }
 

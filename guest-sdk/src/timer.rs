@@ -110,6 +110,8 @@ struct Timer {
     own: Option<(u64, u64)>,
     /// For when the host's timer is set; `None` when it is not.
     set: Option<u64>,
+    /// What sets it. Only who wants ticks brings it, so that a module where nobody does has nothing of it.
+    tick: Option<fn(u32)>,
 }
 
 impl Timer {
@@ -117,6 +119,7 @@ impl Timer {
         self.number = self.number.wrapping_add(1);
         let place = (until, self.number);
         self.sleeping.insert(place, cx.waker().clone());
+        self.tick = Some(raw::set_tick);
         if self.set.is_none_or(|set| until < set) {
             self.arm(raw::monotonic());
         }
@@ -143,8 +146,10 @@ impl Timer {
     fn arm(&mut self, now: u64) {
         let next = self.next();
         let period = next.map_or(0, |next| next.saturating_sub(now).div_ceil(NANOS_PER_MILLI).max(1));
-        if next.is_some() || self.set.is_some() {
-            raw::set_tick(u32::try_from(period).unwrap_or(u32::MAX));
+        if let Some(tick) = self.tick
+            && (next.is_some() || self.set.is_some())
+        {
+            tick(u32::try_from(period).unwrap_or(u32::MAX));
         }
         self.set = next;
     }
@@ -173,6 +178,7 @@ pub(crate) fn every(root: u32, period: Duration) {
         let mut timers = timers.borrow_mut();
         if let Some(timer) = timers.get_or_insert_with(root, Timer::default) {
             timer.own = Some((period, now.saturating_add(period)));
+            timer.tick = Some(raw::set_tick);
             timer.arm(now);
         }
     });

@@ -4,14 +4,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use weir::app::Origin;
 use weir::author::scaffold::Kind;
 use weir::author::test::Wanted;
+use weir::config::filter::{Isolation, Scheduling};
 use weir::net::inherit::Inheritance;
 use weir::overload::{descriptors, pages};
 use weir::plugin::workshop;
 use weir::report;
+use weir::testbed::Manner;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -113,6 +116,12 @@ enum PluginCommand {
         /// Measures only cases with this in their names.
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
+        /// Which streams share an instance, in the place of what the files say.
+        #[arg(long, value_name = "WHICH", value_parser = PossibleValuesParser::new(["worker", "stream"]).map(isolation))]
+        isolation: Option<Isolation>,
+        /// How the calls share a worker, in the place of what the files say.
+        #[arg(long, value_name = "HOW", value_parser = PossibleValuesParser::new(["inline", "preemptible"]).map(scheduling))]
+        scheduling: Option<Scheduling>,
         /// How often each case is run.
         #[arg(long, value_name = "NUMBER", default_value_t = 2_000)]
         runs: u64,
@@ -135,6 +144,14 @@ enum PluginCommand {
     },
 }
 
+fn isolation(word: String) -> Isolation {
+    if word == Isolation::Stream.word() { Isolation::Stream } else { Isolation::Worker }
+}
+
+fn scheduling(word: String) -> Scheduling {
+    if word == Scheduling::Preemptible.word() { Scheduling::Preemptible } else { Scheduling::Inline }
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { config, takeover } => run(&config, takeover),
@@ -147,9 +164,18 @@ fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Test { paths, plugin, only, update, json, .. }) => {
             report::authors::test(&Wanted { paths, plugin, only, update }, json)
         }
-        Command::Plugin(PluginCommand::Bench { paths, plugin, against, only, runs, json }) => {
+        Command::Plugin(PluginCommand::Bench {
+            paths,
+            plugin,
+            against,
+            only,
+            isolation,
+            scheduling,
+            runs,
+            json,
+        }) => {
             let wanted = Wanted { paths, plugin, only, update: false };
-            report::authors::bench(&wanted, against.as_ref(), runs, json)
+            report::authors::bench(&wanted, against.as_ref(), Manner { isolation, scheduling }, runs, json)
         }
         Command::Plugin(PluginCommand::Compile { cache, memory, cpu }) => {
             return compile(&cache, memory, cpu);

@@ -22,14 +22,14 @@ mod world;
 
 pub use answers::{Call, CallReply};
 pub use bed::{Bed, NotStarted, Setting, Workbench};
-pub use bench::{Bench, Cost, Costs};
-pub use case::{Case, CaseFile, Step, Use};
+pub use bench::{Bench, Cost, Costs, Manner};
+pub use case::{Case, CaseFile, Neighbour, Step, Use};
 pub use compare::{Difference, Left, compare};
 pub use facts::{
     CertificateFacts, ConnectionFacts, Direction, Protocol, RequestFacts, ResponseFacts, RouteInfo, Time,
     TlsFacts, TlsVersion, default_of,
 };
 pub use message::{Body, Headers, Texts};
-pub use run::{Outcome, run_file, setting};
+pub use run::{Cast, Outcome, run_file, setting};
 pub use seen::{Line, Seen, SeenCall, SeenRequest, SeenResponse};
 pub use wanted::{Expect, Wanted, WantedCall, WantedHeaders, WantedRequest, WantedResponse};

@@ -66,6 +66,9 @@ impl Plugin {
         let filter: Use = read(yaml);
         let setting = Setting {
             filter,
+            watched: None,
+            before: Vec::new(),
+            behind: Vec::new(),
             time: weir::testbed::Time::parse("2026-01-01T00:00:00Z").unwrap_or_else(|| panic!("a time")),
             calls: Vec::new(),
             shared_data: Default::default(),

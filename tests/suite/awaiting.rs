@@ -2,6 +2,7 @@
 
 mod calls;
 mod churn;
+mod queues;
 mod reading;
 
 use bytes::Bytes;

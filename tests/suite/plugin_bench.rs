@@ -73,3 +73,26 @@ fn a_plugin_that_does_not_start_and_a_name_that_no_case_has_are_told() {
         assert!(!good && said.is_empty(), "{said}");
     }
 }
+
+#[test]
+fn a_filter_is_measured_with_an_instance_for_each_stream_and_with_calls_that_give_way_too() {
+    let case = "cases:\n  - name: one\n    config: { request: { set: { x-a: b } } }\n    request: {}\n";
+    let of_file = format!("filter: {{ isolation: stream }}\n{case}");
+    let costs = |cases: &str, more: &[&str]| {
+        let (said, good) = bench(cases, &[more, &["--json"]].concat());
+        assert!(good, "{said}");
+        let measured: Json = serde_json::from_str(&said).expect("JSON");
+        let of = |callback: &str, what: &str| measured[0]["callbacks"][callback][what].clone();
+        assert!(of("proxy_on_request_headers", "median_ns").as_f64() > Some(0.0), "{said}");
+        ["proxy_on_context_create", "proxy_on_request_headers", "proxy_on_response_headers"]
+            .map(|callback| ["calls", "host_calls", "bytes"].map(|what| of(callback, what)))
+    };
+    let plain = costs(case, &[]);
+    assert_eq!(plain[1][0], 1.0);
+    assert_eq!(costs(case, &["--isolation", "stream"]), plain);
+    assert_eq!(costs(&of_file, &[]), plain);
+    assert_eq!(costs(&of_file, &["--isolation", "worker"]), plain);
+    assert_eq!(costs(case, &["--scheduling", "preemptible"]), plain);
+    let (_, good) = bench(case, &["--scheduling", "later"]);
+    assert!(!good);
+}

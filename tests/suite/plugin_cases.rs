@@ -379,3 +379,59 @@ fn the_schema_of_cases_names_every_field_of_a_filter_and_needs_no_plugin() {
     assert!(filter.to_string().contains("on_failure"), "{filter}");
     assert_eq!(filter["required"], serde_json::json!([]));
 }
+
+/// Filters beside the tested one are of files beside the cases.
+fn with_neighbours(cases: &str) -> (String, Option<i32>) {
+    let folder = TempDir::new().expect("a folder");
+    fs::copy(filters().join("header-rewrite.wasm"), folder.path().join("beside.wasm")).expect("it is there");
+    let file = folder.path().join("cases.yaml");
+    fs::write(&file, cases).expect("it is written");
+    let (said, status) = run(&file, &filters().join("authz.wasm"), &[]);
+    (said.replace(&format!("{}/", folder.path().display()), ""), status)
+}
+
+#[test]
+fn other_filters_can_stand_before_and_behind_the_tested_one_in_the_chain() {
+    let (said, status) = with_neighbours(
+        r#"
+filter: { config: { rules: [ { allow: ["*"], headers: { x-tenant: ann } } ] } }
+before: [ { plugin: beside.wasm, config: { request: { set: { x-tenant: ann } } } } ]
+cases:
+  - name: it decides by what the filter before it has set
+    request: {}
+    expect: { response: { status: 200 }, request: { headers: { x-tenant: ann } } }
+  - name: what stands behind it has the last word on what goes on
+    behind:
+      - { plugin: beside.wasm, config: { request: { rename: { x-tenant: x-who } } } }
+      - { plugin: beside.wasm, config: { request: { set: { x-last: "1" } } } }
+    request: {}
+    expect: { request: { headers: { x-tenant: null, x-who: ann, x-last: "1" } } }
+  - name: a case says who stands there in the place of the file
+    before: []
+    request: {}
+    expect: { response: { status: 403 }, forwarded: false }
+  - name: an answer of its own passes the filters before it
+    before: [ { plugin: beside.wasm, config: { response: { set: { x-seen: "yes" } } } } ]
+    request: {}
+    expect: { response: { status: 403, headers: { x-seen: "yes" } }, forwarded: false }
+"#,
+    );
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("4 cases: 4 good, 0 bad"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_filter_beside_the_tested_one_is_told() {
+    for (beside, problem) in [
+        ("{ config: {} }", "cases.yaml:1:11: before[0]: a filter beside the tested one names its plugin"),
+        ("{ plugin: nowhere.wasm }", "nowhere.wasm cannot be read; give a .wasm file"),
+        ("{ plugin: beside.wasm, conf: {} }", "unknown field `conf`; did you mean `config`?"),
+        ("{ plugin: beside.wasm, config: 7 }", "`beside`, beside the tested filter, does not start: "),
+    ] {
+        let (said, status) = with_neighbours(&format!(
+            "before: [ {beside} ]\nfilter: {{ config: {{ rules: [] }} }}\ncases: [ {{ name: one, request: {{}} }} ]\n"
+        ));
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(problem), "{problem}\nin\n{said}");
+    }
+}

@@ -161,7 +161,8 @@ fn no_answer_of_the_host_makes_a_filter_trap() {
 fn only_the_callbacks_that_a_filter_implements_are_exported() {
     let engine = Engine::default();
     let exported = |guest: &str| -> Vec<&str> {
-        let module = Module::new(&engine, wasm(guest)).expect("a module");
+        let built = weir_finish::finish(&wasm(guest)).expect("a module");
+        let module = Module::new(&engine, built).expect("a module");
         let names = CALLBACKS.iter().map(|callback| callback.name);
         let always = ["proxy_on_context_create", "proxy_on_configure", "proxy_on_delete"];
         names.filter(|name| module.get_export(name).is_some() && !always.contains(name)).collect()

@@ -60,7 +60,7 @@ pub fn build_filters() -> anyhow::Result<PathBuf> {
     let folder = target().join("plugins");
     fs::create_dir_all(&folder)?;
     for name in names {
-        copy(&built(name), &folder.join(format!("{name}.wasm")))?;
+        finish(&built(name), &folder.join(format!("{name}.wasm")))?;
     }
     Ok(folder)
 }
@@ -73,7 +73,7 @@ pub fn build_filters() -> anyhow::Result<PathBuf> {
 pub fn build_bench_filter(folder: &Path) -> anyhow::Result<()> {
     let names = ["bench-filter", "bench-filter-official"];
     build(&names, &[])?;
-    names.iter().try_for_each(|name| copy(&built(name), &folder.join(format!("{name}.wasm"))))
+    names.iter().try_for_each(|name| finish(&built(name), &folder.join(format!("{name}.wasm"))))
 }
 
 /// Builds the filter of `docs/examples/greeting` with a greeting of its own, and puts it into a file.
@@ -82,7 +82,7 @@ pub fn build_bench_filter(folder: &Path) -> anyhow::Result<()> {
 /// When it does not build.
 pub fn build_greeting(greeting: &str, file: &Path) -> anyhow::Result<()> {
     build(&["greeting"], &[("GREETING", greeting)])?;
-    copy(&built("greeting"), file)
+    finish(&built("greeting"), file)
 }
 
 /// Builds filters, with variables that they see while they are built.
@@ -113,10 +113,13 @@ pub fn build_test_guests() -> anyhow::Result<PathBuf> {
     Ok(target().join(WASM).join("guest").join("examples"))
 }
 
-/// Copies by rename, so that nobody sees half a file.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Puts a filter to where it is wanted, with the names that `weir plugin build` leaves in one; by rename, so that nobody
+/// sees half a file.
+fn finish(from: &Path, to: &Path) -> anyhow::Result<()> {
     let beside = to.with_extension("wasm.new");
-    fs::copy(from, &beside).with_context(|| format!("cannot copy {}", from.display()))?;
+    let module = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    let module = weir_finish::finish(&module).with_context(|| from.display().to_string())?;
+    fs::write(&beside, module).with_context(|| format!("cannot write {}", beside.display()))?;
     fs::rename(&beside, to)?;
     Ok(())
 }

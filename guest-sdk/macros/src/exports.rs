@@ -19,6 +19,7 @@ pub(crate) fn of(names: &[String], methods: &Methods) -> Vec<&'static str> {
         ("tick", has("on_tick") || awaits),
         ("http_call", awaits),
         ("grpc_call", awaits),
+        ("queue", awaits),
     ];
     wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name).collect()
 }

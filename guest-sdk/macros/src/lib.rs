@@ -16,7 +16,7 @@ use syn::{ImplItem, ItemImpl, Type, parse_macro_input, parse_quote};
 /// Makes an `impl HttpFilter for X` the filter of this module.
 ///
 /// Its methods about messages are `fn` or `async fn`. Only when one of them is an `async fn` are the callbacks exported by
-/// which the host answers what it awaits.
+/// which the host answers what it awaits; `weir plugin build` leaves out those of what is awaited nowhere.
 ///
 /// What the filter needs beyond what every filter has can be said, in the words of a filter's `grants` in Weir's
 /// configuration: `#[weir_sdk::http_filter(grants(clusters = ["authz"], headers = "read", reply = true))]`. It stands in

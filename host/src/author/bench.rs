@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde_json::{Map, Value as Json, json};
 
 use crate::author::test::{Plugins, Wanted, plugin_of, read_cases};
-use crate::testbed::{Bench, Cost, Costs, NotStarted};
+use crate::testbed::{Bench, Cost, Costs, Manner, NotStarted};
 
 /// What was measured of a case.
 #[derive(Debug)]
@@ -26,15 +26,22 @@ const ROUNDS: u64 = 10;
 ///
 /// # Errors
 /// What is wrong with the files, or why a plugin cannot be run.
-pub fn bench(wanted: &Wanted, against: Option<&PathBuf>, runs: u64) -> anyhow::Result<Vec<Measured>> {
+pub fn bench(
+    wanted: &Wanted,
+    against: Option<&PathBuf>,
+    manner: Manner,
+    runs: u64,
+) -> anyhow::Result<Vec<Measured>> {
     let mut plugins = Plugins::new()?;
     let mut measured = Vec::new();
     for (path, file, _) in read_cases(&wanted.paths)? {
         let plugin = plugins.load(&plugin_of(&path, &file, wanted)?)?;
+        let plugin = plugins.cast(plugin, &file)?;
         let other = against.map(|against| plugins.load(against)).transpose()?;
+        let other = other.map(|other| plugins.cast(other, &file)).transpose()?;
         let picked = |name: &str| wanted.only.as_ref().is_none_or(|part| name.contains(part));
         for case in file.cases.iter().filter(|case| case.refused.is_none() && picked(&case.name)) {
-            let start = |plugin| match Bench::start(plugins.workbench(), plugin, &file, case) {
+            let start = |plugin| match Bench::start(plugins.workbench(), plugin, &file, case, manner) {
                 Ok(bench) => Ok(bench),
                 Err(NotStarted::Plugin { error, .. }) => {
                     bail!("{}: the plugin does not start: {error}", &*case.name)

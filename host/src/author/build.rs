@@ -40,9 +40,14 @@ pub fn build(project: &Project) -> anyhow::Result<Built> {
     let (made, optimized) = match &project.how {
         How::Cargo(package) => {
             install_target()?;
-            let made = build_crate(project, package)?;
+            let made = finish(&build_crate(project, package)?, "finished.wasm")?;
             let smaller = made.with_extension("opt.wasm");
-            if optimize(&made, &smaller)? { (smaller, Some(true)) } else { (made, Some(false)) }
+            if optimize(&made, &smaller)? {
+                // It writes names of its own, and tells those apart that are the same.
+                (finish(&smaller, "wasm")?, Some(true))
+            } else {
+                (made, Some(false))
+            }
         }
         How::Manifest(manifest) => (build_otherwise(project, manifest)?, None),
     };
@@ -54,17 +59,16 @@ pub fn build(project: &Project) -> anyhow::Result<Built> {
         std::fs::rename(&beside, &wasm).with_context(|| format!("{} cannot be written", wasm.display()))?;
     }
     let bytes = std::fs::read(&wasm).context("the plugin is gone again")?;
-    Ok(Built { wasm, size: bytes.len(), names: names(&bytes), optimized })
+    Ok(Built { wasm, size: bytes.len(), names: weir_finish::size_of_names(&bytes), optimized })
 }
 
-/// The bytes of a module that are names of functions.
-fn names(module: &[u8]) -> usize {
-    let payloads = wasmparser::Parser::new(0).parse_all(module).map_while(Result::ok);
-    let sizes = payloads.filter_map(|payload| {
-        let wasmparser::Payload::CustomSection(section) = payload else { return None };
-        (section.name() == "name").then(|| section.range().len())
-    });
-    sizes.sum()
+/// Finishes a module, into a file beside it.
+fn finish(made: &Path, extension: &str) -> anyhow::Result<PathBuf> {
+    let module = std::fs::read(made).with_context(|| format!("{} cannot be read", made.display()))?;
+    let finished = weir_finish::finish(&module).with_context(|| made.display().to_string())?;
+    let to = made.with_extension(extension);
+    std::fs::write(&to, finished).with_context(|| format!("{} cannot be written", to.display()))?;
+    Ok(to)
 }
 
 /// Installs the target when the toolchain does not have it.

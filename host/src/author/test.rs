@@ -11,7 +11,7 @@ use crate::author::build::build;
 use crate::author::project::Project;
 use crate::config::problem::Problems;
 use crate::plugin::library::Loaded;
-use crate::testbed::{CaseFile, Difference, Outcome, Workbench, run_file};
+use crate::testbed::{CaseFile, Cast, Difference, Outcome, Workbench, run_file};
 
 /// What is to be tested.
 #[derive(Debug, Default)]
@@ -79,7 +79,8 @@ pub fn test(wanted: &Wanted) -> anyhow::Result<Vec<Tested>> {
     let only = |name: &str| wanted.only.as_ref().is_none_or(|part| name.contains(part));
     let run = |(file, cases, text): (PathBuf, CaseFile, String)| {
         let plugin = plugins.load(&plugin_of(&file, &cases, wanted)?)?;
-        let mut outcomes = run_file(&plugins.workbench, &plugin, &cases, only)?;
+        let cast = plugins.cast(plugin, &cases)?;
+        let mut outcomes = run_file(&plugins.workbench, &cast, &cases, only)?;
         let mut updated = false;
         if wanted.update
             && let Some(text) = Outcome::update(&outcomes, &cases, &text, &file)?
@@ -87,7 +88,7 @@ pub fn test(wanted: &Wanted) -> anyhow::Result<Vec<Tested>> {
             std::fs::write(&file, &text).with_context(|| format!("{} cannot be written", file.display()))?;
             // What cannot be mended by an expectation is still wrong.
             let cases = CaseFile::parse(&text, &file)?;
-            outcomes = run_file(&plugins.workbench, &plugin, &cases, only)?;
+            outcomes = run_file(&plugins.workbench, &cast, &cases, only)?;
             updated = true;
         }
         Ok(Tested { file, outcomes, updated })
@@ -171,6 +172,16 @@ impl Plugins {
     /// What runs them.
     pub fn workbench(&self) -> &Arc<Workbench> {
         &self.workbench
+    }
+
+    /// A plugin, and those that stand beside it in a file's cases.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or Weir would refuse it.
+    pub fn cast(&mut self, tested: Loaded, cases: &CaseFile) -> anyhow::Result<Cast> {
+        let load = |file: &Path| Ok((file.to_owned(), self.load(file)?));
+        let others = cases.neighbours().map(load).collect::<anyhow::Result<_>>()?;
+        Ok(Cast { tested, others })
     }
 
     /// The plugin of a file.

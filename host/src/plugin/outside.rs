@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use weir_abi::LogLevel;
 
 use crate::plugin::services::FaultKind;
+use crate::plugin::watch::Watch;
 
 /// What stands in for the world.
 pub trait Outside: Debug + Send + Sync {
@@ -21,6 +22,9 @@ pub trait Outside: Debug + Send + Sync {
 
     /// A filter has written a line.
     fn logged(&self, filter: &str, level: LogLevel, message: &str);
+
+    /// Who is to look on at the calls into an instance of a filter.
+    fn watch(&self, filter: &str) -> Option<Watch>;
 
     /// A call has ended its instance.
     fn failed(&self, plugin: &str, kind: FaultKind, message: &str);

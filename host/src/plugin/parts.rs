@@ -82,6 +82,7 @@ impl Parts {
             StartError::Quota(quota.as_str())
         })?;
         let roots: Vec<_> = (1..).zip(&self.members).map(|(id, member)| member.root(id)).collect();
+        let watch = self.services.outside.as_ref().and_then(|outside| outside.watch(&first.spec.name));
         Ok(Vm {
             memory: None,
             allocator: None,
@@ -106,7 +107,7 @@ impl Parts {
             space: Arc::clone(&self.space),
             scope: Arc::clone(&self.scope),
             clusters: Arc::clone(clusters),
-            watch: None,
+            watch: watch.map(Box::new),
             metrics: Arc::default(),
         })
     }

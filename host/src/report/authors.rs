@@ -9,7 +9,7 @@ use crate::author::project::Project;
 use crate::author::scaffold::{Kind, scaffold};
 use crate::author::test::{self, Tested, Wanted};
 use crate::report::Paint;
-use crate::testbed::{CaseFile, Cost, Costs, Outcome};
+use crate::testbed::{CaseFile, Cost, Costs, Manner, Outcome};
 
 /// Writes a new plugin, and prints what can be done with it.
 ///
@@ -106,7 +106,13 @@ pub fn test(wanted: &Wanted, json: bool) -> anyhow::Result<bool> {
 ///
 /// # Errors
 /// When they cannot be run.
-pub fn bench(wanted: &Wanted, against: Option<&PathBuf>, runs: u64, json: bool) -> anyhow::Result<bool> {
+pub fn bench(
+    wanted: &Wanted,
+    against: Option<&PathBuf>,
+    manner: Manner,
+    runs: u64,
+    json: bool,
+) -> anyhow::Result<bool> {
     if cfg!(debug_assertions) {
         let paint = Paint::stderr();
         eprintln!(
@@ -114,7 +120,7 @@ pub fn bench(wanted: &Wanted, against: Option<&PathBuf>, runs: u64, json: bool) 
             paint.yellow("note:")
         );
     }
-    let measured = bench::bench(wanted, against, runs)?;
+    let measured = bench::bench(wanted, against, manner, runs)?;
     if json {
         let all: serde_json::Value = measured.iter().map(Measured::to_json).collect();
         println!("{all:#}");

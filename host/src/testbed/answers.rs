@@ -77,7 +77,7 @@ pub struct Answers {
     planned: RefCell<Vec<(Call, Cell<u32>)>>,
     made: RefCell<Vec<Rc<RefCell<SeenCall>>>>,
     unanswered: RefCell<Vec<String>>,
-    condemned: Cell<bool>,
+    condemned: RefCell<Vec<Arc<VmSpec>>>,
 }
 
 impl Answers {
@@ -89,7 +89,7 @@ impl Answers {
             planned: RefCell::default(),
             made: RefCell::default(),
             unanswered: RefCell::default(),
-            condemned: Cell::new(false),
+            condemned: RefCell::default(),
         }
     }
 
@@ -104,9 +104,9 @@ impl Answers {
         (made, self.unanswered.take())
     }
 
-    /// Whether an instance has failed since this was last asked.
-    pub fn take_condemned(&self) -> bool {
-        self.condemned.replace(false)
+    /// The VMs whose instances have failed since this was last asked.
+    pub fn take_condemned(&self) -> Vec<Arc<VmSpec>> {
+        self.condemned.take()
     }
 
     /// The answer to a call.
@@ -184,8 +184,8 @@ impl PluginHost for Answers {
         Box::new(Stream { made, answering: answering.abort_handle() })
     }
 
-    fn condemned(&self, _: &Arc<VmSpec>) {
-        self.condemned.set(true);
+    fn condemned(&self, vm: &Arc<VmSpec>) {
+        self.condemned.borrow_mut().push(Arc::clone(vm));
     }
 
     fn stream_failed(&self, _: &Arc<VmSpec>) {}

@@ -23,7 +23,7 @@ use crate::plugin::library::Loaded;
 use crate::plugin::module::Compiler;
 use crate::plugin::services::Services;
 use crate::plugin::spec::{FilterSpec, Surroundings};
-use crate::plugin::watch::Watch;
+use crate::plugin::watch::Samples;
 use crate::telemetry::metrics::Registry;
 use crate::testbed::answers::{Answers, Call};
 use crate::testbed::case::Use;
@@ -65,12 +65,18 @@ impl Workbench {
 pub struct Setting {
     /// The filter.
     pub filter: Use,
+    /// Filters that stand before it in the chain, each of a plugin of its own.
+    pub before: Vec<(Use, Loaded)>,
+    /// Filters that stand behind it.
+    pub behind: Vec<(Use, Loaded)>,
     /// The time of day at which it begins.
     pub time: Time,
     /// What clusters answer. Those that are named here are the ones that there are, besides what the filter is granted.
     pub calls: Vec<Call>,
     /// Shared data that is there at the beginning.
     pub shared_data: Texts,
+    /// Where to tell what the filter's calls cost, when somebody wants to know.
+    pub watched: Option<Arc<Samples>>,
 }
 
 /// Why there is no bed.
@@ -104,9 +110,19 @@ pub(super) struct Stage {
     pub(super) world: Arc<World>,
     pub(super) answers: Rc<Answers>,
     pub(super) services: Arc<Services>,
-    pub(super) filter: Option<Rc<Filter>>,
+    /// The chain.
+    pub(super) filters: Vec<Rc<Filter>>,
+    /// The place of the tested filter in it.
+    tested: usize,
     clusters: Arc<BTreeSet<Box<str>>>,
     pub(super) streams: u64,
+}
+
+impl Stage {
+    /// The filter that is tested.
+    fn tested(&self) -> Option<&Rc<Filter>> {
+        self.filters.get(self.tested)
+    }
 }
 
 /// The listener that the filter stands in.
@@ -125,35 +141,51 @@ impl Bed {
             .on_thread_park(move || told.about_to_sleep())
             .build_local(Default::default())
             .context("a runtime cannot be made")?;
-        let world = Arc::new(World::new(setting.time.0));
+        let watched = setting.watched.map(|samples| (spec(&setting.filter).name.to_string(), samples));
+        let world = Arc::new(World::new(setting.time.0, watched));
         let outside = Arc::clone(&world);
         let services =
             Services::within(Some(outside), Registry::new(0), Arc::clone(workbench.engine.pulse()));
-        let spec = spec(&setting.filter);
-        let scope = services.space(&spec.data_scope());
+        let scope = services.space(&spec(&setting.filter).data_scope());
         for (key, value) in &setting.shared_data {
             // What does not fit is missed where it is looked for.
             let _ = scope.set(key.as_bytes(), &value.whole(), 0, usize::MAX);
         }
-        let granted = setting.filter.0.grants.clusters.iter().map(|name| name.value.as_str().into());
+        let tested = setting.before.len();
+        let chain =
+            setting.before.into_iter().chain([(setting.filter, loaded.clone())]).chain(setting.behind);
+        let chain: Vec<(Use, Loaded)> = chain.collect();
+        let granted = chain.iter().flat_map(|(filter, _)| &filter.0.grants.clusters);
+        let granted = granted.map(|name| name.value.as_str().into());
         let answering = setting.calls.iter().map(|call| call.cluster.value.as_str().into());
         let clusters = Arc::new(granted.chain(answering).collect::<BTreeSet<Box<str>>>());
-        let vm = VmSpec::new(loaded, vec![Arc::new(spec)], Arc::clone(&services));
+        let vm = |(filter, loaded): &(Use, Loaded)| {
+            VmSpec::new(loaded, vec![Arc::new(spec(filter))], Arc::clone(&services))
+        };
+        let vms: Vec<Arc<VmSpec>> = chain.iter().map(vm).collect();
         let timers = Rc::new(Timers::standing());
         let answers = Rc::new(Answers::new(&timers));
         setting.calls.into_iter().for_each(|call| answers.plan(call));
-        let stage = Stage { timers, world, answers, services, filter: None, clusters, streams: 0 };
+        let filters = Vec::new();
+        let stage = Stage { timers, world, answers, services, filters, tested, clusters, streams: 0 };
         let mut bed = Self { runtime, idle, stage, _workbench: Arc::clone(workbench) };
-        bed.furnish(&vm)?;
+        vms.iter().try_for_each(|vm| bed.furnish(vm))?;
         Ok(bed)
     }
 
-    /// Starts the instances, and what they asked for meanwhile.
+    /// Starts the instances of the next filter, and what they asked for meanwhile.
     fn furnish(&mut self, vm: &Arc<VmSpec>) -> Result<(), NotStarted> {
         let Self { runtime, stage, .. } = self;
         let started: Result<Vec<_>, _> =
             (0..vm.instances()).map(|_| vm.start(&stage.clusters).map(Box::new)).collect();
+        let is_tested = stage.filters.len() == stage.tested;
         let instances = started.map_err(|error| {
+            if !is_tested {
+                let name = vm.filters.first().map_or("", |spec| &*spec.plugin);
+                return NotStarted::Other(anyhow::anyhow!(
+                    "`{name}`, beside the tested filter, does not start: {error}"
+                ));
+            }
             let log = stage.world.take_lines().iter().map(super::seen::Line::shown).collect();
             NotStarted::Plugin { error, log }
         })?;
@@ -165,7 +197,7 @@ impl Bed {
         });
         let handle = handle.context("the plugin has no instance")?;
         let spec = vm.filters.first().context("the plugin has no filter")?;
-        stage.filter = Some(Rc::new(Filter { spec: Arc::clone(spec), vm: handle, root: 1 }));
+        stage.filters.push(Rc::new(Filter { spec: Arc::clone(spec), vm: handle, root: 1 }));
         self.settle();
         Ok(())
     }
@@ -234,29 +266,23 @@ impl Bed {
         self.mend();
     }
 
-    /// A new instance in the place of one that failed.
+    /// New instances in the place of those that failed.
     fn mend(&self) {
-        let Some(filter) = self.stage.filter.as_ref().filter(|_| self.stage.answers.take_condemned()) else {
-            return;
-        };
-        // One that does not start again is missed by the next stream.
-        if let Ok(instance) = filter.vm.spec().start(&self.stage.clusters) {
-            self.runtime.block_on(async { filter.vm.replace(Box::new(instance)) });
-            self.settle();
+        for vm in self.stage.answers.take_condemned() {
+            let filter = self.stage.filters.iter().find(|filter| Arc::ptr_eq(filter.vm.spec(), &vm));
+            // One that does not start again is missed by the next stream.
+            if let Some(filter) = filter
+                && let Ok(instance) = vm.start(&self.stage.clusters)
+            {
+                self.runtime.block_on(async { filter.vm.replace(Box::new(instance)) });
+                self.settle();
+            }
         }
-    }
-
-    /// Has somebody look on at the calls into the plugin, or nobody; who did before.
-    pub(super) fn watch(&self, watch: Option<Box<Watch>>) -> Option<Box<Watch>> {
-        let vm = &self.stage.filter.as_ref()?.vm;
-        let exchanged =
-            vm.with(vm.generation(), |instance| Ok(std::mem::replace(&mut instance.vm().watch, watch)));
-        exchanged.ok().flatten()
     }
 
     /// The shared data of the filter.
     pub fn shared_data(&self, key: &str) -> Option<Vec<u8>> {
-        let filter = self.stage.filter.as_ref()?;
+        let filter = self.stage.tested()?;
         let (value, _) = self.stage.services.space(&filter.spec.data_scope()).get(key.as_bytes())?;
         Some(value.to_vec())
     }
@@ -290,8 +316,8 @@ impl Left for Bed {
 impl Drop for Bed {
     fn drop(&mut self) {
         // The end of a plugin is an event like others, and needs the runtime.
-        let filter = self.stage.filter.take();
-        self.runtime.block_on(async { drop(filter) });
+        let filters = std::mem::take(&mut self.stage.filters);
+        self.runtime.block_on(async { drop(filters) });
     }
 }
 

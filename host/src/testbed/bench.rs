@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::plugin::library::Loaded;
-use crate::plugin::watch::{Sample, Watch};
-use crate::testbed::bed::{Bed, NotStarted, Workbench};
+use crate::config::filter::{Isolation, Scheduling};
+use crate::plugin::watch::{Sample, Samples};
+use crate::testbed::bed::{Bed, NotStarted, Setting, Workbench};
 use crate::testbed::case::{Case, CaseFile};
-use crate::testbed::run::{run_stream, setting};
+use crate::testbed::run::{Cast, run_stream};
 
 /// What the calls of one callback cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,11 +28,21 @@ pub struct Cost {
 /// What a case costs, by callback, in the order of the contract's names.
 pub type Costs = BTreeMap<&'static str, Cost>;
 
+/// How the filter's instances are to be held, in the place of what the file says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Which streams share an instance.
+    pub isolation: Option<Isolation>,
+    /// How its calls share a worker.
+    pub scheduling: Option<Scheduling>,
+}
+
 /// A case that is run again and again on one plugin.
 pub struct Bench<'a> {
     file: &'a CaseFile,
     case: &'a Case,
     bed: Bed,
+    seen: Arc<Samples>,
     runs: u64,
     samples: BTreeMap<&'static str, Vec<Sample>>,
 }
@@ -44,12 +54,18 @@ impl<'a> Bench<'a> {
     /// When it does not start, or a stream cannot be run.
     pub fn start(
         workbench: &Arc<Workbench>,
-        plugin: &Loaded,
+        plugins: &Cast,
         file: &'a CaseFile,
         case: &'a Case,
+        manner: Manner,
     ) -> Result<Self, NotStarted> {
-        let bed = Bed::start(workbench, plugin, setting(file, case))?;
-        let mut bench = Self { file, case, bed, runs: 0, samples: BTreeMap::new() };
+        let seen = Arc::<Samples>::default();
+        let mut setting = Setting { watched: Some(Arc::clone(&seen)), ..plugins.setting(file, case) };
+        let filter = &mut setting.filter.0;
+        filter.isolation = manner.isolation.unwrap_or(filter.isolation);
+        filter.scheduling = manner.scheduling.or(filter.scheduling);
+        let bed = Bed::start(workbench, &plugins.tested, setting)?;
+        let mut bench = Self { file, case, bed, seen, runs: 0, samples: BTreeMap::new() };
         bench.run(WARM_UP)?;
         (bench.runs, bench.samples) = (0, BTreeMap::new());
         Ok(bench)
@@ -60,15 +76,15 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// When a stream cannot be run.
     pub fn run(&mut self, times: u64) -> anyhow::Result<()> {
-        self.bed.watch(Some(Box::<Watch>::default()));
+        // What happened while the plugin started is not the case's.
+        drop(self.seen.take());
         for _ in 0..times {
             for step in self.case.streams() {
                 run_stream(&mut self.bed, self.file, self.case, &step, &[])?;
             }
         }
         self.runs += times;
-        let seen = self.bed.watch(None).map(|mut watch| watch.take()).unwrap_or_default();
-        for (callback, samples) in seen {
+        for (callback, samples) in self.seen.take() {
             self.samples.entry(callback).or_default().extend(samples);
         }
         Ok(())

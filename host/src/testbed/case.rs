@@ -23,6 +23,10 @@ section! {
         plugin: Option<PathBuf>,
         /// The filter, as it would stand in a chain, without its plugin.
         filter: Use = "",
+        /// Filters that stand before it in the chain.
+        before: Vec<Neighbour>,
+        /// Filters that stand behind it in the chain.
+        behind: Vec<Neighbour>,
         /// The time of day at which each case begins.
         time: Time = "2026-01-01T00:00:00Z",
         /// The connection of each stream.
@@ -45,6 +49,10 @@ section! {
         name: Spanned<String>,
         /// The filter, in the place of the file's.
         filter: Option<Use>,
+        /// Filters that stand before it, in the place of those in the file.
+        before: Option<Vec<Neighbour>>,
+        /// Filters that stand behind it, in the place of those in the file.
+        behind: Option<Vec<Neighbour>>,
         /// The filter's configuration, in the place of that in the file.
         config: Option<Spanned<Json>>,
         /// The time of day at which it begins.
@@ -152,7 +160,48 @@ impl Read for Use {
     }
 }
 
+/// A filter that stands beside the tested one in the chain, and the `.wasm` file that it is of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Neighbour {
+    /// The file.
+    pub plugin: PathBuf,
+    /// The filter, which has the file's name.
+    pub filter: Use,
+}
+
+impl Read for Neighbour {
+    fn read(node: &Node, cx: &mut Context<'_>) -> Option<Self> {
+        let Some(Value::Scalar { text, .. }) = node.get("plugin").map(|plugin| &plugin.value) else {
+            cx.problem(node.at, "a filter beside the tested one names its plugin: `plugin: FILE.wasm`");
+            return None;
+        };
+        let plugin = cx.resolve(text);
+        let mut named = node.clone();
+        if let Value::Mapping(entries) = &mut named.value
+            && let Some(entry) = entries.iter_mut().find(|entry| entry.key == "plugin")
+        {
+            let name = plugin.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            entry.value.value = Value::Scalar { text: name, plain: false };
+        }
+        Use::read(&named, cx).map(|filter| Self { plugin, filter })
+    }
+
+    fn schema(definitions: &mut Definitions) -> Json {
+        Filter::schema(definitions)
+    }
+
+    fn to_json(&self) -> Json {
+        self.filter.to_json()
+    }
+}
+
 impl CaseFile {
+    /// The files of the plugins beside the tested one.
+    pub fn neighbours(&self) -> impl Iterator<Item = &Path> {
+        let of_cases = self.cases.iter().flat_map(|case| case.before.iter().chain(&case.behind).flatten());
+        self.before.iter().chain(&self.behind).chain(of_cases).map(|neighbour| neighbour.plugin.as_path())
+    }
+
     /// Reads a file of cases.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ impl Served {
     fn begin(stage: &Stage, connection: &Arc<Connection>, data: &[Direction]) -> Self {
         let stream = StreamState::new(Arc::clone(connection));
         stream.borrow_mut().info.began_at = Some(stage.world.wall());
-        let (chain, begun) = Chain::begin(stage.filter.iter().cloned(), &stream, &stage.timers);
+        let (chain, begun) = Chain::begin(stage.filters.iter().cloned(), &stream, &stage.timers);
         let pieces = |half, body: &crate::testbed::message::Body| -> Vec<_> {
             body.0.iter().map(|piece| (half, piece.clone(), false)).collect()
         };

@@ -116,7 +116,7 @@ impl Exchange {
             state.info.route = Some(Arc::new(RouteFacts { name, metadata, cluster }));
             state.info.endpoints = Some(1);
         }
-        let (chain, begun) = Chain::begin(stage.filter.iter().cloned(), &stream, &stage.timers);
+        let (chain, begun) = Chain::begin(stage.filters.iter().cloned(), &stream, &stage.timers);
         let timers = Rc::clone(&stage.timers);
         let endpoint = route.endpoint;
         Self { timers, stream, endpoint, chain, begun, body, seen: Seen::default(), answered: false }

@@ -1,13 +1,14 @@
 //! Runs the cases of a file.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::problem::Place;
 use crate::config::value::Spanned;
 use crate::plugin::library::Loaded;
 use crate::testbed::bed::{Bed, NotStarted, Setting, Workbench};
-use crate::testbed::case::{Case, CaseFile, Step};
+use crate::testbed::case::{Case, CaseFile, Neighbour, Step};
 use crate::testbed::compare::{Difference, compare};
 use crate::testbed::seen::Seen;
 use crate::testbed::update;
@@ -32,18 +33,42 @@ impl Outcome {
     }
 }
 
+/// The plugins of a file of cases.
+#[derive(Clone)]
+pub struct Cast {
+    /// The one that is tested.
+    pub tested: Loaded,
+    /// Those of the filters beside it, by their files.
+    pub others: BTreeMap<PathBuf, Loaded>,
+}
+
+impl Cast {
+    /// What a case is started with, the filters beside the tested one among it.
+    pub(super) fn setting(&self, file: &CaseFile, case: &Case) -> Setting {
+        let beside = |own: &Option<Vec<Neighbour>>, of_file: &[Neighbour]| {
+            let all = own.as_deref().unwrap_or(of_file).iter();
+            let loaded = all.filter_map(|neighbour| {
+                Some((neighbour.filter.clone(), self.others.get(&neighbour.plugin)?.clone()))
+            });
+            loaded.collect()
+        };
+        let (before, behind) = (beside(&case.before, &file.before), beside(&case.behind, &file.behind));
+        Setting { before, behind, ..setting(file, case) }
+    }
+}
+
 /// Runs the cases of a file, those whose names `wanted` picks, each with instances of its own.
 ///
 /// # Errors
 /// When a case cannot be run at all.
 pub fn run_file(
     workbench: &Arc<Workbench>,
-    plugin: &Loaded,
+    plugins: &Cast,
     file: &CaseFile,
     wanted: impl Fn(&str) -> bool,
 ) -> anyhow::Result<Vec<Outcome>> {
     let cases = file.cases.iter().filter(|case| wanted(&case.name));
-    cases.map(|case| run_case(workbench, plugin, file, case)).collect()
+    cases.map(|case| run_case(workbench, plugins, file, case)).collect()
 }
 
 impl Outcome {
@@ -67,7 +92,7 @@ impl Outcome {
 
 fn run_case(
     workbench: &Arc<Workbench>,
-    plugin: &Loaded,
+    plugins: &Cast,
     file: &CaseFile,
     case: &Spanned<Case>,
 ) -> anyhow::Result<Outcome> {
@@ -78,7 +103,7 @@ fn run_case(
         differences: Vec::new(),
         seen: Vec::new(),
     };
-    let started = Bed::start(workbench, plugin, setting(file, case));
+    let started = Bed::start(workbench, &plugins.tested, plugins.setting(file, case));
     let mut bed = match (started, &case.refused) {
         (Ok(bed), None) => bed,
         (Ok(_), Some(refused)) => {
@@ -118,7 +143,7 @@ fn run_case(
     Ok(outcome)
 }
 
-/// What a case is started with.
+/// What a case is started with, without filters beside the tested one.
 pub fn setting(file: &CaseFile, case: &Case) -> Setting {
     let mut filter = case.filter.clone().unwrap_or_else(|| file.filter.clone());
     if let Some(config) = &case.config {
@@ -127,6 +152,9 @@ pub fn setting(file: &CaseFile, case: &Case) -> Setting {
     let mut shared_data = file.shared_data.clone();
     shared_data.extend(case.shared_data.clone());
     Setting {
+        watched: None,
+        before: Vec::new(),
+        behind: Vec::new(),
         filter,
         time: case.time.unwrap_or(file.time),
         calls: case.calls.iter().chain(&file.calls).cloned().collect(),

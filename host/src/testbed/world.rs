@@ -1,7 +1,7 @@
 //! Time and log of a bed: a clock that stands still but for what somebody waits for, and lines that are kept.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +9,7 @@ use weir_abi::LogLevel;
 
 use crate::plugin::outside::Outside;
 use crate::plugin::services::FaultKind;
+use crate::plugin::watch::{Samples, Watch};
 use crate::testbed::seen::Line;
 
 /// What plugins are told of the world, and what they say to it.
@@ -19,12 +20,15 @@ pub struct World {
     millis: AtomicU64,
     lines: Mutex<Vec<Line>>,
     failures: Mutex<Vec<String>>,
+    /// The filter whose calls are looked on at, and what is seen of them.
+    watched: Option<(String, Arc<Samples>)>,
 }
 
 impl World {
-    /// A world that begins at a time of day.
-    pub fn new(began: SystemTime) -> Self {
-        Self { began, millis: AtomicU64::new(0), lines: Mutex::default(), failures: Mutex::default() }
+    /// A world that begins at a time of day, and in which somebody looks on at a filter's calls, or nobody.
+    pub fn new(began: SystemTime, watched: Option<(String, Arc<Samples>)>) -> Self {
+        let (lines, failures) = Default::default();
+        Self { began, millis: AtomicU64::new(0), lines, failures, watched }
     }
 
     /// So many milliseconds have gone by since the beginning.
@@ -71,6 +75,11 @@ impl Outside for World {
         if level >= LogLevel::Info {
             lock(&self.lines).push(Line { level, text: message.to_owned() });
         }
+    }
+
+    fn watch(&self, filter: &str) -> Option<Watch> {
+        let (watched, samples) = self.watched.as_ref()?;
+        (watched == filter).then(|| Watch::new(samples))
     }
 
     fn failed(&self, _: &str, kind: FaultKind, message: &str) {

@@ -109,6 +109,10 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// Why it cannot be run.
     fn of(filter: &'a str, file: &CaseFile, case: &'a Spanned<Case>) -> Result<Self, &'static str> {
+        let beside = [&case.before, &case.behind].into_iter().flatten().flatten();
+        if beside.chain(&file.before).chain(&file.behind).next().is_some() {
+            return Err("other filters stand beside it, and the test has one");
+        }
         let streams = case.streams();
         let tcp = streams.iter().any(|step| step.data.is_some());
         let mut steps = Vec::new();

@@ -29,10 +29,14 @@ impl Instance {
         P: WasmParams + Sync,
         R: WasmResults + Sync,
     {
-        match which(&self.callbacks) {
-            Some(function) => run_on_fiber(&mut self.store, context, function, params, limit).await.map(Some),
-            None => Ok(None),
+        let place = which(&self.callbacks);
+        let Some(function) = place else { return Ok(None) };
+        let start = self.store.data_mut().watch.as_mut().map(|watch| watch.begin());
+        let called = run_on_fiber(&mut self.store, context, function, params, limit).await;
+        if let (Some(watch), Some(start)) = (&mut self.store.data_mut().watch, start) {
+            watch.end(self.callbacks.name_of(std::ptr::from_ref(place).cast()), start);
         }
+        called.map(Some)
     }
 }
 
