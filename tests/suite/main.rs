@@ -5,6 +5,7 @@ mod accounts;
 mod admin;
 mod awaiting;
 mod budgets;
+mod bulk;
 mod cache;
 mod cases_in_envoy;
 mod certificates;

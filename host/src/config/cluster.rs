@@ -25,7 +25,7 @@ section! {
         /// How long a connection may take, TLS included.
         connect_timeout: Duration = "15s",
         /// What a connection to an endpoint may read ahead, and what may wait to be written to it, before the other side is
-        /// held up.
+        /// held up. Bulk that no filter looks at may wait in the kernel besides, up to 512 KiB.
         per_connection_buffer_limit: Size = "64KiB",
         /// When an endpoint is left out.
         outlier_detection: OutlierDetection = "",

@@ -35,7 +35,8 @@ section! {
         min_response_body_rate: Size = "240B",
         /// How long a client may be slower.
         body_rate_grace_period: Duration = "5s",
-        /// What a connection may read ahead, and what may wait to be written to it, before the other side is held up.
+        /// What a connection may read ahead, and what may wait to be written to it, before the other side is held up. Bulk that
+        /// no filter looks at may wait in the kernel besides, up to 512 KiB.
         per_connection_buffer_limit: Size = "64KiB",
         /// What a client may send on one HTTP/2 stream before it is told to go on.
         initial_stream_window_size: Size = "64KiB",

@@ -1,8 +1,7 @@
 //! Relays bytes between two connections until both halves have ended.
 //!
 //! Bytes go through a buffer that all relays of a worker share, so that an idle connection holds none. When a
-//! direction carries bulk and both ends are plain sockets, it changes over to `splice(2)`: then the bytes never
-//! enter the process.
+//! direction carries bulk and both ends are plain sockets, the kernel moves its bytes by itself.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,11 +12,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use rustix::fd::OwnedFd;
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Timer;
+use crate::net::splice::{Pipe, Pipes};
 use crate::net::stream::Stream;
 use crate::net::turn::give_way;
 
@@ -27,9 +25,6 @@ pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
 
 /// The size of the shared buffer. A read that fills it is a sign of bulk.
 const SCRATCH: usize = 64 * 1024;
-
-/// Bytes that one call of `splice(2)` may move: what a pipe holds by default.
-const SPLICE: usize = 64 * 1024;
 
 impl Default for Scratch {
     fn default() -> Self {
@@ -80,6 +75,8 @@ pub struct Relay<'a> {
     pub first: Bytes,
     /// The shared buffer.
     pub scratch: &'a Scratch,
+    /// The worker's pipes.
+    pub pipes: &'a Pipes,
     /// Ends the relay when nothing comes for `idle`.
     pub timer: &'a Timer,
     /// How long nothing may come.
@@ -90,14 +87,17 @@ impl Relay<'_> {
     /// Relays until both halves have ended, or one side fails, or nothing comes any more. `relayed` counts
     /// along, so that it is right even when the relay is dropped.
     pub async fn run(self, relayed: &mut Relayed) -> End {
-        let Self { downstream, upstream, first, scratch, timer, idle } = self;
+        let Self { downstream, upstream, first, scratch, pipes, timer, idle } = self;
+        let means = (scratch, pipes);
         let mut up = Direction::new(first);
         let mut down = Direction::new(Bytes::new());
         timer.set_limit(idle);
         poll_fn(|cx| {
             let before = (relayed.received, relayed.sent);
-            let sent_up = up.poll(cx, downstream, upstream, scratch, &mut relayed.received);
-            let sent_down = down.poll(cx, upstream, downstream, scratch, &mut relayed.sent);
+            let sent_up = up.poll(cx, downstream, upstream, means, &mut relayed.received);
+            down.last = sent_up.is_ready();
+            let sent_down = down.poll(cx, upstream, downstream, means, &mut relayed.sent);
+            up.last = sent_down.is_ready();
             match (sent_up, sent_down) {
                 (Poll::Ready(Err(Fault::Read(error))), _) | (_, Poll::Ready(Err(Fault::Write(error)))) => {
                     return Poll::Ready(End::Downstream(error));
@@ -124,6 +124,8 @@ struct Direction {
     /// Written, and perhaps still in a buffer of TLS.
     unflushed: bool,
     bulk: Option<Pipe>,
+    /// Whether the other direction is over.
+    last: bool,
     state: State,
 }
 
@@ -142,7 +144,7 @@ enum Fault {
 
 impl Direction {
     fn new(pending: Bytes) -> Self {
-        Self { pending, unflushed: false, bulk: None, state: State::Open }
+        Self { pending, unflushed: false, bulk: None, last: false, state: State::Open }
     }
 
     /// Moves as much as can be moved now. Ready once the end has been passed on.
@@ -151,7 +153,7 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
-        scratch: &Scratch,
+        means: Means<'_>,
         moved: &mut u64,
     ) -> Poll<Result<(), Fault>> {
         // A direction that always has more would keep the others waiting.
@@ -164,16 +166,14 @@ impl Direction {
             }
             match (self.state, &mut self.bulk) {
                 (State::Done, _) => return Poll::Ready(Ok(())),
+                // To close a socket says the same, and that comes next.
+                (State::Ended, _) if self.last && to.as_tcp().is_some() => self.state = State::Done,
                 (State::Ended, _) => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Fault::Write)?;
                     self.state = State::Done;
                 }
-                (State::Open, Some(pipe)) => {
-                    if ready!(pipe.poll(cx, from, to, moved))? == 0 {
-                        self.state = State::Ended
-                    }
-                }
-                (State::Open, None) => match self.poll_copy(cx, from, to, scratch, moved) {
+                (State::Open, Some(_)) => return self.poll_splice(cx, from, to, moved),
+                (State::Open, None) => match self.poll_copy(cx, from, to, means, moved) {
                     Poll::Ready(copied) => copied?,
                     Poll::Pending if self.unflushed => {
                         ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Fault::Write)?;
@@ -193,7 +193,7 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut Stream,
         to: &mut Stream,
-        scratch: &Scratch,
+        (scratch, pipes): Means<'_>,
         moved: &mut u64,
     ) -> Poll<Result<(), Fault>> {
         let mut scratch = scratch.0.borrow_mut();
@@ -211,69 +211,45 @@ impl Direction {
         };
         self.unflushed = true;
         self.pending = Bytes::copy_from_slice(read.get(written..).unwrap_or(&[]));
-        if read.len() == SCRATCH && from.as_tcp().is_some() && to.as_tcp().is_some() {
-            // Without a pipe (descriptors may be scarce) copying goes on.
-            self.bulk = Pipe::new().ok();
+        if written == SCRATCH && from.as_tcp().is_some() && to.as_tcp().is_some() {
+            // Without a pipe copying goes on.
+            self.bulk = pipes.open();
         }
         Poll::Ready(Ok(()))
     }
+
+    /// Has the kernel move a piece; others have their turn after each.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &Stream,
+        to: &Stream,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Fault>> {
+        let (Some(pipe), Some(from), Some(to)) = (&mut self.bulk, from.as_tcp(), to.as_tcp()) else {
+            self.bulk = None;
+            return give_way(cx);
+        };
+        if pipe.filled() == 0 {
+            let read = ready!(pipe.poll_fill(cx, from, u64::MAX)).map_err(Fault::Read)?;
+            *moved += read as u64;
+            if read == 0 {
+                (self.state, self.bulk) = (State::Ended, None);
+                return give_way(cx);
+            }
+        }
+        while pipe.filled() > 0 {
+            ready!(pipe.poll_drain(cx, to)).map_err(Fault::Write)?;
+        }
+        if pipe.is_slow() {
+            self.bulk = None;
+        }
+        give_way(cx)
+    }
 }
+
+/// What relays of a worker share.
+type Means<'a> = (&'a Scratch, &'a Pipes);
 
 /// How often a direction may move bytes before the others have their turn.
 const ROUNDS: usize = 2;
-
-/// A pipe through which the kernel moves bytes from socket to socket.
-#[derive(Debug)]
-struct Pipe {
-    read: OwnedFd,
-    write: OwnedFd,
-    filled: usize,
-}
-
-impl Pipe {
-    fn new() -> io::Result<Self> {
-        let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        Ok(Self { read, write, filled: 0 })
-    }
-
-    /// Moves bytes once; the number that was read from the socket or written to the other, 0 at the end.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
-        moved: &mut u64,
-    ) -> Poll<Result<usize, Fault>> {
-        let not_tcp = || io::Error::from(io::ErrorKind::Unsupported);
-        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        if self.filled == 0 {
-            let socket = from.as_tcp().ok_or_else(|| Fault::Read(not_tcp()))?;
-            let read = loop {
-                ready!(socket.poll_read_ready(cx)).map_err(Fault::Read)?;
-                let fill = || Ok(splice(socket, None, &self.write, None, SPLICE, flags)?);
-                match socket.try_io(Interest::READABLE, fill) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => break result.map_err(Fault::Read)?,
-                }
-            };
-            *moved += read as u64;
-            self.filled = read;
-            if read == 0 {
-                return Poll::Ready(Ok(0));
-            }
-        }
-        let socket = to.as_tcp().ok_or_else(|| Fault::Write(not_tcp()))?;
-        loop {
-            ready!(socket.poll_write_ready(cx)).map_err(Fault::Write)?;
-            let empty = || Ok(splice(&self.read, None, socket, None, self.filled, flags)?);
-            match socket.try_io(Interest::WRITABLE, empty) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    let written = result.map_err(Fault::Write)?;
-                    self.filled -= written.min(self.filled);
-                    return Poll::Ready(Ok(written.max(1)));
-                }
-            }
-        }
-    }
-}

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
@@ -41,7 +42,7 @@ impl Accepting {
 }
 
 async fn run(worker: Rc<Worker>, key: Rc<SocketKey>, socket: StdListener, mut closed: oneshot::Receiver<()>) {
-    let socket = match TcpListener::from_std(socket) {
+    let socket = match listener(socket) {
         Ok(socket) => socket,
         Err(error) => {
             tracing::error!(address = %key.1, %error, "cannot accept on this worker");
@@ -65,6 +66,13 @@ async fn run(worker: Rc<Worker>, key: Rc<SocketKey>, socket: StdListener, mut cl
     if let Err(error) = empty(&worker, &key, socket) {
         tracing::warn!(address = %key.1, %error, "connections that wait to be accepted are lost");
     }
+}
+
+/// A listener whose connections do not wait with small writes until others come: they have that from it, at no call of their own.
+fn listener(socket: StdListener) -> io::Result<TcpListener> {
+    // A socket that cannot do it works all the same.
+    let _ = SockRef::from(&socket).set_tcp_nodelay(true);
+    TcpListener::from_std(socket)
 }
 
 /// Takes what waits to be accepted: closing the socket would reset it.
@@ -103,4 +111,20 @@ fn is_of_the_connection(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_that_are_accepted_do_not_wait_with_small_writes() {
+        let socket = StdListener::bind("127.0.0.1:0").expect("a port");
+        socket.set_nonblocking(true).expect("an option");
+        let listener = listener(socket).expect("a listener");
+        let _client =
+            TcpStream::connect(listener.local_addr().expect("an address")).await.expect("it listens");
+        let (accepted, _) = listener.accept().await.expect("a connection");
+        assert!(accepted.nodelay().expect("an option"));
+    }
 }

@@ -347,10 +347,10 @@ impl Session {
         let (mut downstream, first) = connection.into_parts();
         let Upgraded { mut stream, rest } = upgraded;
         let mut relayed = Relayed::default();
-        let scratch = &self.worker.scratch;
+        let (scratch, pipes) = (&self.worker.scratch, &self.worker.pipes);
         if tokio::io::AsyncWriteExt::write_all(&mut downstream, &rest).await.is_ok() {
             let (downstream, upstream) = (&mut downstream, &mut stream);
-            let relay = Relay { downstream, upstream, first, scratch, timer, idle };
+            let relay = Relay { downstream, upstream, first, scratch, pipes, timer, idle };
             relay.run(&mut relayed).await;
         }
         let mut stream = record.stream.borrow_mut();

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::http::body::Frame;
 use crate::http::h1::{BodyError, Length};
@@ -13,6 +14,12 @@ use crate::net::turn::Turn;
 use crate::plugin::chain::data::Passed;
 use crate::plugin::chain::{Half, Stop};
 use crate::proxy::exchange::Exchange;
+use crate::proxy::pump::bulk::Spliced;
+
+mod bulk;
+
+/// A piece of so many bytes is a sign of bulk.
+const BULK: usize = 16 * 1024;
 
 /// Why a body was not moved to its end.
 #[derive(Debug)]
@@ -50,7 +57,7 @@ impl Pump<'_, '_> {
         let filtered = intake.filtered;
         let waits = filtered && matches!(self.length, Length::Known(_));
         let mut start = Some(start);
-        let mut turn = Turn::default();
+        let (mut turn, mut bulk) = (Turn::default(), !filtered);
         if !waits && let Some(start) = start.take() {
             start(self.length);
         }
@@ -73,20 +80,32 @@ impl Pump<'_, '_> {
             self.count(filtered, len);
             self.sink.data(data).map_err(Broken::Sink)?;
             if end {
-                self.sink.end(trailers).map_err(Broken::Sink)?;
-                // A request is on its way when it is handed over: its deadline begins then, whatever window the endpoint opens.
-                let last = |cx: &mut Context<'_>| match self.half {
-                    Half::Received => self.sink.poll_flush(cx),
-                    Half::Answered => self.sink.poll_gone(cx),
-                };
-                return poll_fn(|cx| self.taken(last(cx), cx)).await;
+                return self.end(trailers).await;
             }
             turn.moved(len).await;
+            if len >= BULK && bulk {
+                match self.splice(&intake, &mut turn).await? {
+                    Spliced::All => return self.end(None).await,
+                    Spliced::Part => bulk = false,
+                    Spliced::Nothing => {}
+                }
+            }
         }
     }
 
+    /// Ends the body, and waits until it is on its way.
+    async fn end(&self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        self.sink.end(trailers).map_err(Broken::Sink)?;
+        // A request is on its way when it is handed over: its deadline begins then, whatever window the endpoint opens.
+        let last = |cx: &mut Context<'_>| match self.half {
+            Half::Received => self.sink.poll_flush(cx),
+            Half::Answered => self.sink.poll_gone(cx),
+        };
+        poll_fn(|cx| self.taken(last(cx), cx)).await
+    }
+
     /// What came of giving something to the other side, which, when it is the client, is not waited for for ever.
-    fn taken(&self, gave: Poll<Result<(), SinkError>>, cx: &Context<'_>) -> Poll<Result<(), Broken>> {
+    fn taken<T>(&self, gave: Poll<Result<T, SinkError>>, cx: &Context<'_>) -> Poll<Result<T, Broken>> {
         if self.half == Half::Answered {
             let rate = &self.exchange.download;
             if gave.is_pending() { rate.wait(cx) } else { rate.go_on() }
@@ -158,12 +177,7 @@ impl Intake<'_, '_> {
             return Poll::Pending;
         }
         let frame = self.source.poll_frame(cx);
-        if self.half == Half::Received {
-            let rate = &self.exchange.upload;
-            if frame.is_pending() { rate.wait(cx) } else { rate.go_on() }
-        }
-        let frame = ready!(frame);
-        self.exchange.moved.set(true);
+        let frame = ready!(self.come(frame, cx));
         match frame.map_err(Broken::Source)? {
             Some(Frame::Data(data)) => {
                 self.count(data.len());
@@ -185,6 +199,18 @@ impl Intake<'_, '_> {
                 Poll::Ready(self.data(Bytes::new(), true))
             }
         }
+    }
+
+    /// What has come of reading; a client that it has to come from is not waited for for ever.
+    fn come<T>(&self, read: Poll<T>, cx: &Context<'_>) -> Poll<T> {
+        if self.half == Half::Received {
+            let rate = &self.exchange.upload;
+            if read.is_pending() { rate.wait(cx) } else { rate.go_on() }
+        }
+        if read.is_ready() {
+            self.exchange.moved.set(true);
+        }
+        read
     }
 
     /// Whether all of it has come.

@@ -74,9 +74,7 @@ pub async fn identify(
         }
     };
     let open = listener.listener.metrics.open.hold();
-    // Small writes are not to wait for each other; a socket that cannot do it works all the same.
-    let _ = socket.set_nodelay(true);
-    let own = socket.local_addr().unwrap_or(listener.listener.address);
+    let own = own_address(&socket, listener.listener.address);
     let (at, started) = (SystemTime::now(), Moment::now());
     let mut accepted = Accepted { id: next_id(), peer, local: own, at, started, deadline: None };
     let cx = SessionCx { worker, local, listener };
@@ -108,6 +106,12 @@ pub async fn identify(
         }
     };
     Some(Identified { session: session?, _admitted: admitted, _open: open })
+}
+
+/// The address that was called: the listener's, unless that listens at all of them, or at a port that the kernel chose.
+fn own_address(socket: &TcpStream, listens: SocketAddr) -> SocketAddr {
+    let is_one = !listens.ip().is_unspecified() && listens.port() != 0;
+    if is_one { listens } else { socket.local_addr().unwrap_or(listens) }
 }
 
 /// A connection that was let in, until it is dropped.

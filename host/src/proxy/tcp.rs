@@ -123,9 +123,9 @@ async fn relay(
 ) -> Result<End, Stop> {
     let cx = record.cx;
     let (timer, scratch, idle) = (cx.worker.timers.timer(), &cx.worker.scratch, cx.relay_idle());
-    let timer = &timer;
+    let (timer, pipes) = (&timer, &cx.worker.pipes);
     if !chain.wants_data(Half::Received) && !chain.wants_data(Half::Answered) {
-        let relay = Relay { downstream, upstream, first, scratch, timer, idle };
+        let relay = Relay { downstream, upstream, first, scratch, pipes, timer, idle };
         let end = chain.unless_stopped(relay.run(&mut record.relayed)).await?;
         if matches!(end, End::Closed) {
             chain.on_upstream_close();

@@ -17,6 +17,7 @@ use crate::allocator;
 use crate::clock::Timers;
 use crate::drain::Drain;
 use crate::net::relay::Scratch;
+use crate::net::splice::Pipes;
 use crate::overload::{BEAT, Overload};
 use crate::plugin::filter::{VmCell, VmSpec};
 use crate::plugin::instance::Instance;
@@ -158,6 +159,8 @@ pub struct Worker {
     pub drain: Rc<Drain>,
     /// The buffer that its relays share.
     pub scratch: Scratch,
+    /// The pipes through which the kernel moves bulk.
+    pub pipes: Pipes,
     /// The load of the process.
     pub overload: Arc<Overload>,
     /// The exchanges that are under way.
@@ -183,6 +186,7 @@ impl Worker {
             drain: Rc::new(Drain::new(Rc::clone(&timers))),
             timers,
             scratch: Scratch::default(),
+            pipes: Pipes::default(),
             overload: start.overload,
             live: Rc::default(),
             clients: Rc::default(),

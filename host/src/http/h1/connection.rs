@@ -19,6 +19,7 @@ use crate::http::h1::head::{Limits, RequestHead, ResponseHead};
 use crate::http::h1::reader::{BodyError, HeadFailure, Reader};
 use crate::http::h1::writer::{Writer, WrongLength};
 use crate::http::message::{Request, Response, Scheme};
+use crate::net::splice::Pipe;
 use crate::net::stream::Stream;
 
 pub use crate::http::h1::encode::Persistence;
@@ -82,6 +83,19 @@ impl Connection {
     /// Reads a piece of the body; `None` at its end.
     pub fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, BodyError>> {
         self.reader.borrow_mut().poll_frame(cx, &mut self.io.borrow_mut())
+    }
+
+    /// What is to come of a body that the kernel may move by itself: its length is known, nothing of it was read ahead,
+    /// and nothing is encrypted. 0 where that is not so.
+    pub fn bulk_left(&self) -> u64 {
+        if self.io.borrow().as_tcp().is_some() { self.reader.borrow().bulk_left() } else { 0 }
+    }
+
+    /// Moves a piece of such a body into a pipe; how many bytes.
+    pub fn poll_fill(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<Result<usize, BodyError>> {
+        let io = self.io.borrow();
+        let Some(socket) = io.as_tcp() else { return Poll::Ready(Err(not_plain().into())) };
+        self.reader.borrow_mut().poll_fill_pipe(cx, socket, pipe)
     }
 
     /// Reads and throws away what is already here of a body; true when that was all of it.
@@ -159,6 +173,28 @@ impl Connection {
         self.writer.borrow_mut().data(data)
     }
 
+    /// Whether the kernel may write the body by itself: its length was announced, nothing waits to be written before it, and
+    /// nothing is encrypted.
+    pub fn takes_bulk(&self) -> bool {
+        self.io.borrow().as_tcp().is_some() && self.writer.borrow().takes_bulk()
+    }
+
+    /// Counts a piece of the body that is given to [`Self::poll_drain`].
+    ///
+    /// # Errors
+    /// When it is more than was announced.
+    pub fn send_bulk(&self, len: usize) -> Result<(), WrongLength> {
+        self.writer.borrow_mut().bulk(len)
+    }
+
+    /// Writes from a pipe; how many bytes.
+    pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        match self.io.borrow().as_tcp() {
+            Some(socket) => pipe.poll_drain(cx, socket),
+            None => Poll::Ready(Err(not_plain())),
+        }
+    }
+
     /// Ends the body.
     ///
     /// # Errors
@@ -220,4 +256,9 @@ impl Connection {
     pub fn with_stream<T>(&self, look: impl FnOnce(&Stream) -> T) -> T {
         look(&self.io.borrow())
     }
+}
+
+/// Who asks for bulk has asked before whether it can be had.
+fn not_plain() -> io::Error {
+    io::ErrorKind::Unsupported.into()
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::Method;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::http::body::Frame;
 use crate::http::h1::Length;
@@ -17,6 +18,7 @@ use crate::http::h1::head::{
 };
 use crate::http::h1::refused::HeadError;
 use crate::http::message::Scheme;
+use crate::net::splice::Pipe;
 use crate::net::stream::Stream;
 
 /// Why a body cannot be read to its end.
@@ -238,6 +240,31 @@ impl Reader {
                 return Poll::Ready(Err(BodyError::Cut));
             }
         }
+    }
+
+    /// What is to come of a body of known length, when nothing of it is here already; otherwise 0.
+    pub(super) fn bulk_left(&self) -> u64 {
+        match self.body {
+            Body::Length(left) if self.buffer.is_empty() => left,
+            _ => 0,
+        }
+    }
+
+    /// Moves a piece of such a body into a pipe; how many bytes.
+    pub(super) fn poll_fill_pipe(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &TcpStream,
+        pipe: &mut Pipe,
+    ) -> Poll<Result<usize, BodyError>> {
+        let left = self.bulk_left();
+        let read = ready!(pipe.poll_fill(cx, socket, left))?;
+        if read == 0 {
+            return Poll::Ready(Err(BodyError::Cut));
+        }
+        let left = left.saturating_sub(read as u64);
+        self.body = if left == 0 { Body::Done } else { Body::Length(left) };
+        Poll::Ready(Ok(read))
     }
 
     /// What the bytes that are here give: `Some(None)` is the end.

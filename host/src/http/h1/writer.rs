@@ -158,6 +158,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a body of announced length may be written past what is queued: nothing is.
+    pub(super) fn takes_bulk(&self) -> bool {
+        matches!(self.body, Body::Length(_)) && self.queued == 0
+    }
+
+    /// Counts a piece of the body that is written past what is queued.
+    pub(super) fn bulk(&mut self, len: usize) -> Result<(), WrongLength> {
+        match &mut self.body {
+            Body::Length(left) if *left >= len as u64 => {
+                *left -= len as u64;
+                Ok(())
+            }
+            _ => self.broken(),
+        }
+    }
+
     /// Ends the body.
     pub(super) fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
         match self.body {
