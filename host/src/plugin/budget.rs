@@ -99,12 +99,12 @@ impl LongCalls {
         }
     }
 
-    /// A call has left so much to be carried, in nanoseconds: it is encoded in one go behind the call, and others wait for that,
-    /// too.
+    /// A call that took so much has left so much to be carried, in nanoseconds: it is encoded in one go behind the call, and others
+    /// wait for both.
     #[inline]
-    pub fn carries(&mut self, carried: u64) {
-        let long = u64::try_from(LONG.as_nanos()).unwrap_or(u64::MAX);
-        self.beyond = self.beyond.saturating_add(carried.saturating_sub(long));
+    pub fn carries(&mut self, spent: Duration, carried: u64) {
+        let left = u64::try_from(LONG.saturating_sub(spent).as_nanos()).unwrap_or(u64::MAX);
+        self.beyond = self.beyond.saturating_add(carried.saturating_sub(left));
     }
 
     /// Takes what is to be billed.
@@ -207,13 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_call_leaves_to_be_carried_counts_like_the_call_beyond_half_a_millisecond() {
+    fn what_a_call_leaves_to_be_carried_counts_with_the_call_beyond_half_a_millisecond() {
         let mut calls = LongCalls::default();
-        calls.carries(400_000);
-        assert_eq!(calls.take(), 0);
-        calls.carries(2_000_000);
-        calls.carries(600_000);
-        assert_eq!(calls.take(), 1_600_000);
+        let carried = |calls: &mut LongCalls, spent, carried| {
+            calls.carries(Duration::from_micros(spent), carried);
+            calls.take()
+        };
+        assert_eq!(carried(&mut calls, 50, 400_000), 0);
+        assert_eq!(carried(&mut calls, 200, 400_000), 100_000, "others wait for both");
+        assert_eq!(
+            carried(&mut calls, 700, 400_000),
+            400_000,
+            "what the call took beyond is billed as the call's"
+        );
+        assert_eq!(carried(&mut calls, 700, 0), 0);
         assert_eq!(calls.begin(), None, "it makes nobody a suspect: it is no guess");
     }
 

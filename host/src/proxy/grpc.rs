@@ -84,11 +84,15 @@ pub fn open(
             timer.set(timeout);
         }
         let cluster = open.cluster.clone();
-        let ended = timer.limit(account.charge(run(&worker, open, received, &account, &then))).await;
-        let Closed(status, message) =
-            ended.unwrap_or_else(|| Closed::new(UNAVAILABLE, "upstream request timeout"));
-        tracing::debug!(cluster = &*cluster, status, "a plugin's gRPC call ended: {message}");
-        then(GrpcEvent::Closed { status, message });
+        // The guest is told how it ended in the same slice.
+        let told = async {
+            let ended = timer.limit(run(&worker, open, received, &account, &then)).await;
+            let Closed(status, message) =
+                ended.unwrap_or_else(|| Closed::new(UNAVAILABLE, "upstream request timeout"));
+            tracing::debug!(cluster = &*cluster, status, "a plugin's gRPC call ended: {message}");
+            then(GrpcEvent::Closed { status, message });
+        };
+        account.charge(told).await;
     });
     Box::new(Sender { messages, task: task.abort_handle() })
 }

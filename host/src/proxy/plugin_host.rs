@@ -39,7 +39,8 @@ impl PluginHost for WorkerHost {
         let worker = self.worker.clone();
         tokio::task::spawn_local(async move {
             let Some(worker) = worker.upgrade() else { return };
-            then(account.charge(callout::call(&worker, call, &account)).await);
+            // The guest is told of it in the same slice.
+            account.charge(async { then(callout::call(&worker, call, &account).await) }).await;
         });
     }
 

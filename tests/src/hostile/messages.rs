@@ -40,7 +40,8 @@ pub fn all() -> Vec<Hostile> {
         guest("never-resumes-bodies", Outcome::Borne, &[("request_body", pause())]),
         guest("never-resumes-responses", Outcome::Borne, &[("response_headers", pause())]),
         guest("many-headers", Outcome::Borne, &bomb(500, 100)),
-        guest("giant-headers", Outcome::Borne, &bomb(4, 0x40000)),
+        // As much as it may, which is less in Weir: what is beyond it is refused, and the rest is sent.
+        guest("giant-headers", Outcome::Borne, &bomb(32, 0x8000)),
         guest("request-body-growth", Outcome::Borne, &[("request_body", grow(0))]),
         guest("response-body-growth", Outcome::Borne, &[("response_body", grow(1))]),
         guest("forged-contexts", Outcome::Borne, &[("request_headers", forge())]),

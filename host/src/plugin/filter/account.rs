@@ -21,7 +21,7 @@ use crate::plugin::filter::admission::Books;
 use crate::plugin::services::Usage;
 
 /// What the calls of a VM take of a worker before others have their turn: a storm of calls is felt by nobody for longer.
-const SLICE: Duration = Duration::from_micros(100);
+const SLICE: Duration = Duration::from_micros(50);
 
 /// How many of the calls that wait are woken for a slice: to wake thousands would take longer than what one of them does.
 const WOKEN: usize = 16;
@@ -55,7 +55,7 @@ impl VmCell {
 
 impl Account {
     /// Does some work, at the expense of the filter. What the guest itself is called for meanwhile is billed where that
-    /// is done.
+    /// is done, and is of the same slice.
     pub async fn charge<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|cx| {
@@ -64,10 +64,12 @@ impl Account {
             }
             let (start, before) = (cycles::now(), self.books.guests());
             let polled = work.as_mut().poll(cx);
-            let guest = Duration::from_nanos(self.books.guests().wrapping_sub(before));
-            let wall = cycles::between(start, cycles::now()).saturating_sub(guest);
+            let guest = self.books.guests().wrapping_sub(before);
+            let wall = cycles::between(start, cycles::now()).saturating_sub(Duration::from_nanos(guest));
             // No more than an epoch, as with calls of the guest: the thread may have been put aside for a while.
             self.bill(wall.min(EPOCH));
+            // It is billed already, and yet others have waited for it.
+            self.books.slice.used(guest);
             polled
         })
         .await
@@ -90,8 +92,7 @@ impl Account {
     pub(super) fn bill(&self, spent: Duration) {
         let spent = nanos(spent);
         self.books.meter.bill(spent);
-        let used = &self.books.slice.used;
-        used.set(used.get().saturating_add(spent));
+        self.books.slice.used(spent);
         if let Some(usage) = &self.usage {
             usage.cpu.add(spent);
         }
@@ -128,6 +129,11 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl Slice {
+    /// The calls have used some of it, in nanoseconds.
+    fn used(&self, spent: u64) {
+        self.used.set(self.used.get().saturating_add(spent));
+    }
+
     /// Ready when it is the turn of the VM's calls.
     fn poll_turn(&self, books: &Rc<Books>, cx: &Context<'_>) -> Poll<()> {
         if u128::from(self.used.get()) < SLICE.as_nanos() {
@@ -194,6 +200,18 @@ mod tests {
         assert!(!seen.borrow().contains("cc"), "a slice, then others: {}", seen.borrow());
         let least = SLICE.as_nanos() as u64 * CALLS as u64;
         assert!(books.meter.billed() >= least, "{} of {least}", books.meter.billed());
+    }
+
+    #[tokio::test]
+    async fn what_the_guest_takes_over_answers_is_of_the_slice_too() {
+        let books = Rc::new(Books::with_shares(Duration::from_secs(1), Duration::ZERO));
+        let account = Account { books: Rc::clone(&books), usage: None };
+        account.charge(async { books.meter.bill(nanos(SLICE)) }).await;
+        let mut next = pin!(account.charge(async {}));
+        let local = tokio::task::LocalSet::new();
+        let first = local.run_until(poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx)))).await;
+        assert!(first.is_pending(), "others have their turn first");
+        local.run_until(next).await;
     }
 
     #[tokio::test]

@@ -12,11 +12,12 @@ use crate::plugin::engine::EPOCH;
 use crate::plugin::filter::VmCell;
 use crate::plugin::vm::Outgoing;
 
-/// So many are run at once, whatever they take: others are not for more than one that asks for much.
+/// So many are run at once, whatever they take, and in the stretch of the call that has asked for them. Who asks for more has kept
+/// others waiting for long enough.
 const AT_ONCE: usize = 16;
 
 /// What further ones take before others have their turn.
-const SLICE: Duration = Duration::from_micros(100);
+const SLICE: Duration = Duration::from_micros(50);
 
 /// What is to be done, in the order of asking.
 #[derive(Debug)]
@@ -37,6 +38,11 @@ impl<T> Errands<T> {
     fn add(&self, more: impl Iterator<Item = T>) -> bool {
         self.waiting.borrow_mut().extend(more);
         !self.under_way.replace(true)
+    }
+
+    /// Whether there are more than are run at once.
+    fn are_many(&self) -> bool {
+        self.waiting.borrow().len() > AT_ONCE
     }
 
     /// Runs some, for a slice. True when nothing is left.
@@ -60,7 +66,10 @@ impl VmCell {
     pub(super) fn carry_out(&self, outgoing: Vec<Outgoing>) {
         let generation = self.generation();
         let own = outgoing.into_iter().filter(|asked| !self.is_of_worker(asked));
-        if !self.errands.add(own.map(|asked| (generation, asked))) || self.run_errands() {
+        if !self.errands.add(own.map(|asked| (generation, asked))) {
+            return;
+        }
+        if !self.errands.are_many() && self.run_errands() {
             return;
         }
         let me = self.me.clone();
@@ -124,7 +133,10 @@ mod tests {
                 std::hint::spin_loop();
             }
         };
-        assert!(errands.add(0..AT_ONCE * 3), "nobody is at it");
+        assert!(errands.add(0..AT_ONCE), "nobody is at it");
+        assert!(!errands.are_many(), "they are run at once");
+        assert!(!errands.add(AT_ONCE..AT_ONCE * 3), "somebody is at it");
+        assert!(errands.are_many(), "others come first");
         let mut seen = Vec::new();
         let mut slice = |most: usize| {
             let before = seen.len();

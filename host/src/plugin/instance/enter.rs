@@ -54,7 +54,7 @@ pub(super) fn enter(store: &mut Store<Vm>, context: u32, limit: Duration) -> usi
 pub(super) fn leave(store: &mut Store<Vm>, context: u32, before: usize, spent: Duration) {
     let vm = store.data_mut();
     vm.effective = context;
-    vm.long.carries(vm.carried);
+    vm.long.carries(spent, vm.carried);
     let spent = bill(spent, &mut vm.carried);
     vm.spent = vm.spent.saturating_add(spent);
     if let Ok(root) = vm.root() {
