@@ -1,4 +1,4 @@
-//! Allocations of one exchange, by a counting allocator: `cargo bench --package weir-benches --bench allocations`.
+//! Allocations of one exchange, and what an idle connection holds, by a counting allocator: `cargo bench --package weir-benches --bench allocations`.
 //!
 //! The whole proxy runs in this process, over real sockets. The client and the upstream are here, too, and allocate nothing
 //! for an exchange.
@@ -22,6 +22,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// Exchanges before it is counted, and those that are.
 const WARM_UP: u32 = 500;
 const COUNTED: u32 = 5000;
+
+/// Connections that are held while nothing is said on them any more; a few come before, for what grows with the first.
+const IDLE: usize = 1000;
 
 fn main() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -62,6 +65,27 @@ fn main() {
             each(counted.bytes_allocated)
         );
     }
+    let port = ports.first().copied().unwrap_or_default();
+    let _first = idle(port, IDLE / 10);
+    let region = Region::new(ALLOCATOR);
+    let held = idle(port, IDLE);
+    let counted = region.change();
+    let each = |count: usize, gone: usize| count.saturating_sub(gone) as f64 / held.len() as f64;
+    println!(
+        "an idle connection that had an exchange: {:.2} allocations, {:.0} bytes",
+        each(counted.allocations, counted.deallocations),
+        each(counted.bytes_allocated, counted.bytes_deallocated)
+    );
+}
+
+/// Connections on each of which an exchange has been.
+fn idle(port: u16, count: usize) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut client = connect(port);
+        exchanges(&mut client, 1).expect("an answer");
+        client
+    };
+    (0..count).map(open).collect()
 }
 
 /// Puts a plugin's code into the cache: Weir has a child compile it, which would be this program.

@@ -83,8 +83,9 @@ impl Pump<'_, '_> {
                 return self.end(trailers).await;
             }
             turn.moved(len).await;
-            if len >= BULK && bulk {
-                match self.splice(&intake, &mut turn).await? {
+            if bulk && len >= BULK && self.has_bulk() {
+                // In a box, so that other bodies do not take its memory.
+                match Box::pin(self.splice(&intake, &mut turn)).await? {
                     Spliced::All => return self.end(None).await,
                     Spliced::Part => bulk = false,
                     Spliced::Nothing => {}

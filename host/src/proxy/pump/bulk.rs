@@ -24,15 +24,17 @@ pub(super) enum Spliced {
 }
 
 impl Pump<'_, '_> {
+    /// Whether so much is to come that a pipe pays.
+    pub(super) fn has_bulk(&self) -> bool {
+        matches!((self.source, self.sink), (Source::H1(source), Sink::H1(_)) if source.bulk_left() >= LEAST)
+    }
+
     /// Has the kernel move the rest of a body that no filter looks at, where its length is known and both sides are plain
     /// HTTP/1 connections.
     pub(super) async fn splice(&self, intake: &Intake<'_, '_>, turn: &mut Turn) -> Result<Spliced, Broken> {
         let (Source::H1(source), Sink::H1(sink)) = (self.source, self.sink) else {
             return Ok(Spliced::Nothing);
         };
-        if source.bulk_left() < LEAST {
-            return Ok(Spliced::Nothing);
-        }
         poll_fn(|cx| self.taken(self.sink.poll_flush(cx), cx)).await?;
         if !sink.takes_bulk() {
             return Ok(Spliced::Nothing);
@@ -45,6 +47,8 @@ impl Pump<'_, '_> {
                 let drained =
                     poll_fn(|cx| self.taken(sink.poll_drain(cx, &mut pipe).map_err(SinkError::Io), cx));
                 self.count(false, drained.await?);
+                // A piece is large: while it is taken, the exchange is not idle.
+                self.exchange.moved.set(true);
             }
             if intake.ended().get() {
                 return Ok(Spliced::All);
