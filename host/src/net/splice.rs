@@ -181,13 +181,12 @@ mod tests {
         let ((mut source, from), (to, _taker)) = (pair().await, pair().await);
         tokio::spawn(async move { while source.write_all(&[b'x'; 1 << 16]).await.is_ok() {} });
         let mut pipe = Pipes::default().open().expect("a pipe");
-        let drain = |pipe: &mut Pipe| poll_fn(|cx| Poll::Ready(pipe.poll_drain(cx, &to)));
         // Nobody takes anything: in the end there is no room.
         loop {
             poll_fn(|cx| pipe.poll_fill(cx, &from, u64::MAX)).await.expect("bytes");
             let before = (pipe.filled(), pipe.piece);
             while pipe.filled() > 0 {
-                if drain(&mut pipe).await.is_pending() {
+                if poll_fn(|cx| Poll::Ready(pipe.poll_drain(cx, &to))).await.is_pending() {
                     let kept = pipe.filled() == before.0;
                     let less = pipe.piece < before.1 || pipe.piece == LEAST_MOVED;
                     assert!(kept || less, "{before:?} {pipe:?}");
