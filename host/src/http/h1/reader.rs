@@ -244,10 +244,12 @@ impl Reader {
 
     /// What is to come of a body of known length, when nothing of it is here already; otherwise 0.
     pub(super) fn bulk_left(&self) -> u64 {
-        match self.body {
-            Body::Length(left) if self.buffer.is_empty() => left,
-            _ => 0,
+        if let Body::Length(left) = self.body
+            && self.buffer.is_empty()
+        {
+            return left;
         }
+        0
     }
 
     /// Moves a piece of such a body into a pipe; how many bytes.

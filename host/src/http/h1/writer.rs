@@ -165,13 +165,13 @@ impl Writer {
 
     /// Counts a piece of the body that is written past what is queued.
     pub(super) fn bulk(&mut self, len: usize) -> Result<(), WrongLength> {
-        match &mut self.body {
-            Body::Length(left) if *left >= len as u64 => {
-                *left -= len as u64;
-                Ok(())
-            }
-            _ => self.broken(),
+        if let Body::Length(left) = &mut self.body
+            && let Some(rest) = left.checked_sub(len as u64)
+        {
+            *left = rest;
+            return Ok(());
         }
+        self.broken()
     }
 
     /// Ends the body.
