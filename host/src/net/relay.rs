@@ -93,7 +93,7 @@ impl Relay<'_> {
         let mut down = Direction::new(Bytes::new());
         timer.set_limit(idle);
         poll_fn(|cx| {
-            let before = (relayed.received, relayed.sent);
+            let before = (relayed.received, relayed.sent, up.waiting(), down.waiting());
             let sent_up = up.poll(cx, downstream, upstream, means, &mut relayed.received);
             down.last = sent_up.is_ready();
             let sent_down = down.poll(cx, upstream, downstream, means, &mut relayed.sent);
@@ -108,7 +108,8 @@ impl Relay<'_> {
                 (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
                 (Poll::Ready(Ok(())) | Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => {}
             }
-            if before != (relayed.received, relayed.sent) {
+            // What is large may be taken bit by bit.
+            if before != (relayed.received, relayed.sent, up.waiting(), down.waiting()) {
                 timer.set_limit(idle);
             }
             timer.poll_expired(cx).map(|()| End::Idle)
@@ -145,6 +146,11 @@ enum Fault {
 impl Direction {
     fn new(pending: Bytes) -> Self {
         Self { pending, unflushed: false, bulk: None, last: false, state: State::Open }
+    }
+
+    /// What was read, and waits to be written.
+    fn waiting(&self) -> usize {
+        self.pending.len() + self.bulk.as_ref().map_or(0, Pipe::filled)
     }
 
     /// Moves as much as can be moved now. Ready once the end has been passed on.
