@@ -188,6 +188,13 @@ impl Timer {
         if limit.is_zero() { self.clear() } else { self.set(limit) }
     }
 
+    /// Sets the deadline to `after` from now, or a little later, when others end too: for what many wait for and is not urgent.
+    pub fn set_roughly(&self, after: Duration) {
+        let early =
+            self.timers.now().saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX / 2));
+        self.set(after + Duration::from_millis(early.next_multiple_of(TOGETHER) - early));
+    }
+
     /// Removes the deadline.
     pub fn clear(&self) {
         self.with(|entry| entry.deadline = None);
@@ -232,6 +239,9 @@ impl Drop for Timer {
         self.timers.entries.borrow_mut().try_remove(self.key);
     }
 }
+
+/// What is not urgent ends at multiples of so many milliseconds.
+const TOGETHER: u64 = 250;
 
 /// How late the coarse clock may be, in milliseconds: one kernel tick at 250 Hz.
 const COARSENESS: u64 = 4;

@@ -10,6 +10,7 @@ pub mod listen;
 pub mod private;
 pub mod proxy_protocol;
 pub mod relay;
+pub mod skew;
 pub mod splice;
 pub mod stream;
 pub mod tls;

@@ -53,6 +53,38 @@ async fn one_connection_carries_many_requests_and_so_does_the_upstreams() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_silent_gives_back_the_buffers_of_its_last_exchange_and_is_answered_again() {
+    const CLIENTS: usize = 500;
+    let mirror = mirror().await;
+    let gateway = forwarding(&mirror);
+    let exchange = async |clients: &mut Vec<Client>| {
+        for client in clients {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+    };
+    let open = async |count| {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            clients.push(Client::h1(gateway.address("web")).await);
+        }
+        clients
+    };
+    // What grows with the first of them is not theirs alone.
+    let mut first = open(CLIENTS / 5).await;
+    exchange(&mut first).await;
+    let before = gateway.resident();
+    let mut clients = open(CLIENTS).await;
+    exchange(&mut clients).await;
+    // Of the 8 KiB that a head is read into, one page is in use at the least.
+    until("less than 6 KiB for each", async || {
+        let each = gateway.resident().saturating_sub(before) / CLIENTS as u64;
+        (each < 6 * 1024).then_some(())
+    })
+    .await;
+    exchange(&mut clients).await;
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
     let mirror = mirror().await;
     let gateway = forwarding(&mirror);

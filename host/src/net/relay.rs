@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock::Timer;
+use crate::net::skew::SKEW;
 use crate::net::splice::{Pipe, Pipes};
 use crate::net::stream::Stream;
 use crate::net::turn::give_way;
@@ -28,7 +29,7 @@ const SCRATCH: usize = 64 * 1024;
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self(Rc::new(RefCell::new(vec![0; SCRATCH].into())))
+        Self(Rc::new(RefCell::new(vec![0; SKEW + SCRATCH].into())))
     }
 }
 
@@ -36,10 +37,15 @@ impl Scratch {
     /// Reads once through the shared buffer; no bytes are the end.
     pub fn poll_read(&self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<Bytes>> {
         let mut scratch = self.0.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut buffer = room(&mut scratch);
         ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
     }
+}
+
+/// Where the shared buffer is read to.
+fn room(scratch: &mut [u8]) -> ReadBuf<'_> {
+    ReadBuf::new(scratch.get_mut(SKEW..).unwrap_or_default())
 }
 
 /// What a relay did.
@@ -203,7 +209,7 @@ impl Direction {
         moved: &mut u64,
     ) -> Poll<Result<(), Fault>> {
         let mut scratch = scratch.0.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut buffer = room(&mut scratch);
         ready!(Pin::new(&mut *from).poll_read(cx, &mut buffer)).map_err(Fault::Read)?;
         let read = buffer.filled();
         *moved += read.len() as u64;

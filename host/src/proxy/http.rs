@@ -47,6 +47,9 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// about to send its next request cannot know yet. Half of the drain's time at most.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
+/// How long a connection that is silent keeps the buffers of its last exchange: it may be about to send the next request.
+const REST: Duration = Duration::from_secs(1);
+
 /// A connection's worker, and what is known of it. The snapshot is not here: each exchange takes the one in force.
 pub struct Session {
     worker: Rc<Worker>,
@@ -194,7 +197,6 @@ impl Session {
             match self.next_request(&connection, limits, timer).await {
                 Next::Request(head) => match self.exchange(&connection, *head).await {
                     After::Next => {
-                        connection.rest();
                         if connection.has_buffered() {
                             // Whoever asks ahead waits for the others between its requests.
                             tokio::task::yield_now().await;
@@ -228,7 +230,14 @@ impl Session {
     /// Waits for a request: long for its first byte, shorter for the rest of its head.
     async fn next_request(&self, connection: &h1::Connection, limits: &Limits, timer: &Timer) -> Next {
         let (begun, idle) = (Cell::new(connection.has_buffered()), coarse_millis());
-        timer.set_limit(if begun.get() { limits.request_headers_timeout } else { limits.idle_timeout });
+        // Zero is no limit.
+        let rests = !begun.get() && (limits.idle_timeout.is_zero() || limits.idle_timeout > 2 * REST);
+        let rests = Cell::new(rests);
+        if rests.get() {
+            timer.set_roughly(REST);
+        } else {
+            timer.set_limit(if begun.get() { limits.request_headers_timeout } else { limits.idle_timeout });
+        }
         let read = poll_fn(|cx| {
             match connection.poll_request(cx, self.scheme) {
                 Poll::Ready(read) => return Poll::Ready(Some(read)),
@@ -242,6 +251,12 @@ impl Session {
             if !begun.get() && self.leaves_idle(idle, timer) && !connection.with_stream(Stream::has_arrived) {
                 return Poll::Ready(None);
             }
+            ready!(timer.poll_expired(cx));
+            if begun.get() || !rests.replace(false) {
+                return Poll::Ready(None);
+            }
+            connection.rest();
+            timer.set_limit(limits.idle_timeout.saturating_sub(REST));
             timer.poll_expired(cx).map(|()| None)
         });
         match read.await {

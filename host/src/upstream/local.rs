@@ -46,6 +46,9 @@ pub struct LocalCluster {
 /// How long an unused connection is kept, in milliseconds.
 const IDLE: u64 = 60_000;
 
+/// How long it keeps its buffers, in milliseconds.
+const REST: u64 = 1_000;
+
 /// Unused connections that are kept for each endpoint.
 const MOST_IDLE: usize = 256;
 
@@ -118,11 +121,19 @@ impl LocalCluster {
         self.current.borrow().endpoints.len()
     }
 
-    /// Drops connections that have been idle for too long, or that the endpoint has closed.
+    /// Drops connections that have been idle for too long, or that the endpoint has closed. Those that are kept give their buffers
+    /// back, unless they were used a moment ago.
     pub fn sweep(&self) {
         let now = coarse_millis();
+        let keep = |(http, since): &(Box<Http1>, u64)| {
+            let idle = now.saturating_sub(*since);
+            if idle >= REST {
+                http.connection.rest();
+            }
+            idle < IDLE && http.connection.is_reusable()
+        };
         self.idle.borrow_mut().retain(|_, idle| {
-            idle.retain(|(http, since)| now.saturating_sub(*since) < IDLE && http.connection.is_reusable());
+            idle.retain(keep);
             !idle.is_empty()
         });
         self.shared.borrow_mut().retain(|_, (client, _)| client.is_open());
@@ -379,7 +390,6 @@ impl LocalCluster {
         if !known || http.trust != self.trust.get() || !http.connection.is_reusable() {
             return;
         }
-        http.connection.rest();
         self.note(http.place);
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(http.place).or_default();

@@ -241,8 +241,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives memory back while nothing is going on.
+    /// Gives back the memory in which messages are read and written, when nothing is in it.
     pub fn rest(&self) {
+        self.reader.borrow_mut().rest();
         self.writer.borrow_mut().rest();
     }
 

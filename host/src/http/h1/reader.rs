@@ -18,6 +18,7 @@ use crate::http::h1::head::{
 };
 use crate::http::h1::refused::HeadError;
 use crate::http::message::Scheme;
+use crate::net::skew::skew;
 use crate::net::splice::Pipe;
 use crate::net::stream::Stream;
 
@@ -94,6 +95,13 @@ impl Reader {
         self.buffer.len()
     }
 
+    /// Gives the memory back while nothing is to be read.
+    pub(super) fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Takes bytes as if they had just been read.
     pub(super) fn put_back(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -134,17 +142,19 @@ impl Reader {
         if self.buffer.is_empty()
             && let Some(socket) = io.as_tcp()
         {
-            // A connection that has nothing to say holds no buffer.
+            // A connection that has nothing to say is given no buffer.
             ready!(socket.poll_read_ready(cx))?;
         }
         // Who sends a byte at a time is not to have the buffer grow by it.
         if self.buffer.capacity() - self.buffer.len() < LEAST_ROOM {
             self.buffer.reserve(room);
+            if room > HEAD_ROOM {
+                // It is large enough for what it prevents, and pieces of a body are passed on from where they are.
+                skew(&mut self.buffer);
+            }
         }
         let read = pin!(io.read_buf(&mut self.buffer)).poll(cx);
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-        }
+        self.rest();
         read
     }
 

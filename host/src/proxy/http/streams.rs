@@ -144,9 +144,9 @@ impl Streams {
         let shared = Rc::clone(&listener);
         let Service::Http(http) = &shared.listener.service else { return };
         let (worker, connection) = (&session.worker, &session.connection);
-        Begin { worker, local, listener, connection, down, request, length, said, redirected }
-            .run(http)
-            .await;
+        let begin = Begin { worker, local, listener, connection, down, request, length, said, redirected };
+        // In a box: the task of a stream is moved to its place, and copied once more when it has ended.
+        Box::pin(begin.run(http)).await;
     }
 }
 
