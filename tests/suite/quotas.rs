@@ -161,16 +161,26 @@ async fn streams_beyond_the_quota_meet_the_failure_policy_and_the_others_go_on()
 #[tokio::test]
 async fn calls_beyond_the_quota_are_refused_with_a_status_and_counted() {
     let up = mirror().await;
-    let call = r#"proxy_http_call up [:method=GET|:path=/|:authority=o] "" [] 5000"#;
-    let mut filter = puppet::filter(&format!("request_headers: {}", [call; 5].join("; ")));
-    filter["calls"] = 3.into();
-    filter["grants"] = json!({ "clusters": ["up"] });
-    let gateway = gateway(Setup::new().plugin("puppet"), "", &[filter], &up);
-    assert_eq!(get(gateway.address("web"), "/").await.status, 200);
-    let seen = results(&gateway, 1, "request_headers");
-    let statuses: Vec<_> = seen.iter().map(|result| result.split(' ').next().unwrap_or_default()).collect();
-    assert_eq!(statuses, ["0", "0", "0", "10", "10"]);
-    assert_eq!(refused(&gateway, "calls").await, 2);
+    // Whoever has too many is told so, whatever it asks for: it is not read.
+    let http = [
+        r#"proxy_http_call up [:method=GET|:path=/|:authority=o] "" [] 5000"#,
+        r#"proxy_http_call nobody [] "" [] 5000"#,
+    ];
+    let grpc = [r#"proxy_grpc_call up s m [] "" 5000"#, r#"proxy_grpc_call nobody s m [] "" 5000"#];
+    for [call, wrong] in [http, grpc] {
+        let calls = [call, call, call, call, wrong].join("; ");
+        let mut filter = puppet::filter(&format!("request_headers: {wrong}; {calls}"));
+        filter["calls"] = 3.into();
+        filter["grants"] = json!({ "clusters": ["up"] });
+        let gateway = gateway(Setup::new().plugin("puppet"), "", &[filter], &up);
+        assert_eq!(get(gateway.address("web"), "/").await.status, 200);
+        let seen = results(&gateway, 1, "request_headers");
+        let statuses: Vec<_> =
+            seen.iter().map(|result| result.split(' ').next().unwrap_or_default()).collect();
+        assert!(["2", "4"].contains(&statuses[0]), "there is room, and it is read: {statuses:?}");
+        assert_eq!(statuses[1..], ["0", "0", "0", "10", "10"], "{call}");
+        assert_eq!(refused(&gateway, "calls").await, 2);
+    }
 }
 
 #[tokio::test]

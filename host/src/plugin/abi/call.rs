@@ -33,17 +33,18 @@ pub fn proxy_http_call(
         Ok(millis) => Some(Duration::from_millis(millis.unsigned_abs().into())),
         Err(_) => return Err(Status::BadArgument.into()),
     };
+    // Whoever has too many calls tries again and again: nothing that is asked for is read before.
+    let bytes = [headers_len, body_len, trailers_len].map(|len| len as usize).iter().sum();
+    let root = host.vm().root_mut()?;
+    if !root.calls.has_room_for(bytes, root.spec.calls) {
+        root.refusals.refuse(Quota::Calls);
+        return Err(Status::InternalFailure.into());
+    }
     let (cluster, vm) = host.bytes(cluster, cluster_len)?;
     let cluster = vm.callable(cluster).ok_or(Status::BadArgument)?;
     let ((headers, trailers), _) = host.two((headers, headers_len), (trailers, trailers_len))?;
     let (request, trailers) = (request(headers)?, map(trailers)?);
     let (body, vm) = host.bytes(body, body_len)?;
-    let bytes = [headers_len, body_len, trailers_len].map(|len| len as usize).iter().sum();
-    let root = vm.root_mut()?;
-    if !root.calls.has_room_for(bytes, root.spec.calls) {
-        root.refusals.refuse(Quota::Calls);
-        return Err(Status::InternalFailure.into());
-    }
     let body = Bytes::copy_from_slice(body);
     let token = vm.next_token();
     // No call is made for a guest that will not learn its token.

@@ -40,6 +40,7 @@ pub fn proxy_grpc_call(
     timeout: Int,
     call: OutInt,
 ) -> Answer {
+    check_room(host)?;
     let timeout = i32::try_from(timeout).map_err(|_| Status::BadArgument)?;
     let timeout = (timeout > 0).then(|| Duration::from_millis(timeout.unsigned_abs().into()));
     let (cluster, mut request) = request(
@@ -74,6 +75,7 @@ pub fn proxy_grpc_stream(
     metadata_len: Len,
     call: OutInt,
 ) -> Answer {
+    check_room(host)?;
     let (cluster, request) = request(
         host,
         (service, service_len),
@@ -82,6 +84,16 @@ pub fn proxy_grpc_stream(
         (metadata, metadata_len),
     )?;
     open(host, call, cluster, request, None, None)
+}
+
+/// Whether there may be one more. Whoever has too many of them tries again and again, so nothing that is asked for is read before.
+fn check_room(host: &mut Host<'_>) -> Answer {
+    let root = host.vm().root_mut()?;
+    if root.grpc.calls.len() < MAX_CALLS.min(root.spec.calls) {
+        return Ok(());
+    }
+    root.refusals.refuse(Quota::Calls);
+    Err(Status::InternalFailure.into())
 }
 
 /// Where a call goes, and its request.
@@ -142,7 +154,7 @@ fn open(
     let root = host.vm().root_mut()?;
     let id = root.id;
     let (len, weight) = message.as_ref().map_or((0, 0), |message| (message.len(), GrpcOpen::weight(message)));
-    if root.grpc.calls.len() >= MAX_CALLS.min(root.spec.calls) || !root.grpc.has_room_for(len, weight) {
+    if !root.grpc.has_room_for(len, weight) {
         root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
