@@ -56,6 +56,8 @@ pub struct Overload {
     level: AtomicU8,
     /// Connections of all listeners.
     connections: AtomicU32,
+    /// Those of them that have been silent for so long that they hold no buffers.
+    silent: AtomicU32,
     /// When each worker last came round, in coarse milliseconds; 0 before it has begun and once it has ended.
     beats: Box<[AtomicU64]>,
     /// Whether each worker has been asked to shed, and has not come to it yet.
@@ -67,7 +69,8 @@ impl Overload {
     pub fn new(workers: usize) -> Arc<Self> {
         let beats = (0..workers).map(|_| AtomicU64::new(0)).collect();
         let asked = (0..workers).map(|_| AtomicBool::new(false)).collect();
-        Arc::new(Self { level: AtomicU8::new(0), connections: AtomicU32::new(0), beats, asked })
+        let (level, connections, silent) = Default::default();
+        Arc::new(Self { level, connections, silent, beats, asked })
     }
 
     /// Whether so much is given up, or more.
@@ -90,6 +93,17 @@ impl Overload {
     /// How many connections there are.
     pub fn connections(&self) -> u32 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection as silent, until what is returned is dropped.
+    pub fn fall_silent(self: &Arc<Self>) -> Silent {
+        self.silent.fetch_add(1, Ordering::Relaxed);
+        Silent(Arc::clone(self))
+    }
+
+    /// How many connections are silent.
+    pub fn silent(&self) -> u32 {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// A worker has come round.
@@ -136,6 +150,16 @@ pub struct Admitted(Arc<Overload>);
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is silent, until this is dropped.
+#[derive(Debug)]
+pub struct Silent(Arc<Overload>);
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.0.silent.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

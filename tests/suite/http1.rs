@@ -79,8 +79,6 @@ async fn a_client_that_is_silent_gives_back_the_buffers_of_its_last_exchange_and
     exchange(&mut clients).await;
     // Of the 8 KiB that a head is read into, one page is in use at the least.
     until("less than 6 KiB for each", async || {
-        // The allocator hands back to the kernel what it has when it is used.
-        exchange(&mut first).await;
         let each = gateway.resident().saturating_sub(before) / CLIENTS as u64;
         (each < 6 * 1024).then_some(())
     })

@@ -87,7 +87,7 @@ fn instances(tools: &Tools, built: &Built) -> anyhow::Result<f64> {
 
 /// What is to be given back is given back by then.
 fn settle() {
-    sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(8));
 }
 
 /// Connections that are held.

@@ -232,7 +232,7 @@ impl Session {
         let (begun, idle) = (Cell::new(connection.has_buffered()), coarse_millis());
         // Zero is no limit.
         let rests = !begun.get() && (limits.idle_timeout.is_zero() || limits.idle_timeout > 2 * REST);
-        let rests = Cell::new(rests);
+        let (rests, mut silent) = (Cell::new(rests), None);
         if rests.get() {
             timer.set_roughly(REST);
         } else {
@@ -256,6 +256,7 @@ impl Session {
                 return Poll::Ready(None);
             }
             connection.rest();
+            silent = Some(self.worker.overload.fall_silent());
             timer.set_limit(limits.idle_timeout.saturating_sub(REST));
             timer.poll_expired(cx).map(|()| None)
         });

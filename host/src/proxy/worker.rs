@@ -134,7 +134,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// When so many connections are gone, and more than are left, their memory is given back.
+/// When so many connections are gone, or have fallen silent, and more than are left, their memory is given back.
 const FLOOD: u32 = 100;
 
 /// The streams that are reset in one go under overload.
@@ -281,13 +281,14 @@ impl Worker {
     /// Drops upstream connections that nobody will use again.
     async fn sweep_connections(self: Rc<Self>) {
         let mut rounds = tokio::time::interval(SWEEP);
-        let mut most = 0;
+        let (mut most, mut least) = (0, 0);
         loop {
             rounds.tick().await;
-            let open = self.overload.connections();
-            most = open.max(most);
-            if open < most / 2 && most - open >= FLOOD {
-                most = open;
+            let (open, silent) = (self.overload.connections(), self.overload.silent());
+            (most, least) = (most.max(open), least.min(silent));
+            let (gone, fallen) = (most - open, silent - least);
+            if (gone >= FLOOD && gone > open) || (fallen >= FLOOD && fallen > open.saturating_sub(silent)) {
+                (most, least) = (open, silent);
                 allocator::give_back();
             }
             if let Some(local) = self.local() {
