@@ -266,6 +266,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_urgent_ends_together_with_others_and_never_early() {
+        with_timers(|timers| async move {
+            let (timer, after) = (timers.timer(), 1_000);
+            for _ in 0..3 {
+                let begun = timers.now();
+                timer.set_roughly(Duration::from_millis(after));
+                let deadline = timer.with(|entry| entry.deadline).expect("it is set") - COARSENESS;
+                assert_eq!(deadline % TOGETHER, 0);
+                let late = timers.now() + after + TOGETHER;
+                assert!((begun + after..late).contains(&deadline), "{deadline}, {begun} to {late}");
+            }
+        });
+    }
+
+    #[test]
     fn a_deadline_ends_the_wait_and_never_early() {
         with_timers(|timers| async move {
             let timer = timers.timer();
