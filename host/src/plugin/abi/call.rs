@@ -34,9 +34,9 @@ pub fn proxy_http_call(
         Err(_) => return Err(Status::BadArgument.into()),
     };
     // Whoever has too many calls tries again and again: nothing that is asked for is read before.
-    let bytes = [headers_len, body_len, trailers_len].map(|len| len as usize).iter().sum();
-    let root = host.vm().root_mut()?;
-    if !root.calls.has_room_for(bytes, root.spec.calls) {
+    if let Ok(root) = host.vm().root_mut()
+        && root.calls.held.len() >= root.spec.calls
+    {
         root.refusals.refuse(Quota::Calls);
         return Err(Status::InternalFailure.into());
     }
@@ -45,6 +45,12 @@ pub fn proxy_http_call(
     let ((headers, trailers), _) = host.two((headers, headers_len), (trailers, trailers_len))?;
     let (request, trailers) = (request(headers)?, map(trailers)?);
     let (body, vm) = host.bytes(body, body_len)?;
+    let bytes = [headers_len, body_len, trailers_len].map(|len| len as usize).iter().sum();
+    let root = vm.root_mut()?;
+    if !root.calls.has_room_for(bytes) {
+        root.refusals.refuse(Quota::Calls);
+        return Err(Status::InternalFailure.into());
+    }
     let body = Bytes::copy_from_slice(body);
     let token = vm.next_token();
     // No call is made for a guest that will not learn its token.
@@ -69,8 +75,8 @@ pub struct Calls {
 const MOST_BYTES: usize = 16 << 20;
 
 impl Calls {
-    fn has_room_for(&self, bytes: usize, most: usize) -> bool {
-        self.held.len() < most && bytes <= MOST_BYTES.saturating_sub(self.bytes)
+    fn has_room_for(&self, bytes: usize) -> bool {
+        bytes <= MOST_BYTES.saturating_sub(self.bytes)
     }
 
     fn begin(&mut self, token: u32, bytes: usize) {
