@@ -106,6 +106,12 @@ impl CodeCache {
 
     /// Keeps the bytes of a plugin that serves, and their signature.
     pub fn keep_good(&self, plugin: &str, bytes: &[u8], signature: Option<&[u8]>) {
+        let is_kept =
+            |(kept, beside): (Vec<u8>, Option<Vec<u8>>)| kept == bytes && beside.as_deref() == signature;
+        if self.last_good(plugin).is_some_and(is_kept) {
+            // Nearly always, at a start: to write waits for the disk.
+            return;
+        }
         let path = self.good(plugin);
         let beside = self.good_signature(plugin);
         let signed = match signature {
@@ -166,4 +172,31 @@ fn write_private(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         // What is left of it is of no use.
         let _ = fs::remove_file(&beside);
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_already_is_not_written_again_and_anything_else_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = CodeCache::open(&folder.path().join("cache")).expect("a cache");
+        let keep = |bytes: &[u8], signature: Option<&[u8]>| {
+            cache.keep_good("p", bytes, signature);
+            let kept = cache.last_good("p").expect("it is kept");
+            assert_eq!((&*kept.0, kept.1.as_deref()), (bytes, signature));
+            // Each file that is written is a new one.
+            fs::metadata(cache.good("p")).expect("it is there").ino()
+        };
+        let first = keep(b"one", None);
+        assert_eq!(keep(b"one", None), first);
+        let signed = keep(b"one", Some(b"signature"));
+        assert_ne!(signed, first);
+        assert_eq!(keep(b"one", Some(b"signature")), signed);
+        assert_ne!(keep(b"two", Some(b"signature")), signed);
+        keep(b"two", None);
+    }
 }
