@@ -278,7 +278,7 @@ impl Worker {
         self.timers.wake_all();
     }
 
-    /// Drops upstream connections that nobody will use again.
+    /// Drops upstream connections that nobody will use again, and gives memory back when most clients are gone or silent.
     async fn sweep_connections(self: Rc<Self>) {
         let mut rounds = tokio::time::interval(SWEEP);
         let (mut most, mut least) = (0, 0);
