@@ -58,6 +58,10 @@ macro_rules! export_common {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_abi_version_0_2_1() {}
 
+        // As `bytes` in `raw.rs` does (`weir_abi::OFFERS_ROOM`).
+        #[unsafe(no_mangle)]
+        extern "C" fn weir_offers_room() {}
+
         // Without it the linker takes the module for a command, and begins and ends the C library around each callback.
         #[unsafe(no_mangle)]
         extern "C" fn _initialize() {

@@ -6,7 +6,8 @@
 #![expect(unsafe_code, reason = "the boundary to the host")]
 
 use std::cell::Cell;
-use std::ptr::{null, null_mut};
+use std::mem::MaybeUninit;
+use std::ptr::null;
 
 use weir_abi::{BufferKind, LogLevel, MapKind, MetricKind, Status, StreamKind, host_functions};
 
@@ -119,10 +120,20 @@ fn take(data: *mut u8, len: usize) -> Vec<u8> {
     unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(data, len)) }.into_vec()
 }
 
-/// Calls a host function that returns bytes.
+/// The room that a call offers for what it asks for, in bytes: most header values are shorter.
+const ROOM: usize = 128;
+
+/// Calls a host function that returns bytes. Weir writes what fits into the room that is offered; other hosts overwrite the
+/// offer, and allocate.
 fn bytes(call: impl FnOnce(OutPtr, OutLen) -> u32) -> Answer<Vec<u8>> {
-    let (mut data, mut len) = (null_mut(), 0);
+    let mut room = [MaybeUninit::<u8>::uninit(); ROOM];
+    let offered: *mut u8 = room.as_mut_ptr().cast();
+    let (mut data, mut len) = (offered, ROOM);
     check(call(&raw mut data, &raw mut len))?;
+    if data == offered {
+        // SAFETY: the host has written `len` bytes there, which is no more than it was offered.
+        return Ok(unsafe { std::slice::from_raw_parts(offered, len.min(ROOM)) }.to_vec());
+    }
     Ok(take(data, len))
 }
 

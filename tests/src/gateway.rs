@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -42,9 +43,18 @@ impl Setup {
         self.folder.path()
     }
 
-    /// Puts a guest into the plugin directory.
+    /// Puts a guest into the plugin directory. Most tests have one of a few; each is compiled once for all of them, unless
+    /// there is a cache already.
+    ///
+    /// # Panics
+    /// When something cannot be written.
     #[must_use]
     pub fn plugin(self, name: &str) -> Self {
+        let cache = self.folder().join("cache");
+        if !cache.exists() {
+            std::fs::create_dir(&cache).expect("the folder can be written");
+            symlink(guests::compiled(), cache.join("code")).expect("the folder can be written");
+        }
         self.plugin_bytes(name, &guests::wasm(name))
     }
 

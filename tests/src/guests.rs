@@ -53,6 +53,19 @@ pub fn patched(name: &str, from: &str, to: &str) -> Vec<u8> {
     bytes
 }
 
+/// The folder of what gateways have compiled of guests: it takes seconds in a build that is not optimised.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn compiled() -> &'static PathBuf {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = xtask::cargo::target().join("tests/compiled");
+        std::fs::create_dir_all(&folder).expect("the target folder can be written");
+        folder
+    })
+}
+
 /// A guest in WebAssembly's text format.
 ///
 /// # Panics

@@ -11,6 +11,7 @@ mod bounds;
 mod guest;
 mod later;
 mod matrix;
+mod offers;
 mod pointers;
 mod values;
 

@@ -234,7 +234,8 @@ async fn who_wants_to_end_need_not_wait_for_a_version_that_is_being_tried() {
          clusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         mirror.address
     );
-    let gateway = Setup::new().plugin("http-version").config(config).start();
+    let good = weir_tests::guests::wasm("http-version");
+    let gateway = Setup::new().plugin_bytes("http-version", &good).config(config).start();
     gateway.swap_plugin("http-version", &module);
     gateway.wait_for_log_count("a plugin is compiled", 2);
     assert_eq!(get(gateway.address("web"), "/").await.status, 200, "traffic goes on");

@@ -2,6 +2,7 @@
 
 use tempfile::TempDir;
 use weir::author::test::{Wanted, test};
+use weir_tests::Setup;
 use weir_tests::guests::wasm;
 use weir_tests::http::{Client, empty, mirror};
 
@@ -31,6 +32,27 @@ fn the_filter_that_is_measured_does_the_same_on_either_sdk_and_is_half_as_large_
         size
     });
     assert!(sizes[0] * 2 < sizes[1], "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_value_is_read_whole_whether_it_fits_into_the_room_that_the_sdk_offers_or_not() {
+    let folder = TempDir::new().expect("a folder");
+    xtask::guests::build_bench_filter(folder.path()).expect("it builds");
+    let plugin = std::fs::read(folder.path().join("bench-filter.wasm")).expect("it is there");
+    let mirror = mirror().await;
+    let config = format!(
+        "listeners: [ {{ name: web, address: \"127.0.0.1:0\", http: {{ filters: [ {{ plugin: bench-filter }} ], \
+           routes: [ {{ cluster: up }} ] }} }} ]\nclusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
+        mirror.address
+    );
+    let gateway = Setup::new().plugin_bytes("bench-filter", &plugin).config(config).start();
+    let mut client = Client::h1(gateway.address("web")).await;
+    for len in [0, 1, 127, 128, 129, 5000] {
+        let tenant: String = ('a'..='z').cycle().take(len).collect();
+        let request = client.request("GET", "/").header("x-tenant", &tenant).body(empty());
+        let answer = client.call(request.expect("a request")).await.expect("an answer").text();
+        assert!(answer.contains(&format!("x-checked-tenant: {tenant}\n")), "{len} bytes: {answer}");
+    }
 }
 
 #[tokio::test]

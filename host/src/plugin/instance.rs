@@ -125,6 +125,7 @@ impl Instance {
         })?;
         store.data_mut().memory = entries.memory(&instance, &mut store);
         store.data_mut().allocator = entries.allocator(&instance, &mut store);
+        store.data_mut().offers_room = entries.offers_room;
         let callbacks = entries.callbacks(&instance, &mut store);
         // What a VM has of memory is counted of its first filter.
         let initial = store.data().limiter.used as i64;

@@ -86,6 +86,7 @@ impl Parts {
         Ok(Vm {
             memory: None,
             allocator: None,
+            offers_room: false,
             allocating: false,
             version,
             budget: Budget::default(),

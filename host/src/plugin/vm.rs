@@ -38,6 +38,8 @@ pub struct Vm {
     pub memory: Option<Memory>,
     /// The guest's allocator.
     pub allocator: Option<TypedFunc<u32, u32>>,
+    /// Whether the guest offers room for what it asks for ([`weir_abi::OFFERS_ROOM`]).
+    pub offers_room: bool,
     /// Whether the allocator is running: it may not call back.
     pub allocating: bool,
     /// The ABI that the module speaks.

@@ -4,7 +4,7 @@
 //! instance.
 
 use wasmtime::{Instance, Memory, Module, ModuleExport, Store, TypedFunc, WasmParams, WasmResults};
-use weir_abi::callbacks;
+use weir_abi::{OFFERS_ROOM, callbacks};
 
 use crate::plugin::abi::{Function, Int};
 use crate::plugin::vm::Vm;
@@ -42,6 +42,8 @@ macro_rules! declare_callbacks {
         pub struct Entries {
             memory: Option<ModuleExport>,
             allocator: Option<ModuleExport>,
+            /// Whether the guest offers room for what it asks for.
+            pub offers_room: bool,
             $($name: Option<ModuleExport>,)*
             short_request_headers: Option<ModuleExport>,
             short_response_headers: Option<ModuleExport>,
@@ -60,6 +62,7 @@ macro_rules! declare_callbacks {
                 Self {
                     memory: module.get_export_index("memory"),
                     allocator: ALLOCATORS.iter().find_map(find),
+                    offers_room: module.get_export(OFFERS_ROOM).is_some(),
                     $($name: declared.next().flatten(),)*
                     short_request_headers: request,
                     short_response_headers: response,

@@ -104,7 +104,7 @@ impl<'a> View<'a> {
         } else {
             key
         };
-        self.pseudo.get(key).or_else(|| self.headers.get(key).map(HeaderValue::as_bytes))
+        self.pseudo.get(key).or_else(|| first(self.headers, key).map(HeaderValue::as_bytes))
     }
 
     /// The serialised form.
@@ -113,6 +113,17 @@ impl<'a> View<'a> {
         encode_pairs(|| self.iter(), &mut bytes);
         bytes
     }
+}
+
+/// To look at so many names is faster than to hash one, which first is looked for among the names that are known.
+const FEW: usize = 16;
+
+/// The first value of a name in lower case.
+fn first<'a>(headers: &'a HeaderMap, key: &str) -> Option<&'a HeaderValue> {
+    if headers.len() > FEW {
+        return headers.get(key);
+    }
+    headers.iter().find(|(name, _)| name.as_str() == key).map(|(_, value)| value)
 }
 
 /// Gives `f` the map of the context that host functions act on.

@@ -18,6 +18,8 @@ struct Gift {
     bytes: Box<[u8]>,
     out_ptr: u32,
     out_len: u32,
+    /// Where the guest offers room enough.
+    offered: Option<u32>,
     /// What is done should the guest have no room for it.
     undo: Option<Undo>,
 }
@@ -91,10 +93,11 @@ impl<'a> Host<'a> {
         put(memory, ptr, value.to_le_bytes())
     }
 
-    /// Has the guest allocate room for `bytes`, copies them there and writes address and length. Nothing is
-    /// allocated for no bytes, and not before the two places are known to be good.
+    /// Has the guest allocate room for `bytes`, unless it offers some, copies them there and writes address and length.
+    /// Nothing is allocated for no bytes, and not before the two places are known to be good.
     pub fn give(&mut self, bytes: &[u8], out_ptr: u32, out_len: u32) -> Result<(), Refusal> {
-        let (memory, _) = self.memory()?.data_and_store_mut(&mut self.caller);
+        let (memory, vm) = self.memory()?.data_and_store_mut(&mut self.caller);
+        let offered = if vm.offers_room { offered(memory, out_ptr, out_len, bytes.len()) } else { None };
         put(memory, out_ptr, [0; 4])?;
         put(memory, out_len, [0; 4])?;
         if bytes.is_empty() {
@@ -102,10 +105,13 @@ impl<'a> Host<'a> {
         }
         let len = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
         if let Some(gifts) = &mut self.gifts {
-            gifts.push(Gift { bytes: bytes.into(), out_ptr, out_len, undo: None });
+            gifts.push(Gift { bytes: bytes.into(), out_ptr, out_len, offered, undo: None });
             return Ok(());
         }
-        let at = self.allocate(len)?;
+        let at = match offered {
+            Some(at) => at,
+            None => self.allocate(len)?,
+        };
         self.place(bytes, (at, len), out_ptr, out_len)
     }
 
@@ -132,9 +138,15 @@ impl<'a> Host<'a> {
 
     /// Gives the guest what it was to be given, on a fiber, where its allocator may give way.
     pub async fn hand_over(&mut self) -> Result<(), Refusal> {
-        for Gift { bytes, out_ptr, out_len, undo } in self.gifts.replace(Vec::new()).unwrap_or_default() {
+        for Gift { bytes, out_ptr, out_len, offered, undo } in
+            self.gifts.replace(Vec::new()).unwrap_or_default()
+        {
             let len = u32::try_from(bytes.len()).map_err(|_| Status::InvalidMemoryAccess)?;
-            let given = match self.allocate_on_fiber(len).await {
+            let room = match offered {
+                Some(at) => Ok(at),
+                None => self.allocate_on_fiber(len).await,
+            };
+            let given = match room {
                 Ok(at) => self.place(&bytes, (at, len), out_ptr, out_len),
                 Err(refusal) => Err(refusal),
             };
@@ -196,6 +208,14 @@ impl<'a> Host<'a> {
             Some(_) | None => Err(Status::InvalidMemoryAccess),
         }
     }
+}
+
+/// Where a guest offers room for `len` bytes, by what stands in the places that it will find address and length in. What is
+/// no place of its memory is found out by whoever writes there.
+fn offered(memory: &[u8], out_ptr: u32, out_len: u32, len: usize) -> Option<u32> {
+    let number = |at: u32| Some(u32::from_le_bytes(*memory.get(at as usize..)?.first_chunk()?));
+    let (at, room) = (number(out_ptr)?, number(out_len)?);
+    (at != 0 && len <= room as usize).then_some(at)
 }
 
 fn allocated(at: wasmtime::Result<u32>) -> Result<u32, Refusal> {
