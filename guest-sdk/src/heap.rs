@@ -7,6 +7,9 @@
 //! A block is a word, its size in bytes with two flags, and what is handed out, whose address is divisible by 16. A free one has
 //! its neighbours in the bin behind the word, and its size in its last word, where the block behind finds it. What
 //! touches memory is in `memory.rs`; here are numbers only.
+//!
+//! Of small blocks that come back a few of each size lie on a shelf, as they are, for the next that asks for so much: most of what a
+//! filter allocates is a header's value, and gone with the call. Before memory grows the shelves are cleared.
 
 #[cfg(target_family = "wasm")]
 mod memory;
@@ -39,6 +42,9 @@ const FLAGS: u32 = UNIT - 1;
 /// Bins of one size each, and for each doubling from then on.
 const EXACT: u32 = 16;
 const PARTS: u32 = 8;
+/// Blocks of up to 176 bytes, by their units, and how many of each size are kept.
+const SHELVES: usize = 12;
+const KEPT: u8 = 8;
 /// For blocks of up to 2 GiB.
 const BINS: usize = 224;
 /// How many blocks are looked at in the bin that may have what is too small.
@@ -54,21 +60,44 @@ pub(crate) struct Heap<M> {
     bins: [u32; BINS],
     /// A bit for each bin that has any.
     filled: [u32; BINS / 32],
+    /// The first block of each shelf, or 0, and how many there are. They count as handed out, and each has the next behind its word.
+    shelves: [(u32, u8); SHELVES],
 }
 
 impl<M: Memory> Heap<M> {
     pub(crate) const fn new(memory: M) -> Self {
-        Self { memory, end: 0, bins: [0; BINS], filled: [0; BINS / 32] }
+        Self { memory, end: 0, bins: [0; BINS], filled: [0; BINS / 32], shelves: [(0, 0); SHELVES] }
     }
 
     /// The address of so many bytes.
+    #[inline(never)]
     pub(crate) fn allocate(&mut self, len: u32) -> Option<u32> {
         let want = size_for(len)?;
+        if let Some((first, count)) = self.shelves.get_mut((want / UNIT) as usize)
+            && *count > 0
+        {
+            let block = *first;
+            *first = self.memory.load(block + HEAD);
+            *count -= 1;
+            return Some(block + HEAD);
+        }
+        self.allocate_anew(want)
+    }
+
+    /// As [`Heap::allocate`], a block of a size that is on no shelf.
+    #[inline(never)]
+    fn allocate_anew(&mut self, want: u32) -> Option<u32> {
         let block = match self.find(want) {
             Some(block) => block,
             None => {
-                self.grow(want)?;
-                self.find(want)?
+                self.clear_shelves();
+                match self.find(want) {
+                    Some(block) => block,
+                    None => {
+                        self.grow(want)?;
+                        self.find(want)?
+                    }
+                }
             }
         };
         self.unlink(block);
@@ -79,7 +108,27 @@ impl<M: Memory> Heap<M> {
 
     /// Takes back what was handed out.
     pub(crate) fn free(&mut self, at: u32) {
-        self.release(at - HEAD);
+        let block = at - HEAD;
+        if let Some((first, count)) = self.shelves.get_mut((self.memory.load(block) / UNIT) as usize)
+            && *count < KEPT
+        {
+            self.memory.store(at, *first);
+            *first = block;
+            *count += 1;
+            return;
+        }
+        self.release(block);
+    }
+
+    /// What lies on the shelves is free, as everything else is.
+    #[inline(never)]
+    fn clear_shelves(&mut self) {
+        while let Some((first, count)) = self.shelves.iter_mut().find(|(_, count)| *count > 0) {
+            let block = *first;
+            *first = self.memory.load(block + HEAD);
+            *count -= 1;
+            self.release(block);
+        }
     }
 
     /// Makes what was handed out larger or smaller, and perhaps moves it.

@@ -137,6 +137,7 @@ fn churn(seed: u32, shared: bool) -> Heap<Checked> {
         assert!(piece.is_as_written(&heap, piece.1));
         heap.free(piece.0);
     }
+    heap.clear_shelves();
     heap
 }
 
@@ -167,10 +168,23 @@ fn what_is_freed_is_used_again_and_memory_does_not_grow() {
         heap.free(beside);
     }
     assert!(heap.memory.bytes.len() < 1_200_000, "{}", heap.memory.bytes.len());
-    // A vector that grows at the end stays where it is.
+    // A vector that grows at the end stays where it is, unless what lies on a shelf is in its way.
+    heap.clear_shelves();
     let at = heap.allocate(1_000).expect("there is room");
     let grown = [10_000, 100_000, 900_000].map(|len| heap.resize(at, len));
     assert_eq!(grown, [Some(at); 3]);
+}
+
+#[test]
+fn what_is_small_and_freed_is_handed_out_next_up_to_a_few_of_a_size() {
+    let mut heap = heap(64 << 20, false);
+    let small: Vec<u32> = (0..10).map(|_| heap.allocate(100).expect("there is room")).collect();
+    let _beside = heap.allocate(100);
+    small.iter().for_each(|at| heap.free(*at));
+    // The last two found the shelf full, and are one block.
+    assert_eq!(heap.walk().len(), 2);
+    let again: Vec<u32> = (0..8).map(|_| heap.allocate(108).expect("there is room")).collect();
+    assert_eq!(again, small[..8].iter().rev().copied().collect::<Vec<_>>());
 }
 
 #[test]
@@ -187,6 +201,10 @@ fn what_there_is_no_room_for_is_refused_and_everything_else_goes_on() {
     assert_eq!(heap.resize(all[0], 3_000), None);
     all.into_iter().for_each(|at| heap.free(at));
     assert_eq!(heap.walk().len(), 1);
+    // Nor does what lies on a shelf.
+    let small: Vec<_> = std::iter::from_fn(|| heap.allocate(100)).collect();
+    assert!(small.len() > 2_000, "{}", small.len());
+    small.into_iter().for_each(|at| heap.free(at));
     assert!(heap.allocate(PAGE * 3).is_some());
 }
 
