@@ -134,22 +134,33 @@ impl<M: Memory> Heap<M> {
     /// Makes what was handed out larger or smaller, and perhaps moves it.
     pub(crate) fn resize(&mut self, at: u32, len: u32) -> Option<u32> {
         let (block, want) = (at - HEAD, size_for(len)?);
+        if self.extend(block, want) {
+            return Some(at);
+        }
+        let Some(to) = self.allocate(len) else {
+            // It has cleared the shelves: what is behind may be free now.
+            return self.extend(block, want).then_some(at);
+        };
+        self.memory.copy(at, to, self.size(block) - HEAD);
+        self.release(block);
+        Some(to)
+    }
+
+    /// Makes a block that was handed out smaller, or larger by what is free behind it. Whether there was enough.
+    fn extend(&mut self, block: u32, want: u32) -> bool {
         let head = self.memory.load(block);
         let mut have = head & !FLAGS;
         if want > have {
             let next = block + have;
             let there = self.memory.load(next);
-            if there & USED != 0 || have + there < want {
-                let to = self.allocate(len)?;
-                self.memory.copy(at, to, have - HEAD);
-                self.release(block);
-                return Some(to);
+            if there & USED != 0 || have + (there & !FLAGS) < want {
+                return false;
             }
             self.unlink(next);
-            have += there;
+            have += there & !FLAGS;
         }
         self.cut(block, have, want, head & AFTER_FREE);
-        Some(at)
+        true
     }
 
     /// As [`Heap::allocate`], at an address that is divisible by a power of two.

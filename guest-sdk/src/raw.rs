@@ -123,15 +123,22 @@ fn take(data: *mut u8, len: usize) -> Vec<u8> {
 /// The room that a call offers for what it asks for, in words: most header values are shorter.
 const ROOM: usize = 16;
 const WORD: usize = size_of::<u64>();
+/// What the offer says: one more than there is room for, so that no length of what is written there is the same.
+const UNTOUCHED: usize = ROOM * WORD + 1;
 
 /// Calls a host function that returns bytes. Weir writes what fits into the room that is offered; other hosts overwrite the
 /// offer, and allocate.
 fn bytes(call: impl FnOnce(OutPtr, OutLen) -> u32) -> Answer<Vec<u8>> {
     let mut room = [MaybeUninit::<u64>::uninit(); ROOM];
     let offered: *mut u8 = room.as_mut_ptr().cast();
-    let (mut data, mut len) = (offered, ROOM * WORD);
+    let (mut data, mut len) = (offered, UNTOUCHED);
     check(call(&raw mut data, &raw mut len))?;
-    Ok(if data == offered { copy(&room, len) } else { take(data, len) })
+    Ok(match len {
+        // There are hosts that write nothing where there are no bytes.
+        UNTOUCHED if data == offered => Vec::new(),
+        _ if data == offered => copy(&room, len),
+        _ => take(data, len),
+    })
 }
 
 /// The bytes that the host wrote into the room that it was offered. They are copied word by word: to copy all at once is an
@@ -145,7 +152,7 @@ fn copy(room: &[MaybeUninit<u64>; ROOM], len: usize) -> Vec<u8> {
         // SAFETY: there is room for so many words. That one is read as volatile keeps them from being copied all at once.
         unsafe { to.add(at).write_unaligned((&raw const *word).read_volatile()) };
     }
-    // SAFETY: the host has written so many, which is no more than it was offered.
+    // SAFETY: the host has written so many, which is no more than there is room for.
     unsafe { bytes.set_len(len.min(words * WORD)) };
     bytes
 }

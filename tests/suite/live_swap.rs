@@ -45,7 +45,8 @@ async fn upstreams(versions: usize) -> (Vec<Upstream>, String) {
 
 async fn gateway(versions: usize) -> (Gateway, Vec<Upstream>) {
     let (upstreams, config) = upstreams(versions).await;
-    (Setup::new().plugin("sni-version").config(config).start(), upstreams)
+    // A cache of its own: what is compiled here is of no use to other tests, and is to be compiled each time.
+    (Setup::new().plugin_bytes("sni-version", &wasm("sni-version")).config(config).start(), upstreams)
 }
 
 fn version(number: usize) -> Vec<u8> {
@@ -179,7 +180,7 @@ async fn two_hundred_swaps_fail_no_request_on_connections_that_live_through_all_
            routes: [ {{ cluster: up }} ] }} }} ]\nclusters: [ {{ name: up, endpoints: [\"{}\"] }} ]",
         upstream.address
     );
-    let gateway = Setup::new().plugin("http-version").config(config).start();
+    let gateway = Setup::new().plugin_bytes("http-version", &wasm("http-version")).config(config).start();
     let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut clients = Vec::new();
     for number in 0..6 {

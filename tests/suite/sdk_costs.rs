@@ -2,6 +2,7 @@
 
 use tempfile::TempDir;
 use weir::author::test::{Wanted, test};
+use weir_abi::OFFERS_ROOM;
 use weir_tests::Setup;
 use weir_tests::guests::wasm;
 use weir_tests::http::{Client, empty, mirror};
@@ -23,15 +24,29 @@ fn the_filter_that_is_measured_does_the_same_on_either_sdk_and_is_half_as_large_
         let plugin = folder.path().join(format!("{name}.wasm"));
         let size = std::fs::metadata(&plugin).expect("it is there").len();
         let paths = vec![xtask::cargo::root().join("benches/filter")];
-        let tested = test(&Wanted { paths, plugin: Some(plugin), ..Wanted::default() }).expect("they run");
+        let wanted = Wanted { paths, plugin: Some(plugin.clone()), ..Wanted::default() };
+        let tested = test(&wanted).expect("they run");
         let outcomes: Vec<_> = tested.iter().flat_map(|file| &file.outcomes).collect();
         assert_eq!(outcomes.len(), 3);
+        let module = std::fs::read(&plugin).expect("it is there");
+        let exports = exports(&module);
+        assert_eq!(exports.iter().any(|export| export == OFFERS_ROOM), name == "bench-filter", "{exports:?}");
         for outcome in outcomes {
             assert!(outcome.is_good(), "{name}: {}", outcome.name);
         }
         size
     });
     assert!(sizes[0] * 2 < sizes[1], "{sizes:?}");
+}
+
+/// The names of what a module exports.
+fn exports(module: &[u8]) -> Vec<String> {
+    let sections = wasmparser::Parser::new(0).parse_all(module).map(|section| section.expect("it is valid"));
+    let exports = sections.filter_map(|section| match section {
+        wasmparser::Payload::ExportSection(exports) => Some(exports),
+        _ => None,
+    });
+    exports.flatten().map(|export| export.expect("it is valid").name.to_owned()).collect()
 }
 
 #[tokio::test]

@@ -41,8 +41,9 @@ pub const HOST_MODULE: &str = "env";
 pub const WASI_MODULES: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 
 /// An export, a function that nobody calls, by which a guest tells that it offers room for what it asks for: before a host
-/// function that returns bytes, the places for their address and length hold the address of a buffer and its size. Bytes that fit are
-/// written there, and the guest's allocator is not called. A host that does not know of it finds nothing amiss (ADR 0023).
+/// function that returns bytes, the places for their address and length hold the address of a buffer and one more than its size, or
+/// no address, for no offer. Bytes that fit are written there, and the guest's allocator is not called. A host that does not know of it
+/// finds nothing amiss, and one that writes nothing at all is told by the length (ADR 0023).
 pub const OFFERS_ROOM: &str = "weir_offers_room";
 
 /// The custom section in which an SDK names itself, as in `weir-sdk 0.1.0`.

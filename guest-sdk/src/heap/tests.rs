@@ -188,6 +188,16 @@ fn what_is_small_and_freed_is_handed_out_next_up_to_a_few_of_a_size() {
 }
 
 #[test]
+fn what_lies_on_a_shelf_keeps_nothing_from_growing_where_there_is_no_other_room() {
+    let mut heap = heap(PAGE as usize * 4, false);
+    let large = heap.allocate(PAGE * 2).expect("there is room");
+    let small = heap.allocate(100).expect("there is room");
+    heap.free(small);
+    assert_eq!(heap.resize(large, PAGE * 2 + PAGE / 2), Some(large));
+    assert_eq!(heap.resize(large, PAGE * 4), None);
+}
+
+#[test]
 fn what_there_is_no_room_for_is_refused_and_everything_else_goes_on() {
     let mut heap = heap(PAGE as usize * 4, false);
     assert_eq!(heap.allocate(PAGE * 4), None);
@@ -202,8 +212,11 @@ fn what_there_is_no_room_for_is_refused_and_everything_else_goes_on() {
     all.into_iter().for_each(|at| heap.free(at));
     assert_eq!(heap.walk().len(), 1);
     // Nor does what lies on a shelf.
-    let small: Vec<_> = std::iter::from_fn(|| heap.allocate(100)).collect();
+    let mut small: Vec<_> = std::iter::from_fn(|| heap.allocate(100)).collect();
     assert!(small.len() > 2_000, "{}", small.len());
+    // What is freed first is kept: it lies in the middle, and neither side is enough.
+    let half = small.len() / 2;
+    small.rotate_left(half);
     small.into_iter().for_each(|at| heap.free(at));
     assert!(heap.allocate(PAGE * 3).is_some());
 }

@@ -13,7 +13,7 @@ const ALLOCATED: u32 = 1024;
 const ALLOCATES: &str = "(i32.const 1024)";
 const NEVER_CALLED: &str = "unreachable";
 
-/// A guest that exports `mark`, reads the path into the room of `size` bytes that it offers at `at`, and replies with its memory from
+/// A guest that exports `mark`, reads the path into the room of one byte less than `size` that it offers at `at`, and replies with its memory from
 /// 200 on: address and length, the status that it got, and its buffer.
 fn reading(mark: &str, (at, size): (u32, u32), allocator: &str) -> Vec<u8> {
     wat(&format!(
@@ -57,7 +57,7 @@ async fn read(guest: &[u8], scheduling: &str) -> (u32, u32, u32, Vec<u8>) {
 #[tokio::test]
 async fn what_fits_into_the_room_that_is_offered_is_written_there_and_nothing_is_allocated() {
     for scheduling in ["inline", "preemptible"] {
-        for size in [5, 6, 0xffff_ffff] {
+        for size in [6, 7, 0xffff_ffff] {
             let got = read(&reading(MARK, (ROOM, size), NEVER_CALLED), scheduling).await;
             assert_eq!(got, (ROOM, 5, 0, b"/path".to_vec()), "{scheduling}, {size}");
         }
@@ -67,7 +67,7 @@ async fn what_fits_into_the_room_that_is_offered_is_written_there_and_nothing_is
 #[tokio::test]
 async fn what_does_not_fit_is_allocated_and_so_is_all_that_a_guest_without_the_mark_asks_for() {
     let cases =
-        [(MARK, (ROOM, 4)), (MARK, (ROOM, 0)), (MARK, (0, 100)), ("weir_offers_nothing", (ROOM, 100))];
+        [(MARK, (ROOM, 5)), (MARK, (ROOM, 0)), (MARK, (0, 100)), ("weir_offers_nothing", (ROOM, 100))];
     for scheduling in ["inline", "preemptible"] {
         for (mark, offer) in cases {
             let got = read(&reading(mark, offer, ALLOCATES), scheduling).await;

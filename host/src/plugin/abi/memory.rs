@@ -210,12 +210,12 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Where a guest offers room for `len` bytes, by what stands in the places that it will find address and length in. What is
+/// Where a guest offers room for more than `len` bytes, by what stands in the places that it will find address and length in. What is
 /// no place of its memory is found out by whoever writes there.
 fn offered(memory: &[u8], out_ptr: u32, out_len: u32, len: usize) -> Option<u32> {
     let number = |at: u32| Some(u32::from_le_bytes(*memory.get(at as usize..)?.first_chunk()?));
     let (at, room) = (number(out_ptr)?, number(out_len)?);
-    (at != 0 && len <= room as usize).then_some(at)
+    (at != 0 && len < room as usize).then_some(at)
 }
 
 fn allocated(at: wasmtime::Result<u32>) -> Result<u32, Refusal> {
