@@ -462,3 +462,44 @@ pub fn call_foreign(name: &str, argument: &[u8]) -> Answer<Vec<u8>> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::null_mut;
+
+    use super::*;
+
+    /// A host that answers with some bytes: in the room that it is offered, or where it has the guest allocate.
+    fn answers(text: &[u8], takes_offers: bool) -> Answer<Vec<u8>> {
+        bytes(|data, len| {
+            // SAFETY: the places are those of the call, and what is offered or allocated has room for as many bytes as are written.
+            unsafe {
+                if !takes_offers || text.len() >= *len {
+                    *data = if text.is_empty() { null_mut() } else { allocate(text.len()) };
+                }
+                if !text.is_empty() {
+                    (*data).copy_from_nonoverlapping(text.as_ptr(), text.len());
+                }
+                *len = text.len();
+            }
+            Status::Ok as u32
+        })
+    }
+
+    #[test]
+    fn what_a_host_writes_is_read_whether_it_takes_the_offer_or_not() {
+        let text: Vec<u8> = (0..=255).collect();
+        for len in [0, 1, 7, 8, 9, 127, 128, 129, 256] {
+            let text = &text[..len];
+            for takes_offers in [false, true] {
+                assert_eq!(answers(text, takes_offers).as_deref(), Ok(text), "{len}, {takes_offers}");
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_host_that_writes_nothing_nothing_is_read() {
+        assert_eq!(bytes(|_, _| Status::Ok as u32), Ok(Vec::new()));
+        assert_eq!(bytes(|_, _| Status::NotFound as u32), Err(Status::NotFound));
+    }
+}
